@@ -1,0 +1,179 @@
+# The C structures that the compiled modules share: what a poller runs (Source, Message) and what it serves
+# (Io, Channel, BdevCore). Each structure has one owner, named here; nobody else writes it.
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+ctypedef iovec *IovPtr
+ctypedef char *CharPtr
+ctypedef unsigned char *BytePtr
+ctypedef void *VoidPtr
+ctypedef uint64_t *U64Ptr
+
+# ---- poller -------------------------------------------------------------------------------------
+
+# Something that is handed to a poller by another thread: pushed on its inbox, run between two rounds.
+# Owned by the sender until run() is called, by the poller from then on.
+ctypedef Message *MessagePtr
+ctypedef void (*message_fn)(Message *m, PollerCore *p) noexcept nogil
+cdef struct Message:
+    Message *next
+    message_fn run
+
+# Something that a poller polls. Lives inside its owner's structure; the poller holds a pointer to it from
+# poller_add_source() to poller_remove_source(). All functions are called by the poller's thread only.
+ctypedef Source *SourcePtr
+ctypedef Source **SourceArray
+ctypedef int (*source_poll_fn)(Source *s, uint64_t now) noexcept nogil
+ctypedef void (*source_fn)(Source *s) noexcept nogil
+ctypedef bint (*source_arm_fn)(Source *s) noexcept nogil
+ctypedef void (*source_tick_fn)(Source *s, uint64_t now) noexcept nogil
+cdef struct Source:
+    source_poll_fn poll    # once a round: handles what is there, returns how many events it handled
+    source_fn flush        # end of a round, only if dirty: publishes and kicks, or sends
+    source_arm_fn arm      # before sleeping: asks for a wake-up on fd; true if there is work already. May be NULL
+    source_fn disarm       # after sleeping. May be NULL
+    source_tick_fn tick    # about every 10 ms while awake, each second asleep. May be NULL
+    PollerCore *poller
+    uint64_t runs          # times polled
+    uint64_t busy          # times that poll returned > 0
+    uint32_t index         # place in the poller's array
+    int fd                 # watched while asleep (and each round, if watched); -1 for none
+    uint8_t watched        # fd is in epoll for each round (sockets), not only for sleeping
+    uint8_t ready          # epoll saw fd readable or writable since poll last cleared this
+    uint8_t dirty          # flush wanted
+    char name[40]
+
+ctypedef PollerCore *PollerPtr
+cdef struct PollerCore:
+    # first line: what others write
+    MessagePtr inbox       # lock-free stack, newest first
+    int sleeping
+    int stop
+    # the poller's own
+    uint64_t now           # CLOCK_MONOTONIC ns, read once a round
+    IoPtr deferred         # I/Os to complete in the next round (linked by msg.next)
+    IoPtr deferred_tail
+    Source **sources
+    uint32_t n_sources
+    uint32_t cap_sources
+    uint32_t n_watched
+    uint32_t in_flight     # I/Os submitted on this poller's channels and not yet completed
+    ChannelPtr channels    # channels of this poller (linked by next)
+    int epfd
+    int evfd
+    uint64_t poll_ns       # how long to spin without work before sleeping
+    uint8_t busy_mode
+    uint64_t next_tick
+    uint64_t busy_ns
+    uint64_t idle_ns
+    uint64_t sleep_ns
+    uint64_t rounds
+    uint64_t sleeps
+    uint64_t heartbeat_ns  # end of the last round
+    MessagePtr *events     # the control plane's inbox (lock-free stack), and
+    int events_fd          # the eventfd that tells it
+
+# ---- bdev ---------------------------------------------------------------------------------------
+
+cdef enum:
+    OP_READ = 0
+    OP_WRITE = 1
+    OP_FLUSH = 2
+    OP_UNMAP = 3
+    OP_WRITE_ZEROES = 4
+    OP_COUNT = 5
+
+cdef enum:
+    IO_FUA = 1         # WRITE, WRITE_ZEROES: on stable storage when completed
+    IO_NO_HOLE = 2     # WRITE_ZEROES: do not deallocate
+
+# One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
+# offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);
+# its total must be length. status is 0 or -errno.
+ctypedef Io *IoPtr
+ctypedef void (*io_done_fn)(Io *io) noexcept nogil
+cdef struct Io:
+    Message msg            # first: an Io is handed to another poller as a message, and linked by msg.next
+    Channel *channel       # set by channel_submit
+    io_done_fn done        # called once, on the poller that submitted, never from inside channel_submit
+    void *owner            # the submitter's
+    uint64_t offset
+    uint64_t length
+    iovec *iov
+    uint32_t iovcnt
+    uint8_t op
+    uint8_t flags
+    int32_t status
+    uint64_t submitted_ns
+    iovec one              # room for the common single segment: iov = &one
+    # the channel's: list of what is in flight, oldest first
+    Io *prev
+    Io *next
+    # the device layer's, from submit to io_return
+    uint64_t cursor        # bytes of the I/O handed to the device so far
+    uint32_t iov_index     # where the cursor is in iov
+    uint64_t iov_offset
+    uint32_t pieces        # requests in flight for it
+    uint8_t phase          # device layer's own
+
+# Latencies of one operation, in ns. Buckets: 32 for each power of two, linear inside (HdrHistogram's shape).
+cdef enum:
+    HIST_SUB_BITS = 5
+    HIST_SUB = 32
+    HIST_RANGES = 34       # up to 2^38 ns (275 s); above is counted in the last
+    HIST_BUCKETS = 1088    # HIST_SUB * HIST_RANGES
+
+ctypedef OpStats *OpStatsPtr
+cdef struct OpStats:
+    uint64_t submitted
+    uint64_t completed     # with success
+    uint64_t failed
+    uint64_t bytes         # of completed
+    uint64_t time_ns       # sum of the latencies of completed and failed
+    uint64_t min_ns        # since the last reset by RPC; UINT64_MAX when none
+    uint64_t max_ns
+    uint64_t buckets[1088]
+
+# A bdev as one poller sees it. Owned by that poller; counters may be read by anyone.
+ctypedef Channel *ChannelPtr
+ctypedef void (*channel_submit_fn)(Channel *ch, Io *io) noexcept nogil
+cdef struct Channel:
+    PollerCore *poller
+    BdevCore *bdev
+    channel_submit_fn submit   # the device layer's
+    void *device               # what submit works on (a queue of this or of another poller)
+    Channel *next              # the poller's list
+    Io *oldest                 # in flight, in order of submission
+    Io *newest
+    uint64_t oldest_ns         # submitted_ns of oldest, 0 for none: may be read by anyone
+    uint64_t in_flight
+    uint64_t busy_since
+    uint64_t busy_ns           # time with at least one I/O in flight, up to the last change
+    uint64_t timeouts          # I/Os seen past the deadline
+    OpStats ops[5]
+    uint64_t errors[5][8]      # [op][ERR_*]
+
+cdef enum:
+    ERR_IO = 0          # EIO
+    ERR_NOSPC = 1       # ENOSPC: beyond the end
+    ERR_INVAL = 2       # EINVAL: unaligned, malformed
+    ERR_PERM = 3        # EPERM/EROFS: read-only
+    ERR_NOTSUP = 4      # EOPNOTSUPP
+    ERR_TIMEOUT = 5     # ETIMEDOUT
+    ERR_NODEV = 6       # ENODEV: removed
+    ERR_OTHER = 7
+
+# What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.
+ctypedef BdevCore *BdevCorePtr
+cdef struct BdevCore:
+    uint64_t size              # bytes
+    uint32_t block_size        # bytes, a power of two from 512
+    uint32_t ops               # bit per OP_*
+    uint8_t read_only
+    uint8_t write_cache
+    uint8_t closed             # every new I/O fails with ENODEV
+    uint64_t timeout_ns        # of an I/O; 0 for none
