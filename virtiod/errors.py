@@ -1,0 +1,76 @@
+"""The exceptions that set-up and control raise; the data path returns 0 or -errno instead.
+
+    VirtiodError                    errno: what an RPC client gets as -errno
+    ├── InvalidArgument             EINVAL     what the operator sent can't be right
+    ├── NotFound                    ENODEV     no such bdev, controller, export
+    ├── AlreadyExists               EEXIST
+    ├── Busy                        EBUSY      it is going away, or in use
+    ├── NotSupported                EOPNOTSUPP
+    ├── NoMemory                    ENOMEM     DMA memory is exhausted
+    └── DeviceError                 EIO        a device or a peer misbehaved
+        ├── ConnectError            its own errno (ENOENT, ECONNREFUSED, ...)
+        ├── ProtocolError           EPROTO     it broke the protocol, or lacks what is needed
+        ├── DeadlineError           ETIMEDOUT  it did not answer in time
+        └── LostError               ENOTCONN   the connection ended
+
+Messages name the command or the parameter, and the values.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class VirtiodError(Exception):
+    """Base of all. `errno` is positive."""
+
+    errno: int = errno.EIO
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.errno = code
+
+
+class InvalidArgument(VirtiodError):
+    errno = errno.EINVAL
+
+
+class NotFound(VirtiodError):
+    errno = errno.ENODEV
+
+
+class AlreadyExists(VirtiodError):
+    errno = errno.EEXIST
+
+
+class Busy(VirtiodError):
+    errno = errno.EBUSY
+
+
+class NotSupported(VirtiodError):
+    errno = errno.EOPNOTSUPP
+
+
+class NoMemory(VirtiodError):
+    errno = errno.ENOMEM
+
+
+class DeviceError(VirtiodError):
+    errno = errno.EIO
+
+
+class ConnectError(DeviceError):
+    """`code` is the errno of connect(2)."""
+
+
+class ProtocolError(DeviceError):
+    errno = errno.EPROTO
+
+
+class DeadlineError(DeviceError):
+    errno = errno.ETIMEDOUT
+
+
+class LostError(DeviceError):
+    errno = errno.ENOTCONN
