@@ -1,6 +1,6 @@
 # The C structures that the compiled modules share: what a poller runs (Source, Message) and what it serves
 # (Io, Channel, BdevCore). Each structure has one owner, named here; nobody else writes it.
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -13,19 +13,56 @@ ctypedef unsigned char *BytePtr
 ctypedef void *VoidPtr
 ctypedef uint64_t *U64Ptr
 
+# Pointer types have names of their own: annotations can't say a pointer.
+cdef struct Message
+cdef struct Mailbox
+cdef struct Command
+cdef struct Source
+cdef struct PollerCore
+cdef struct Io
+cdef struct OpStats
+cdef struct Channel
+cdef struct BdevCore
+ctypedef Message *MessagePtr
+ctypedef Mailbox *MailboxPtr
+ctypedef Command *CommandPtr
+ctypedef Source *SourcePtr
+ctypedef PollerCore *PollerPtr
+ctypedef Io *IoPtr
+ctypedef OpStats *OpStatsPtr
+ctypedef Channel *ChannelPtr
+ctypedef Channel **ChannelArray
+ctypedef BdevCore *BdevCorePtr
+
 # ---- poller -------------------------------------------------------------------------------------
 
 # Something that is handed to a poller by another thread: pushed on its inbox, run between two rounds.
 # Owned by the sender until run() is called, by the poller from then on.
-ctypedef Message *MessagePtr
 ctypedef void (*message_fn)(Message *m, PollerCore *p) noexcept nogil
 cdef struct Message:
     Message *next
     message_fn run
 
+# Where the control plane gets its messages: a lock-free stack, newest first, and the eventfd that tells of it.
+cdef struct Mailbox:
+    MessagePtr head
+    int fd
+
+# A command to a poller. fn runs on the poller between two rounds; its result completes a future of the control
+# plane, at once or, if it is COMMAND_LATER, when command_done() is called.
+ctypedef int64_t (*command_fn)(PollerCore *p, Command *c) noexcept nogil
+cdef enum:
+    COMMAND_LATER = -1000000
+cdef struct Command:
+    Message msg
+    PollerCore *poller
+    command_fn fn
+    void *ctx
+    int64_t arg
+    int64_t result
+
 # Something that a poller polls. Lives inside its owner's structure; the poller holds a pointer to it from
 # poller_add_source() to poller_remove_source(). All functions are called by the poller's thread only.
-ctypedef Source *SourcePtr
 ctypedef Source **SourceArray
 ctypedef int (*source_poll_fn)(Source *s, uint64_t now) noexcept nogil
 ctypedef void (*source_fn)(Source *s) noexcept nogil
@@ -40,31 +77,32 @@ cdef struct Source:
     PollerCore *poller
     uint64_t runs          # times polled
     uint64_t busy          # times that poll returned > 0
+    uint64_t wakeups       # times that fd ended a sleep
     uint32_t index         # place in the poller's array
     int fd                 # watched while asleep (and each round, if watched); -1 for none
-    uint8_t watched        # fd is in epoll for each round (sockets), not only for sleeping
-    uint8_t ready          # epoll saw fd readable or writable since poll last cleared this
+    uint8_t watched        # fd is a socket that is looked at each round; otherwise it is an eventfd, that the
+                           # poller drains and that only ends a sleep
+    uint8_t ready          # watched: epoll saw fd readable, writable or hung up; poll clears it
     uint8_t dirty          # flush wanted
     char name[40]
 
-ctypedef PollerCore *PollerPtr
 cdef struct PollerCore:
     # first line: what others write
     MessagePtr inbox       # lock-free stack, newest first
     int sleeping
+    int evfd               # ends a sleep
     int stop
     # the poller's own
     uint64_t now           # CLOCK_MONOTONIC ns, read once a round
     IoPtr deferred         # I/Os to complete in the next round (linked by msg.next)
     IoPtr deferred_tail
-    Source **sources
+    Source **sources       # NULL where one was removed in this round
     uint32_t n_sources
-    uint32_t cap_sources
+    uint32_t removed
     uint32_t n_watched
     uint32_t in_flight     # I/Os submitted on this poller's channels and not yet completed
     ChannelPtr channels    # channels of this poller (linked by next)
     int epfd
-    int evfd
     uint64_t poll_ns       # how long to spin without work before sleeping
     uint8_t busy_mode
     uint64_t next_tick
@@ -74,8 +112,7 @@ cdef struct PollerCore:
     uint64_t rounds
     uint64_t sleeps
     uint64_t heartbeat_ns  # end of the last round
-    MessagePtr *events     # the control plane's inbox (lock-free stack), and
-    int events_fd          # the eventfd that tells it
+    Mailbox *control       # where events for the control plane go
 
 # ---- bdev ---------------------------------------------------------------------------------------
 
@@ -94,7 +131,6 @@ cdef enum:
 # One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
 # offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);
 # its total must be length. status is 0 or -errno.
-ctypedef Io *IoPtr
 ctypedef void (*io_done_fn)(Io *io) noexcept nogil
 cdef struct Io:
     Message msg            # first: an Io is handed to another poller as a message, and linked by msg.next
@@ -127,7 +163,6 @@ cdef enum:
     HIST_RANGES = 34       # up to 2^38 ns (275 s); above is counted in the last
     HIST_BUCKETS = 1088    # HIST_SUB * HIST_RANGES
 
-ctypedef OpStats *OpStatsPtr
 cdef struct OpStats:
     uint64_t submitted
     uint64_t completed     # with success
@@ -139,7 +174,6 @@ cdef struct OpStats:
     uint64_t buckets[1088]
 
 # A bdev as one poller sees it. Owned by that poller; counters may be read by anyone.
-ctypedef Channel *ChannelPtr
 ctypedef void (*channel_submit_fn)(Channel *ch, Io *io) noexcept nogil
 cdef struct Channel:
     PollerCore *poller
@@ -168,7 +202,6 @@ cdef enum:
     ERR_OTHER = 7
 
 # What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.
-ctypedef BdevCore *BdevCorePtr
 cdef struct BdevCore:
     uint64_t size              # bytes
     uint32_t block_size        # bytes, a power of two from 512

@@ -1,0 +1,33 @@
+# The Linux calls that the data plane makes, where Cython's own declarations have none.
+from libc.stdint cimport uint32_t, uint64_t
+from virtiod.dataplane.structs cimport iovec
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
+        EPOLLIN
+        EPOLLOUT
+        EPOLLRDHUP
+    union epoll_data:
+        void *ptr
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+    int eventfd(unsigned int initial, int flags)
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t preadv(int fd, const iovec *iov, int count, long long offset)
+    ssize_t pwritev(int fd, const iovec *iov, int count, long long offset)
+    ssize_t readv(int fd, const iovec *iov, int count)

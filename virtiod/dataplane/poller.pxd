@@ -1,0 +1,57 @@
+# What sources, devices and exports call of the poller; how it works is in poller.py.
+from libc.stdint cimport int64_t, uint64_t
+
+from virtiod.dataplane.structs cimport (
+    Command,
+    Io,
+    Mailbox,
+    Message,
+    PollerCore,
+    Source,
+    command_fn,
+)
+
+# Any thread.
+cdef void mailbox_push(Mailbox *box, Message *m) noexcept nogil
+cdef void poller_push(PollerCore *p, Message *m) noexcept nogil
+
+# The poller's thread.
+cdef int poller_add_source(PollerCore *p, Source *s) noexcept nogil
+cdef void poller_remove_source(PollerCore *p, Source *s) noexcept nogil
+cdef void poller_want_write(Source *s, bint want) noexcept nogil
+cdef void poller_defer(PollerCore *p, Io *io, int status) noexcept nogil
+cdef void command_done(Command *c, int64_t result) noexcept nogil
+cdef void poller_run(PollerCore *p) noexcept nogil
+cdef Message *_reversed(Message *m) noexcept nogil
+cdef int _run_inbox(PollerCore *p) noexcept nogil
+cdef int _run_deferred(PollerCore *p) noexcept nogil
+cdef int _look_at_fds(PollerCore *p, int timeout_ms, bint asleep) noexcept nogil
+cdef int _poll_sources(PollerCore *p) noexcept nogil
+cdef void _compact(PollerCore *p) noexcept nogil
+cdef void _tick(PollerCore *p) noexcept nogil
+cdef void _sleep(PollerCore *p) noexcept nogil
+cdef int64_t _ping(PollerCore *p, Command *c) noexcept nogil
+cdef void _run_command(Message *m, PollerCore *p) noexcept nogil
+
+
+cdef class Control:
+    cdef Mailbox box
+    cdef object loop
+    cdef dict callbacks
+    cdef void expect(self, Message *m, object callback) except *
+
+
+cdef class Poller:
+    cdef PollerCore *core
+    cdef readonly Control control
+    cdef readonly str name
+    cdef readonly int id
+    cdef readonly int cpu
+    cdef readonly int tid
+    cdef readonly str mode
+    cdef object thread
+    cdef object started
+    cdef dict owners
+    cdef object command(self, command_fn fn, void *ctx, int64_t arg)
+    cdef void own(self, Source *s, object owner) except *
+    cdef void disown(self, Source *s) except *

@@ -1,0 +1,550 @@
+"""The poller: one thread that runs sources round after round, without the GIL.
+
+A round: messages from other threads -> completions deferred by the last round -> sockets -> every source's poll ->
+flush of the dirty ones -> now and then a tick. After `poll_us` without work an adaptive poller arms its sources,
+looks once more, and sleeps in epoll until an eventfd, a socket, a message or a tick wakes it.
+
+Other threads reach a poller by its inbox only: a lock-free stack that they push to and that the poller takes whole.
+Nothing is lost between looking and sleeping: the sleeper sets `sleeping`, then looks at the inbox; the sender pushes,
+then looks at `sleeping`; a full barrier stands between the two steps on either side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cython
+from cython.cimports.libc.errno import EAGAIN, ENOSPC, errno
+from cython.cimports.libc.stdint import INT64_MIN, int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import close, read, write
+from cython.cimports.virtiod.dataplane.atomics import (
+    vd_cas_ptr,
+    vd_clock_ns,
+    vd_exchange_ptr,
+    vd_fence,
+    vd_load_ptr,
+    vd_load_u32,
+    vd_pause,
+    vd_relaxed_u64,
+    vd_store_u32,
+)
+from cython.cimports.virtiod.dataplane.linux import (
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    epoll_wait,
+    eventfd,
+)
+from cython.cimports.virtiod.dataplane.structs import (
+    COMMAND_LATER,
+    Command,
+    CommandPtr,
+    IoPtr,
+    MailboxPtr,
+    MessagePtr,
+    PollerCore,
+    PollerPtr,
+    SourceArray,
+    SourcePtr,
+    U64Ptr,
+    VoidPtr,
+    command_fn,
+)
+
+MAX_SOURCES = cython.declare(cython.uint, 4096)
+TICK_NS = cython.declare(uint64_t, 10_000_000)
+SLEEP_MS = cython.declare(cython.int, 1000)
+SLEEP_IN_FLIGHT_MS = cython.declare(cython.int, 100)
+
+
+class PollerStats(NamedTuple):
+    """Where a poller's time went; times in ns since it started."""
+
+    busy_ns: int
+    idle_ns: int
+    sleep_ns: int
+    rounds: int
+    sleeps: int
+    in_flight: int
+    heartbeat_ns: int
+
+
+class SourceStats(NamedTuple):
+    """One polled thing: times polled, times that there was work, times that it ended a sleep."""
+
+    name: str
+    runs: int
+    busy: int
+    wakeups: int
+
+
+# ---- any thread ---------------------------------------------------------------------------------
+
+
+def mailbox_push(box: MailboxPtr, m: MessagePtr) -> None:
+    """Hand a message to the control plane."""
+    one: uint64_t = 1
+    old: MessagePtr
+    while True:
+        old = cython.cast(MessagePtr, vd_load_ptr(cython.address(box.head)))
+        m.next = old
+        if vd_cas_ptr(cython.address(box.head), old, m):
+            break
+    write(box.fd, cython.address(one), 8)
+
+
+def poller_push(p: PollerPtr, m: MessagePtr) -> None:
+    """Hand a message to a poller and wake it if it sleeps."""
+    one: uint64_t = 1
+    old: MessagePtr
+    while True:
+        old = cython.cast(MessagePtr, vd_load_ptr(cython.address(p.inbox)))
+        m.next = old
+        if vd_cas_ptr(cython.address(p.inbox), old, m):
+            break
+    vd_fence()  # pairs with the one in _sleep: inbox written, then sleeping read
+    if vd_load_u32(cython.address(p.sleeping)):
+        write(p.evfd, cython.address(one), 8)
+
+
+# ---- the poller's thread ------------------------------------------------------------------------
+
+
+def poller_add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
+    """Start to poll s. -ENOSPC when there are too many, -errno of epoll_ctl."""
+    ev: epoll_event
+    if p.n_sources >= MAX_SOURCES:
+        return -ENOSPC
+    s.poller = p
+    s.ready = s.watched
+    if s.fd >= 0:
+        memset(cython.address(ev), 0, cython.sizeof(epoll_event))
+        ev.events = EPOLLIN | (EPOLLRDHUP if s.watched else 0)
+        ev.data.ptr = s
+        if epoll_ctl(p.epfd, EPOLL_CTL_ADD, s.fd, cython.address(ev)) < 0:
+            return -errno
+        p.n_watched += s.watched
+    s.index = p.n_sources
+    p.sources[p.n_sources] = s
+    p.n_sources += 1
+    return 0
+
+
+def poller_remove_source(p: PollerPtr, s: SourcePtr) -> None:
+    """Stop polling s: from this call on none of its functions is called. Allowed inside its own functions."""
+    if s.index >= p.n_sources or p.sources[s.index] != s:
+        return
+    if s.fd >= 0:
+        epoll_ctl(p.epfd, EPOLL_CTL_DEL, s.fd, cython.NULL)
+        p.n_watched -= s.watched
+    p.sources[s.index] = cython.NULL
+    p.removed += 1
+
+
+def poller_want_write(s: SourcePtr, want: cython.bint) -> None:
+    """Also (or no longer) look whether a watched socket is writable."""
+    ev: epoll_event
+    memset(cython.address(ev), 0, cython.sizeof(epoll_event))
+    ev.events = EPOLLIN | EPOLLRDHUP | (EPOLLOUT if want else 0)
+    ev.data.ptr = s
+    epoll_ctl(s.poller.epfd, EPOLL_CTL_MOD, s.fd, cython.address(ev))
+
+
+def poller_defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
+    """Complete io with status in the next round, so that no done() runs inside a submit."""
+    io.status = status
+    io.msg.next = cython.NULL
+    if p.deferred == cython.NULL:
+        p.deferred = io
+    else:
+        p.deferred_tail.msg.next = cython.cast(MessagePtr, io)
+    p.deferred_tail = io
+
+
+def command_done(c: CommandPtr, result: int64_t) -> None:
+    """Answer a command: its future completes with result."""
+    c.result = result
+    mailbox_push(c.poller.control, cython.address(c.msg))
+
+
+def _run_command(m: MessagePtr, p: PollerPtr) -> None:
+    c: CommandPtr = cython.cast(CommandPtr, m)
+    result: int64_t = c.fn(p, c)
+    if result != COMMAND_LATER:
+        command_done(c, result)
+
+
+def _reversed(m: MessagePtr) -> MessagePtr:
+    """A stack taken whole, oldest first."""
+    done: MessagePtr = cython.NULL
+    after: MessagePtr
+    while m != cython.NULL:
+        after = m.next
+        m.next = done
+        done = m
+        m = after
+    return done
+
+
+def _run_inbox(p: PollerPtr) -> cython.int:
+    n: cython.int = 0
+    after: MessagePtr
+    m: MessagePtr = _reversed(
+        cython.cast(MessagePtr, vd_exchange_ptr(cython.address(p.inbox), cython.NULL))
+    )
+    while m != cython.NULL:
+        after = m.next  # run() may free or reuse m
+        m.run(m, p)
+        m = after
+        n += 1
+    return n
+
+
+def _run_deferred(p: PollerPtr) -> cython.int:
+    n: cython.int = 0
+    after: IoPtr
+    io: IoPtr = p.deferred
+    p.deferred = cython.NULL
+    while io != cython.NULL:
+        after = cython.cast(IoPtr, io.msg.next)
+        io.msg.run(cython.address(io.msg), p)
+        io = after
+        n += 1
+    return n
+
+
+def _look_at_fds(p: PollerPtr, timeout_ms: cython.int, asleep: cython.bint) -> cython.int:
+    """Ask epoll; mark ready sockets, drain eventfds. Returns how many sockets are ready."""
+    events: epoll_event[64]
+    count: uint64_t
+    s: SourcePtr
+    i: cython.int
+    ready: cython.int = 0
+    n: cython.int = epoll_wait(p.epfd, events, 64, timeout_ms)
+    for i in range(n):
+        s = cython.cast(SourcePtr, events[i].data.ptr)
+        if s == cython.NULL:
+            read(p.evfd, cython.address(count), 8)
+            continue
+        s.wakeups += asleep
+        if s.watched:
+            s.ready = 1
+            ready += 1
+        else:
+            read(s.fd, cython.address(count), 8)
+    return ready
+
+
+def _poll_sources(p: PollerPtr) -> cython.int:
+    i: uint32_t
+    work: cython.int = 0
+    n: cython.int
+    s: SourcePtr
+    sources: SourceArray = p.sources
+    for i in range(p.n_sources):
+        s = sources[i]
+        if s != cython.NULL:
+            s.runs += 1
+            n = s.poll(s, p.now)
+            if n:
+                s.busy += 1
+                work += n
+    for i in range(p.n_sources):
+        s = sources[i]
+        if s != cython.NULL and s.dirty:
+            s.dirty = 0
+            s.flush(s)
+    return work
+
+
+def _compact(p: PollerPtr) -> None:
+    i: uint32_t
+    kept: uint32_t = 0
+    for i in range(p.n_sources):
+        if p.sources[i] != cython.NULL:
+            p.sources[kept] = p.sources[i]
+            p.sources[kept].index = kept
+            kept += 1
+    p.n_sources = kept
+    p.removed = 0
+
+
+def _tick(p: PollerPtr) -> None:
+    i: uint32_t
+    s: SourcePtr
+    for i in range(p.n_sources):
+        s = p.sources[i]
+        if s != cython.NULL and s.tick != cython.NULL:
+            s.tick(s, p.now)
+    p.next_tick = p.now + TICK_NS
+
+
+def _sleep(p: PollerPtr) -> None:
+    """Arm everything, look once more, sleep. A source that can't be armed keeps the poller awake by arm() true."""
+    i: uint32_t
+    s: SourcePtr
+    found: cython.bint = False
+    before: uint64_t
+    vd_store_u32(cython.address(p.sleeping), 1)
+    vd_fence()  # pairs with the one in poller_push: sleeping written, then inbox read
+    for i in range(p.n_sources):
+        s = p.sources[i]
+        if s != cython.NULL and s.arm != cython.NULL and s.arm(s):
+            found = True
+    if not found and p.deferred == cython.NULL and vd_load_ptr(cython.address(p.inbox)) == cython.NULL:
+        before = vd_clock_ns()
+        _look_at_fds(p, SLEEP_IN_FLIGHT_MS if p.in_flight else SLEEP_MS, True)
+        p.now = vd_clock_ns()
+        p.sleep_ns += p.now - before
+        p.sleeps += 1
+    vd_store_u32(cython.address(p.sleeping), 0)
+    for i in range(p.n_sources):
+        s = p.sources[i]
+        if s != cython.NULL and s.disarm != cython.NULL:
+            s.disarm(s)
+
+
+def poller_run(p: PollerPtr) -> None:
+    """Run rounds until `stop`."""
+    work: cython.int = 0
+    slept: uint64_t
+    last_work: uint64_t = vd_clock_ns()
+    before: uint64_t = last_work
+    p.now = before
+    while not vd_load_u32(cython.address(p.stop)):
+        work = 0
+        if p.inbox != cython.NULL:
+            work += _run_inbox(p)
+        if p.deferred != cython.NULL:
+            work += _run_deferred(p)
+        if p.n_watched:
+            _look_at_fds(p, 0, False)
+        work += _poll_sources(p)
+        if p.removed:
+            _compact(p)
+        if p.now >= p.next_tick:
+            _tick(p)
+        p.rounds += 1
+        p.now = vd_clock_ns()
+        p.heartbeat_ns = p.now
+        if work:
+            p.busy_ns += p.now - before
+            last_work = p.now
+        else:
+            p.idle_ns += p.now - before
+            if not p.busy_mode and p.now - last_work > p.poll_ns:
+                slept = p.sleep_ns
+                before = p.now
+                _sleep(p)
+                p.now = vd_clock_ns()
+                p.idle_ns += p.now - before - (p.sleep_ns - slept)
+            else:
+                vd_pause()
+        before = p.now
+
+
+def _ping(p: PollerPtr, c: CommandPtr) -> int64_t:
+    return c.arg
+
+
+# ---- the control plane's side -------------------------------------------------------------------
+
+
+class Control:
+    """Where pollers answer: runs a Python callback on the event loop for each message that was announced."""
+
+    def __cinit__(self) -> None:
+        self.box.head = cython.NULL
+        self.box.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.box.fd < 0:
+            raise OSError(errno, os.strerror(errno))
+
+    def __init__(self) -> None:
+        self.callbacks = {}
+        self.loop = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Deliver on this event loop from now on."""
+        self.loop = loop
+        loop.add_reader(self.box.fd, self.drain)
+
+    def detach(self) -> None:
+        """Deliver nothing any more."""
+        if self.loop is not None:
+            self.loop.remove_reader(self.box.fd)
+            self.loop = None
+
+    def expect(self, m: MessagePtr, callback: object) -> None:
+        """Call callback() when m arrives; once."""
+        self.callbacks[cython.cast(cython.size_t, m)] = callback
+
+    def drain(self) -> None:
+        """Run the callbacks of all that has arrived."""
+        count: uint64_t
+        after: MessagePtr
+        read(self.box.fd, cython.address(count), 8)
+        m: MessagePtr = _reversed(
+            cython.cast(MessagePtr, vd_exchange_ptr(cython.address(self.box.head), cython.NULL))
+        )
+        while m != cython.NULL:
+            after = m.next
+            callback = self.callbacks.pop(cython.cast(cython.size_t, m), None)
+            if callback is not None:
+                callback()
+            m = after
+
+    def __dealloc__(self) -> None:
+        if self.box.fd >= 0:
+            close(self.box.fd)
+
+
+@cython.final
+@cython.cclass
+class _Pending:
+    """A command in flight: frees it and completes its future."""
+
+    command: CommandPtr
+    future: object
+
+    def __call__(self) -> None:
+        result: int64_t = self.command.result
+        free(self.command)
+        self.command = cython.NULL
+        if not self.future.done():
+            self.future.set_result(result)
+
+
+class Poller:
+    """One polling thread, pinned to a core.
+
+    mode is "adaptive" (sleeps after poll_us microseconds without work) or "busy" (never sleeps).
+    """
+
+    def __cinit__(self) -> None:
+        ev: epoll_event
+        self.core = cython.cast(PollerPtr, calloc(1, cython.sizeof(PollerCore)))
+        if self.core == cython.NULL:
+            raise MemoryError
+        self.core.sources = cython.cast(SourceArray, calloc(MAX_SOURCES, cython.sizeof(SourcePtr)))
+        self.core.epfd = epoll_create1(EPOLL_CLOEXEC)
+        self.core.evfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.core.sources == cython.NULL or self.core.epfd < 0 or self.core.evfd < 0:
+            raise OSError(errno, os.strerror(errno))
+        memset(cython.address(ev), 0, cython.sizeof(epoll_event))
+        ev.events = EPOLLIN
+        epoll_ctl(self.core.epfd, EPOLL_CTL_ADD, self.core.evfd, cython.address(ev))
+
+    def __init__(
+        self, control: Control, index: int, cpu: int, mode: str = "adaptive", poll_us: int = 200
+    ) -> None:
+        self.control = control
+        self.core.control = cython.address(control.box)
+        self.name = f"poller_{index}"
+        self.id = index + 1
+        self.cpu = cpu
+        self.mode = mode
+        self.core.busy_mode = mode == "busy"
+        self.core.poll_ns = poll_us * 1000
+        self.owners = {}
+        self.thread = None
+        self.started = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread; returns when it runs, pinned to its core (cpu -1: not pinned)."""
+        self.thread = threading.Thread(target=self._main, name=self.name, daemon=True)
+        self.thread.start()
+        if not self.started.wait(10):
+            raise TimeoutError(f"{self.name} did not start")
+
+    def _main(self) -> None:
+        self.tid = threading.get_native_id()
+        if self.cpu >= 0:
+            os.sched_setaffinity(0, {self.cpu})
+        self.started.set()
+        with cython.nogil:
+            poller_run(self.core)
+
+    def stop(self) -> None:
+        """End the thread. Its sources must be gone; what is left is no longer polled."""
+        one: uint64_t = 1
+        if self.thread is None:
+            return
+        vd_store_u32(cython.address(self.core.stop), 1)
+        write(self.core.evfd, cython.address(one), 8)
+        self.thread.join(10)
+        self.thread = None
+        self.owners.clear()
+
+    def command(self, fn: command_fn, ctx: VoidPtr, arg: int64_t) -> object:
+        """Post a command; a future of its result."""
+        c: CommandPtr = cython.cast(CommandPtr, calloc(1, cython.sizeof(Command)))
+        if c == cython.NULL:
+            raise MemoryError
+        pending: _Pending = _Pending()
+        pending.command = c
+        pending.future = asyncio.get_running_loop().create_future()
+        c.msg.run = _run_command
+        c.poller = self.core
+        c.fn = fn
+        c.ctx = ctx
+        c.arg = arg
+        self.control.expect(cython.address(c.msg), pending)
+        poller_push(self.core, cython.address(c.msg))
+        return pending.future
+
+    def own(self, s: SourcePtr, owner: object) -> None:
+        """Keep owner alive while the poller polls its source s."""
+        self.owners[cython.cast(cython.size_t, s)] = owner
+
+    def disown(self, s: SourcePtr) -> None:
+        self.owners.pop(cython.cast(cython.size_t, s), None)
+
+    async def ping(self, value: int = 0) -> int:
+        """A round trip through the poller; returns value."""
+        return await self.command(_ping, cython.NULL, value)
+
+    def stats(self) -> PollerStats:
+        """Counters as they stand; each is exact, the set is not a snapshot."""
+        p: PollerPtr = self.core
+        return PollerStats(
+            vd_relaxed_u64(cython.address(p.busy_ns)),
+            vd_relaxed_u64(cython.address(p.idle_ns)),
+            vd_relaxed_u64(cython.address(p.sleep_ns)),
+            vd_relaxed_u64(cython.address(p.rounds)),
+            vd_relaxed_u64(cython.address(p.sleeps)),
+            p.in_flight,
+            vd_relaxed_u64(cython.address(p.heartbeat_ns)),
+        )
+
+    def sources(self) -> list[SourceStats]:
+        """What is polled here. Only owned sources are listed: their memory is safe to read."""
+        s: SourcePtr
+        found: list[SourceStats] = []
+        for address in list(self.owners):
+            s = cython.cast(SourcePtr, cython.cast(cython.size_t, address))
+            found.append(SourceStats(s.name.decode(), s.runs, s.busy, s.wakeups))
+        return found
+
+    def __dealloc__(self) -> None:
+        if self.core != cython.NULL:
+            if self.core.epfd > 0:
+                close(self.core.epfd)
+            if self.core.evfd > 0:
+                close(self.core.evfd)
+            free(self.core.sources)
+            free(self.core)
