@@ -283,9 +283,7 @@ class BdevChannels:
     def __init__(self, pollers: list[Poller]) -> None:
         self.pollers = list(pollers)
 
-    def configure(
-        self, size: int, block_size: int, ops: set[str], read_only: bool, write_cache: bool
-    ) -> None:
+    def configure(self, size: int, block_size: int, ops: set[str], read_only: bool, write_cache: bool) -> None:
         """Say what the bdev is; before the first I/O. size in bytes."""
         bits: cython.uint = 0
         for i, op in enumerate(OPS):
@@ -343,9 +341,7 @@ class BdevChannels:
             errors[OPS[op]] = {ERRORS[k]: ch.errors[op][k] for k in range(8) if ch.errors[op][k]}
         if in_flight and now > since:
             busy += now - since
-        return ChannelCounters(
-            ops, errors, in_flight, now - oldest if oldest and now > oldest else 0, busy, weighted
-        )
+        return ChannelCounters(ops, errors, in_flight, now - oldest if oldest and now > oldest else 0, busy, weighted)
 
     def reset_extremes(self) -> None:
         """Forget the smallest and largest latencies."""

@@ -204,9 +204,7 @@ def _reversed(m: MessagePtr) -> MessagePtr:
 def _run_inbox(p: PollerPtr) -> cython.int:
     n: cython.int = 0
     after: MessagePtr
-    m: MessagePtr = _reversed(
-        cython.cast(MessagePtr, vd_exchange_ptr(cython.address(p.inbox), cython.NULL))
-    )
+    m: MessagePtr = _reversed(cython.cast(MessagePtr, vd_exchange_ptr(cython.address(p.inbox), cython.NULL)))
     while m != cython.NULL:
         after = m.next  # run() may free or reuse m
         m.run(m, p)
@@ -398,9 +396,7 @@ class Control:
         count: uint64_t
         after: MessagePtr
         read(self.box.fd, cython.address(count), 8)
-        m: MessagePtr = _reversed(
-            cython.cast(MessagePtr, vd_exchange_ptr(cython.address(self.box.head), cython.NULL))
-        )
+        m: MessagePtr = _reversed(cython.cast(MessagePtr, vd_exchange_ptr(cython.address(self.box.head), cython.NULL)))
         while m != cython.NULL:
             after = m.next
             callback = self.callbacks.pop(cython.cast(cython.size_t, m), None)
@@ -449,9 +445,7 @@ class Poller:
         ev.events = EPOLLIN
         epoll_ctl(self.core.epfd, EPOLL_CTL_ADD, self.core.evfd, cython.address(ev))
 
-    def __init__(
-        self, control: Control, index: int, cpu: int, mode: str = "adaptive", poll_us: int = 200
-    ) -> None:
+    def __init__(self, control: Control, index: int, cpu: int, mode: str = "adaptive", poll_us: int = 200) -> None:
         self.control = control
         self.core.control = cython.address(control.box)
         self.name = f"poller_{index}"

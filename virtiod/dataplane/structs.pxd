@@ -9,6 +9,7 @@ cdef extern from "<sys/uio.h>" nogil:
 
 ctypedef iovec *IovPtr
 ctypedef char *CharPtr
+ctypedef char **CharArray
 ctypedef unsigned char *BytePtr
 ctypedef void *VoidPtr
 ctypedef uint64_t *U64Ptr

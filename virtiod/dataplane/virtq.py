@@ -50,9 +50,7 @@ def _stride(area_bytes: uint32_t) -> uint32_t:
 
 def _used_offset(size: uint16_t) -> uint64_t:
     # avail: flags, idx, ring, used_event; the used ring starts on a cache line of its own
-    return (16 * cython.cast(uint64_t, size) + 6 + 2 * cython.cast(uint64_t, size) + 63) & ~cython.cast(
-        uint64_t, 63
-    )
+    return (16 * cython.cast(uint64_t, size) + 6 + 2 * cython.cast(uint64_t, size) + 63) & ~cython.cast(uint64_t, 63)
 
 
 def _areas_offset(size: uint16_t) -> uint64_t:
@@ -96,9 +94,7 @@ def virtq_init(
     q.avail = cython.cast(U16Ptr, base + 16 * cython.cast(uint64_t, size))
     q.used = cython.cast(U16Ptr, base + _used_offset(size))
     q.used_ring = cython.cast(UsedElemPtr, cython.cast(CharPtr, q.used) + 4)
-    q.avail_event = cython.cast(
-        U16Ptr, cython.cast(CharPtr, q.used) + 4 + 8 * cython.cast(uint64_t, size)
-    )
+    q.avail_event = cython.cast(U16Ptr, cython.cast(CharPtr, q.used) + 4 + 8 * cython.cast(uint64_t, size))
     q.areas = base + _areas_offset(size)
     q.tables = q.areas + cython.cast(uint64_t, size) * q.area_stride
     q.ops.add = _split_add
@@ -148,9 +144,7 @@ def _fill(table: DescPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> None:
         table[i].next = cython.cast(uint16_t, i + 1)
 
 
-def _split_add(
-    q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint32_t
-) -> cython.int:
+def _split_add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint32_t) -> cython.int:
     # Safety: slot < size and n <= table_len are the device layer's contract; entries are masked.
     n: uint32_t = n_out + n_in
     head: cython.int

@@ -1,0 +1,176 @@
+"""One bdev: identity, limits, who has it open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid as uuidlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from virtiod.bdev.stats import BdevStats
+from virtiod.dataplane.channel import BdevChannels
+from virtiod.dataplane.poller import Poller
+from virtiod.errors import InvalidArgument, NotFound
+
+log = logging.getLogger(__name__)
+
+IO_TYPES = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
+REMOVE_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True)
+class BdevInfo:
+    """What a device tells of itself. Sizes in bytes unless said otherwise; 0 where a limit is not known."""
+
+    block_size: int
+    num_blocks: int
+    read_only: bool = False
+    write_cache: bool = False
+    io_types: frozenset[str] = IO_TYPES
+    product_name: str = "Null disk"
+    serial: str = ""
+    physical_block_size: int = 0
+    optimal_io_size: int = 0
+    max_transfer: int = 0
+    max_segments: int = 0
+    max_unmap: int = 0
+    max_write_zeroes: int = 0
+
+    def check(self) -> None:
+        """Raise InvalidArgument for what no block device can be."""
+        b = self.block_size
+        if b < 512 or b > 65536 or b & (b - 1):
+            raise InvalidArgument(f"block size {b} is not a power of two from 512 to 65536")
+        if self.num_blocks <= 0:
+            raise InvalidArgument(f"capacity is {self.num_blocks} blocks")
+        if self.num_blocks * b >= 1 << 63:
+            raise InvalidArgument(f"capacity of {self.num_blocks} blocks of {b} bytes is too large")
+
+
+class BdevHandle:
+    """A use of a bdev: its holder hears of resize and removal. close() is idempotent."""
+
+    def __init__(
+        self,
+        bdev: Bdev,
+        on_resize: Callable[[], None] | None,
+        on_remove: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self.bdev = bdev
+        self.on_resize = on_resize
+        self.on_remove = on_remove
+
+    def close(self) -> None:
+        """The holder has no I/O in flight and submits none any more."""
+        if self in self.bdev.handles:
+            self.bdev.handles.remove(self)
+
+
+@dataclass(eq=False)
+class Bdev:
+    """A named block device.
+
+    channels must be connected to a device before the bdev is registered. driver_specific() is what
+    bdev_get_bdevs shows of the device.
+    """
+
+    name: str
+    info: BdevInfo
+    channels: BdevChannels
+    driver_specific: Callable[[], dict[str, Any]] = dict
+    aliases: list[str] = field(default_factory=list)
+    uuid: str = ""
+    handles: list[BdevHandle] = field(default_factory=list)
+    removing: bool = False
+
+    def __post_init__(self) -> None:
+        self.info.check()
+        if not self.uuid:
+            self.uuid = str(uuidlib.uuid4())
+        i = self.info
+        self.channels.configure(i.num_blocks * i.block_size, i.block_size, set(i.io_types), i.read_only, i.write_cache)
+
+    @property
+    def product_name(self) -> str:
+        return self.info.product_name
+
+    @property
+    def block_size(self) -> int:
+        return self.info.block_size
+
+    @property
+    def num_blocks(self) -> int:
+        return self.info.num_blocks
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.info.num_blocks * self.info.block_size
+
+    @property
+    def read_only(self) -> bool:
+        return self.info.read_only
+
+    @property
+    def write_cache(self) -> bool:
+        return self.info.write_cache
+
+    @property
+    def io_types(self) -> frozenset[str]:
+        return self.info.io_types
+
+    @property
+    def claimed(self) -> bool:
+        """Somebody has it open."""
+        return bool(self.handles)
+
+    def open(
+        self,
+        on_resize: Callable[[], None] | None = None,
+        on_remove: Callable[[], Awaitable[None]] | None = None,
+    ) -> BdevHandle:
+        """Use the bdev. on_remove is awaited before it goes and must end all use, with a deadline."""
+        if self.removing:
+            raise NotFound(f"bdev {self.name} is being removed")
+        handle = BdevHandle(self, on_resize, on_remove)
+        self.handles.append(handle)
+        return handle
+
+    def update(self, info: BdevInfo) -> None:
+        """The device changed: a new size reaches every later I/O, then every user."""
+        info.check()
+        resized = info.num_blocks != self.info.num_blocks
+        self.info = info
+        self.channels.resize(self.size)
+        self.channels.set_write_cache(info.write_cache)
+        if resized:
+            for handle in list(self.handles):
+                if handle.on_resize:
+                    handle.on_resize()
+
+    async def end_users(self) -> None:
+        """Refuse new I/O and have every user leave. Raises nothing: who does not leave in time is logged."""
+        self.removing = True
+        users = [h.on_remove() for h in self.handles if h.on_remove]
+        results = await asyncio.gather(*(asyncio.wait_for(u, REMOVE_DEADLINE_S) for u in users), return_exceptions=True)
+        for r in results:
+            if isinstance(r, BaseException):
+                log.warning("bdev %s: a user did not leave: %r", self.name, r)
+        self.channels.close()
+
+    def stats(self) -> BdevStats:
+        """The sum over all channels."""
+        return BdevStats.of(c for _, c in self._counters())
+
+    def channel_stats(self) -> list[tuple[Poller, BdevStats]]:
+        """Channel by channel."""
+        return [(p, BdevStats.of([c])) for p, c in self._counters()]
+
+    def _counters(self) -> list[tuple[Poller, Any]]:
+        return [(p, self.channels.counters(i)) for i, p in enumerate(self.channels.pollers)]
+
+    def reset_extremes(self) -> None:
+        """Forget the smallest and largest latencies."""
+        self.channels.reset_extremes()

@@ -1,0 +1,77 @@
+"""All bdevs by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from virtiod.bdev.bdev import Bdev, BdevInfo
+from virtiod.errors import AlreadyExists, DeadlineError, NotFound
+
+EVENTS = ("bdev_register", "bdev_unregister", "bdev_resize")
+
+
+class BdevRegistry:
+    """The bdevs that exist. Event-loop thread only."""
+
+    def __init__(self) -> None:
+        self._bdevs: dict[str, Bdev] = {}
+        self._listeners: list[Callable[[str, str], None]] = []
+        self._arrived = asyncio.Event()
+
+    def on_event(self, listener: Callable[[str, str], None]) -> None:
+        """Have listener(type, bdev name) called after each change; type is one of EVENTS."""
+        self._listeners.append(listener)
+
+    def _tell(self, event: str, name: str) -> None:
+        for listener in self._listeners:
+            listener(event, name)
+
+    def list(self) -> list[Bdev]:
+        return list(self._bdevs.values())
+
+    def get(self, name: str) -> Bdev:
+        """By name, alias or uuid; raises NotFound."""
+        found = self._bdevs.get(name)
+        if found is None:
+            found = next((b for b in self._bdevs.values() if name in {b.uuid, *b.aliases}), None)
+        if found is None:
+            raise NotFound(f"bdev '{name}' does not exist")
+        return found
+
+    async def wait_for(self, name: str, timeout_s: float) -> Bdev:
+        """The bdev, as soon as it exists; raises DeadlineError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    self._arrived.clear()
+                    try:
+                        return self.get(name)
+                    except NotFound:
+                        await self._arrived.wait()
+        except TimeoutError:
+            raise DeadlineError(f"bdev '{name}' did not appear within {timeout_s:g} s") from None
+
+    def check_free(self, name: str) -> None:
+        """Raise AlreadyExists if the name is taken."""
+        if name in self._bdevs:
+            raise AlreadyExists(f"bdev '{name}' already exists")
+
+    def register(self, bdev: Bdev) -> None:
+        self.check_free(bdev.name)
+        self._bdevs[bdev.name] = bdev
+        self._arrived.set()
+        self._tell("bdev_register", bdev.name)
+
+    async def unregister(self, bdev: Bdev) -> None:
+        """End all use of it, then forget it."""
+        await bdev.end_users()
+        if self._bdevs.pop(bdev.name, None) is not None:
+            self._tell("bdev_unregister", bdev.name)
+
+    def update(self, bdev: Bdev, info: BdevInfo) -> None:
+        """The device changed."""
+        before = bdev.num_blocks
+        bdev.update(info)
+        if bdev.num_blocks != before:
+            self._tell("bdev_resize", bdev.name)

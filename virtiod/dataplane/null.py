@@ -1,0 +1,19 @@
+"""A null device: every I/O succeeds in the next round and moves no data. It measures what stands above it."""
+
+from __future__ import annotations
+
+import cython
+from cython.cimports.virtiod.dataplane.channel import BdevChannels
+from cython.cimports.virtiod.dataplane.poller import poller_defer
+from cython.cimports.virtiod.dataplane.structs import ChannelPtr, IoPtr
+
+
+def _submit(ch: ChannelPtr, io: IoPtr) -> None:
+    poller_defer(ch.poller, io, 0)
+
+
+def connect_null(channels: BdevChannels) -> None:
+    """Have every channel of a bdev served by nothing."""
+    i: cython.int
+    for i in range(channels.count):
+        channels.connect(i, _submit, cython.NULL)
