@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 RESERVED = 256 << 30  # address space kept for growth; costs nothing
+PROT_NONE = 0
 MAP_FIXED = 0x10
 MAP_NORESERVE = 0x4000
 MADV_HUGEPAGE = 14
@@ -74,7 +75,7 @@ class DmaMemory:
         self.fd = self._create_file()
         self._base = 0
         try:
-            self._base = _mmap(0, RESERVED, mmap.PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1)
+            self._base = _mmap(0, RESERVED, PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1)
             self._grow(self._step)
         except BaseException:
             self.close()

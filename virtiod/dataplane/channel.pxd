@@ -5,7 +5,6 @@ from virtiod.dataplane.poller cimport Poller
 from virtiod.dataplane.structs cimport (
     BdevCore,
     Channel,
-    Command,
     Io,
     Message,
     OpStats,
@@ -13,7 +12,6 @@ from virtiod.dataplane.structs cimport (
     channel_submit_fn,
     message_fn,
 )
-from libc.stdint cimport int64_t
 
 # The poller's thread that owns the channel.
 cdef void channel_submit(Channel *ch, Io *io) noexcept nogil
@@ -29,8 +27,6 @@ cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil
 cdef void _account(OpStats *stats, Io *io, uint64_t now) noexcept nogil
 cdef unsigned int histogram_index(uint64_t ns) noexcept nogil
 cdef unsigned int _error_class(int status) noexcept nogil
-cdef int64_t _add_channel(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _remove_channel(PollerCore *p, Command *c) noexcept nogil
 
 
 cdef class BdevChannels:

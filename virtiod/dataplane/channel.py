@@ -18,7 +18,7 @@ from cython.cimports.libc.errno import (
     EPERM,
     ETIMEDOUT,
 )
-from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint64_t
+from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.dataplane.atomics import (
     vd_clock_ns,
@@ -49,7 +49,6 @@ from cython.cimports.virtiod.dataplane.structs import (
     Channel,
     ChannelArray,
     ChannelPtr,
-    CommandPtr,
     IoPtr,
     MessagePtr,
     OpStatsPtr,
@@ -238,25 +237,6 @@ def _error_class(status: cython.int) -> cython.uint:
 # ---- control plane ------------------------------------------------------------------------------
 
 
-def _add_channel(p: PollerPtr, c: CommandPtr) -> int64_t:
-    ch: ChannelPtr = cython.cast(ChannelPtr, c.ctx)
-    ch.next = p.channels
-    p.channels = ch
-    return 0
-
-
-def _remove_channel(p: PollerPtr, c: CommandPtr) -> int64_t:
-    ch: ChannelPtr = p.channels
-    if ch == cython.cast(ChannelPtr, c.ctx):
-        p.channels = ch.next
-        return 0
-    while ch != cython.NULL and ch.next != cython.cast(ChannelPtr, c.ctx):
-        ch = ch.next
-    if ch != cython.NULL:
-        ch.next = ch.next.next
-    return 0
-
-
 class BdevChannels:
     """A bdev's compiled half: what its channels share, and one channel for each poller.
 
@@ -293,6 +273,26 @@ class BdevChannels:
         self.core.read_only = read_only
         self.core.write_cache = write_cache
         vd_store_u64(cython.address(self.core.size), size)
+
+    def limit(
+        self,
+        native: set[str],
+        max_segments: int,
+        max_segment: int,
+        max_transfer: int,
+        max_unmap: int,
+        max_write_zeroes: int,
+    ) -> None:
+        """Say what one request to the device may be, in bytes; native: operations it has a command for."""
+        bits: cython.uint = 0
+        for i, op in enumerate(OPS):
+            bits |= (1 << i) if op in native else 0
+        self.core.native = bits
+        self.core.max_segments = max_segments
+        self.core.max_segment = max_segment
+        self.core.max_transfer = max_transfer
+        self.core.max_unmap = max_unmap
+        self.core.max_write_zeroes = max_write_zeroes
 
     def resize(self, size: int) -> None:
         """Change the size (bytes) for every later I/O."""

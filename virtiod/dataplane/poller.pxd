@@ -39,6 +39,7 @@ cdef class Control:
     cdef object loop
     cdef dict callbacks
     cdef void expect(self, Message *m, object callback) except *
+    cdef void forget(self, Message *m) except *
 
 
 cdef class Poller:
@@ -52,6 +53,6 @@ cdef class Poller:
     cdef object thread
     cdef object started
     cdef dict owners
-    cdef object command(self, command_fn fn, void *ctx, int64_t arg)
+    cdef object command(self, command_fn fn, void *ctx, int64_t arg=*, int64_t arg2=*, void *out=*, object keep=*)
     cdef void own(self, Source *s, object owner) except *
     cdef void disown(self, Source *s) except *

@@ -391,6 +391,10 @@ class Control:
         """Call callback() when m arrives; once."""
         self.callbacks[cython.cast(cython.size_t, m)] = callback
 
+    def forget(self, m: MessagePtr) -> None:
+        """Expect m no longer."""
+        self.callbacks.pop(cython.cast(cython.size_t, m), None)
+
     def drain(self) -> None:
         """Run the callbacks of all that has arrived."""
         count: uint64_t
@@ -416,6 +420,7 @@ class _Pending:
 
     command: CommandPtr
     future: object
+    keep: object
 
     def __call__(self) -> None:
         result: int64_t = self.command.result
@@ -484,8 +489,17 @@ class Poller:
         self.thread = None
         self.owners.clear()
 
-    def command(self, fn: command_fn, ctx: VoidPtr, arg: int64_t) -> object:
-        """Post a command; a future of its result."""
+    def command(
+        self,
+        fn: command_fn,
+        ctx: VoidPtr,
+        arg: int64_t = 0,
+        arg2: int64_t = 0,
+        out: VoidPtr = cython.NULL,
+        keep: object = None,
+    ) -> object:
+        """Post a command; a future of its result. keep stays alive until the command is answered, whatever becomes
+        of the future: out may point into it."""
         c: CommandPtr = cython.cast(CommandPtr, calloc(1, cython.sizeof(Command)))
         if c == cython.NULL:
             raise MemoryError
@@ -497,6 +511,9 @@ class Poller:
         c.fn = fn
         c.ctx = ctx
         c.arg = arg
+        c.arg2 = arg2
+        c.out = out
+        pending.keep = keep
         self.control.expect(cython.address(c.msg), pending)
         poller_push(self.core, cython.address(c.msg))
         return pending.future

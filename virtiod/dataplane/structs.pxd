@@ -59,7 +59,9 @@ cdef struct Command:
     PollerCore *poller
     command_fn fn
     void *ctx
+    void *out              # where fn leaves more than result; lives until the command is answered
     int64_t arg
+    int64_t arg2
     int64_t result
 
 # Something that a poller polls. Lives inside its owner's structure; the poller holds a pointer to it from
@@ -102,7 +104,6 @@ cdef struct PollerCore:
     uint32_t removed
     uint32_t n_watched
     uint32_t in_flight     # I/Os submitted on this poller's channels and not yet completed
-    ChannelPtr channels    # channels of this poller (linked by next)
     int epfd
     uint64_t poll_ns       # how long to spin without work before sleeping
     uint8_t busy_mode
@@ -181,14 +182,12 @@ cdef struct Channel:
     BdevCore *bdev
     channel_submit_fn submit   # the device layer's
     void *device               # what submit works on (a queue of this or of another poller)
-    Channel *next              # the poller's list
     Io *oldest                 # in flight, in order of submission
     Io *newest
     uint64_t oldest_ns         # submitted_ns of oldest, 0 for none: may be read by anyone
     uint64_t in_flight
     uint64_t busy_since
     uint64_t busy_ns           # time with at least one I/O in flight, up to the last change
-    uint64_t timeouts          # I/Os seen past the deadline
     OpStats ops[5]
     uint64_t errors[5][8]      # [op][ERR_*]
 
@@ -210,4 +209,10 @@ cdef struct BdevCore:
     uint8_t read_only
     uint8_t write_cache
     uint8_t closed             # every new I/O fails with ENODEV
-    uint64_t timeout_ns        # of an I/O; 0 for none
+    # what one request to the device may be; the device layer splits by it. Set before the first I/O
+    uint32_t native            # bit per OP_* that the device has a command for
+    uint32_t max_segments
+    uint32_t max_segment       # bytes
+    uint64_t max_transfer      # bytes, of READ and WRITE
+    uint64_t max_unmap         # bytes
+    uint64_t max_write_zeroes  # bytes

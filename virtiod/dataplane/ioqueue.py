@@ -1,0 +1,692 @@
+"""A controller's request queue: carries bdev I/O to a virtqueue and back, whatever the kind of device.
+
+An I/O becomes one or more pieces, each within the device's limits; a piece takes a slot, and a slot a chain on the ring.
+When slots or descriptors run out, I/Os wait in order. Slots are private and are the truth: after the device was away
+its ring is emptied and every slot in use is put on it again; nothing is both lost and unanswered.
+
+All of this runs on the poller that owns the queue. Channels of other pollers hand their I/O over as messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import cython
+from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, EPROTO
+from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memset, strncpy
+from cython.cimports.posix.unistd import write
+from cython.cimports.virtiod.dataplane.atomics import vd_relaxed_u64
+from cython.cimports.virtiod.dataplane.channel import BdevChannels, io_forward, io_return
+from cython.cimports.virtiod.dataplane.ioqueue import (
+    DATA_SEG,
+    KIND_CONTROL,
+    NO_SLOT,
+    PHASE_FUA,
+    PHASE_FUA_SENT,
+    PHASE_HANDED,
+    PHASE_HANDING,
+    IoQueueArray,
+    IoQueuePtr,
+    RoutePtr,
+    Slot,
+    SlotPtr,
+)
+from cython.cimports.virtiod.dataplane.poller import (
+    Poller,
+    command_done,
+    mailbox_push,
+    poller_add_source,
+    poller_defer,
+    poller_remove_source,
+)
+from cython.cimports.virtiod.dataplane.structs import (
+    COMMAND_LATER,
+    IO_FUA,
+    OP_FLUSH,
+    OP_READ,
+    OP_UNMAP,
+    OP_WRITE,
+    OP_WRITE_ZEROES,
+    BdevCorePtr,
+    ChannelPtr,
+    CharPtr,
+    CommandPtr,
+    IoPtr,
+    IovPtr,
+    MessagePtr,
+    PollerPtr,
+    SourcePtr,
+    VoidPtr,
+)
+from cython.cimports.virtiod.dataplane.virtq import virtq_bytes, virtq_free, virtq_init
+from cython.cimports.virtiod.dataplane.vring import Seg, SegPtr
+
+if TYPE_CHECKING:
+    from virtiod.memory import DmaMemory
+
+BATCH = cython.declare(cython.int, 256)  # completions taken in one round
+ZEROES = 65536
+
+
+class QueueCounters(NamedTuple):
+    """A request queue. interrupts: times that its call eventfd ended a sleep; full: times that an I/O had to wait."""
+
+    index: int
+    size: int
+    in_flight: int
+    submitted: int
+    completed: int
+    kicks: int
+    interrupts: int
+    full: int
+    poller: str
+
+
+# ---- pieces -------------------------------------------------------------------------------------
+
+
+def _piece_limit(io: IoPtr) -> uint64_t:
+    """The most bytes of io that one request may carry."""
+    b: BdevCorePtr = io.channel.bdev
+    if io.op == OP_UNMAP:
+        return b.max_unmap
+    if io.op == OP_WRITE_ZEROES and (b.native >> OP_WRITE_ZEROES) & 1:
+        return b.max_write_zeroes
+    return b.max_transfer
+
+
+def _gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
+    """Fill segs from where the slot begins in io's iov, at most limit bytes, and set the slot's length to what fits:
+    a whole number of blocks. Returns the number of segments."""
+    b: BdevCorePtr = io.channel.bdev
+    index: uint32_t = s.iov_index
+    offset: uint64_t = s.iov_offset
+    total: uint64_t = 0
+    n: uint32_t = 0
+    take: uint64_t
+    left: uint64_t
+    seg: SegPtr = cython.address(q.segs[DATA_SEG])
+    zero: cython.bint = io.op == OP_WRITE_ZEROES
+    while total < limit and n < b.max_segments:
+        if zero:
+            left = q.zeroes_len
+        else:
+            # Safety: the iov's total is the I/O's length, so index stays below iovcnt while total < limit.
+            left = io.iov[index].iov_len - offset
+        take = limit - total
+        if take > left:
+            take = left
+        if take > b.max_segment:
+            take = b.max_segment
+        if zero:
+            seg[n].addr = cython.cast(uint64_t, q.zeroes) + q.vq.to_device
+        else:
+            seg[n].addr = cython.cast(uint64_t, io.iov[index].iov_base) + offset + q.vq.to_device
+            offset += take
+            if offset == io.iov[index].iov_len:
+                index += 1
+                offset = 0
+        seg[n].len = cython.cast(uint32_t, take)
+        n += 1
+        total += take
+    left = total & (b.block_size - 1)
+    total -= left
+    while left:  # what is beyond the last whole block goes into the next piece
+        if seg[n - 1].len > left:
+            seg[n - 1].len -= cython.cast(uint32_t, left)
+            left = 0
+        else:
+            left -= seg[n - 1].len
+            n -= 1
+    s.length = total
+    return n
+
+
+def _build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
+    """Put a slot on the ring; its length becomes what fits. 0 or -ENOSPC."""
+    s: SlotPtr = cython.address(q.slots[slot])
+    io: IoPtr = s.io
+    n: uint32_t = 0
+    if s.kind == OP_READ or s.kind == OP_WRITE:
+        if io.iovcnt == 1 and limit <= io.channel.bdev.max_segment:
+            q.segs[DATA_SEG].addr = cython.cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.vq.to_device
+            q.segs[DATA_SEG].len = cython.cast(uint32_t, limit)
+            s.length = limit
+            n = 1
+        else:
+            n = _gather(q, io, s, limit)
+    else:
+        s.length = limit
+    if s.length == 0 and s.kind != OP_FLUSH:
+        return -EINVAL  # the device's segments, or the I/O's, can't hold a whole block
+    return q.ops.build(q, slot, n)
+
+
+def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
+    """Hand the next piece of io to the device; false if it has to wait."""
+    s: SlotPtr
+    ret: cython.int
+    limit: uint64_t = io.length - io.cursor
+    slot: uint32_t = _take_slot(q)
+    if slot == NO_SLOT:
+        return False
+    s = cython.address(q.slots[slot])
+    s.io = io
+    s.command = cython.NULL
+    s.kind = io.op
+    s.offset = io.offset + io.cursor
+    s.iov_index = io.iov_index
+    s.iov_offset = io.iov_offset
+    if io.phase == PHASE_FUA:
+        s.kind = OP_FLUSH
+    elif io.op == OP_WRITE_ZEROES and not (io.channel.bdev.native >> OP_WRITE_ZEROES) & 1:
+        s.kind = OP_WRITE
+    if s.kind != OP_FLUSH and limit > _piece_limit(io):
+        limit = _piece_limit(io)
+    ret = _build(q, slot, limit)
+    if ret < 0:
+        _free_slot(q, slot)
+        if ret == -EINVAL:
+            io.status = ret
+        return ret == -EINVAL
+    q.submitted += 1
+    io.pieces += 1
+    q.source.dirty = 1
+    if s.kind == OP_READ or s.kind == OP_WRITE:
+        _skip(io, s.length)
+    io.cursor += s.length
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _skip(io: IoPtr, n: uint64_t) -> cython.void:
+    """Move the I/O's place in its iov by n bytes."""
+    left: uint64_t
+    if io.op == OP_WRITE_ZEROES:
+        return
+    while n:
+        left = io.iov[io.iov_index].iov_len - io.iov_offset
+        if n < left:
+            io.iov_offset += n
+            return
+        n -= left
+        io.iov_index += 1
+        io.iov_offset = 0
+
+
+def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
+    """Hand over all that is left of io; false if it has to wait."""
+    if io.phase == PHASE_FUA:
+        if not _hand_piece(q, io):
+            return False
+        io.phase = PHASE_FUA_SENT
+        return True
+    if io.op == OP_FLUSH:
+        if not _hand_piece(q, io):
+            return False
+    else:
+        while io.cursor < io.length and not io.status:
+            if not _hand_piece(q, io):
+                return False
+    io.phase = PHASE_HANDED
+    return True
+
+
+def _finish(q: IoQueuePtr, io: IoPtr) -> None:
+    """All pieces of io are back. A FUA write is not done before its flush is."""
+    if (
+        io.phase == PHASE_HANDED
+        and io.flags & IO_FUA
+        and not io.status
+        and io.channel.bdev.write_cache
+        and (io.op == OP_WRITE or io.op == OP_WRITE_ZEROES)
+    ):
+        io.phase = PHASE_FUA
+        if q.waiting != cython.NULL or q.stopped or not _advance(q, io):
+            _wait(q, io)
+        return
+    io_return(io, io.status, q.poller)
+
+
+# ---- slots and waiting --------------------------------------------------------------------------
+
+
+def _take_slot(q: IoQueuePtr) -> uint32_t:
+    slot: uint16_t = q.free_slot
+    if slot != NO_SLOT:
+        q.free_slot = q.slots[slot].next
+        q.slots[slot].used = 1
+        q.n_in_flight += 1
+    return slot
+
+
+def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
+    q.slots[slot].used = 0
+    q.slots[slot].io = cython.NULL
+    q.slots[slot].next = q.free_slot
+    q.free_slot = cython.cast(uint16_t, slot)
+    q.n_in_flight -= 1
+
+
+def _wait(q: IoQueuePtr, io: IoPtr) -> None:
+    q.full += 1
+    io.msg.next = cython.NULL
+    if q.waiting == cython.NULL:
+        q.waiting = io
+    else:
+        q.waiting_tail.msg.next = cython.cast(MessagePtr, io)
+    q.waiting_tail = io
+
+
+def _serve_waiting(q: IoQueuePtr) -> None:
+    """Hand over waiting I/O, in order, until there is no room."""
+    io: IoPtr
+    while q.waiting != cython.NULL and not q.stopped:
+        io = q.waiting
+        if not _advance(q, io):
+            return
+        q.waiting = cython.cast(IoPtr, io.msg.next)
+        if io.pieces == 0:
+            _finish(q, io)
+
+
+def ioqueue_submit(q: IoQueuePtr, io: IoPtr) -> None:
+    """Start an I/O on the queue's own poller."""
+    if q.failed:
+        poller_defer_or_return(q, io, -cython.cast(cython.int, q.failed))
+        return
+    if io.op == OP_FLUSH and not (io.channel.bdev.native >> OP_FLUSH) & 1:
+        poller_defer_or_return(q, io, 0)  # no volatile cache: what was written is safe
+        return
+    if q.waiting != cython.NULL or q.stopped or not _advance(q, io):
+        _wait(q, io)
+    elif io.pieces == 0:
+        poller_defer_or_return(q, io, io.status)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def poller_defer_or_return(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
+    """Complete an I/O that the device never sees; not inside its own channel_submit."""
+    if io.channel.poller == q.poller:
+        poller_defer(q.poller, io, status)
+    else:
+        io_return(io, status, q.poller)
+
+
+def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
+    """Start a control command: the device layer's build() sees KIND_CONTROL; the future gets result()."""
+    slot: uint32_t
+    ret: cython.int
+    if q.failed or q.stopped:
+        return -ENODEV
+    slot = _take_slot(q)
+    if slot == NO_SLOT:
+        return -EBUSY
+    q.slots[slot].io = cython.NULL
+    q.slots[slot].command = c
+    q.slots[slot].kind = KIND_CONTROL
+    ret = q.ops.build(q, slot, 0)
+    if ret < 0:
+        _free_slot(q, slot)
+        return ret
+    q.submitted += 1
+    q.source.dirty = 1
+    return 0
+
+
+def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
+    s: SlotPtr = cython.address(q.slots[slot])
+    io: IoPtr = s.io
+    c: CommandPtr = s.command
+    _free_slot(q, slot)
+    q.completed += 1
+    if io == cython.NULL:
+        command_done(c, status)
+        return
+    io.pieces -= 1
+    if status and not io.status:
+        io.status = status
+    if io.pieces == 0 and (io.phase == PHASE_HANDED or io.phase == PHASE_FUA_SENT):
+        _finish(q, io)
+
+
+def _check_drained(q: IoQueuePtr) -> None:
+    c: CommandPtr = q.drain
+    if c != cython.NULL and q.n_in_flight == 0 and q.waiting == cython.NULL:
+        q.drain = cython.NULL
+        command_done(c, 0)
+
+
+# ---- as a source --------------------------------------------------------------------------------
+
+
+def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    n: cython.int = 0
+    slot: cython.int
+    written: uint32_t = 0
+    while n < BATCH:
+        slot = q.vq.ops.pop(cython.address(q.vq), cython.address(written))
+        if slot < 0:
+            if slot == -EPROTO and q.event.run != cython.NULL:
+                q.event.run = cython.NULL
+                mailbox_push(q.poller.control, cython.address(q.event))
+            break
+        _complete_slot(q, slot, q.ops.result(q, slot, written))
+        n += 1
+    if n:
+        if q.waiting != cython.NULL:
+            _serve_waiting(q)
+        if q.drain != cython.NULL:
+            _check_drained(q)
+    return n
+
+
+def _flush(s: SourcePtr) -> None:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    one: uint64_t = 1
+    if q.vq.ops.publish(cython.address(q.vq)):
+        write(q.kick_fd, cython.address(one), 8)
+        q.kicks += 1
+
+
+def _arm(s: SourcePtr) -> cython.bint:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    return q.vq.ops.arm(cython.address(q.vq))
+
+
+def _disarm(s: SourcePtr) -> None:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    q.vq.ops.disarm(cython.address(q.vq))
+
+
+# ---- routes -------------------------------------------------------------------------------------
+
+
+def _submit_local(ch: ChannelPtr, io: IoPtr) -> None:
+    r: RoutePtr = cython.cast(RoutePtr, ch.device)
+    r.turn = r.turn + 1 if r.turn + 1 < r.n_local else 0
+    ioqueue_submit(r.local[r.turn], io)
+
+
+def _submit_remote(ch: ChannelPtr, io: IoPtr) -> None:
+    r: RoutePtr = cython.cast(RoutePtr, ch.device)
+    io_forward(io, _arrive, r.remote.poller)
+
+
+def _arrive(m: MessagePtr, p: PollerPtr) -> None:
+    io: IoPtr = cython.cast(IoPtr, m)
+    r: RoutePtr = cython.cast(RoutePtr, io.channel.device)
+    ioqueue_submit(r.remote, io)
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The device is there: empty the ring, put on it again what is in flight, and poll it."""
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    i: uint32_t
+    ret: cython.int
+    q.vq.ops.reset(cython.address(q.vq))
+    for i in range(q.vq.size):
+        if q.slots[i].used:
+            # Safety: the ring had room for all of them before, and each is built from private state.
+            _build(q, i, q.slots[i].length)
+            q.source.dirty = 1
+    ret = poller_add_source(p, cython.address(q.source))
+    if ret:
+        return ret
+    q.stopped = 0
+    _serve_waiting(q)
+    return 0
+
+
+def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The device is away: neither poll nor submit."""
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    if not q.stopped:
+        q.stopped = 1
+        poller_remove_source(p, cython.address(q.source))
+    return 0
+
+
+def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
+    """Take the I/Os that were submitted before out of the waiting line and end those with nothing in flight."""
+    io: IoPtr = q.waiting
+    after: IoPtr
+    q.waiting = cython.NULL
+    while io != cython.NULL:
+        after = cython.cast(IoPtr, io.msg.next)
+        if io.submitted_ns >= before:
+            _wait(q, io)
+        else:
+            io.phase = PHASE_FUA_SENT
+            if not io.status:
+                io.status = status
+            if io.pieces == 0:
+                io_return(io, io.status, q.poller)
+        io = after
+
+
+def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
+    The queue is stopped. Returns how many requests were in flight for them."""
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    before: uint64_t = cython.cast(uint64_t, c.arg) if c.arg else UINT64_MAX
+    status: cython.int = -cython.cast(cython.int, c.arg2)
+    i: uint32_t
+    n: int64_t = 0
+    if c.arg == 0:
+        q.failed = cython.cast(cython.uchar, c.arg2)
+    _fail_waiting(q, before, status)
+    for i in range(q.vq.size):
+        if q.slots[i].used and (q.slots[i].io == cython.NULL or q.slots[i].io.submitted_ns < before):
+            if q.slots[i].io != cython.NULL:
+                q.slots[i].io.phase = PHASE_FUA_SENT
+            _complete_slot(q, i, status)
+            n += 1
+    _check_drained(q)
+    return n
+
+
+def _cmd_drain(p: PollerPtr, c: CommandPtr) -> int64_t:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    if q.n_in_flight == 0 and q.waiting == cython.NULL:
+        return 0
+    if q.drain != cython.NULL:
+        return -EBUSY
+    q.drain = c
+    return COMMAND_LATER
+
+
+# ---- control plane ------------------------------------------------------------------------------
+
+
+class RequestQueue:
+    """A request queue of a controller; base of the device layer's classes, which set ops.
+
+    Its ring is in DMA memory from here on until close(). It starts stopped: I/O waits until start().
+    """
+
+    def __cinit__(self) -> None:
+        memset(cython.address(self.q), 0, cython.sizeof(self.q))
+        self.q.kick_fd = -1
+        self.q.stopped = 1
+        self.call_fd = -1
+
+    def allocate(
+        self,
+        memory: DmaMemory,
+        poller: Poller,
+        index: int,
+        size: int,
+        area_bytes: int,
+        max_segments: int,
+        indirect: bool,
+        event_idx: bool,
+        to_device: int = 0,
+    ) -> None:
+        """Lay the ring out. size: descriptors; max_segments: data segments of one request."""
+        i: uint32_t
+        chain: uint32_t = max_segments + DATA_SEG
+        self.memory = memory
+        self.poller = poller
+        self.index = index
+        self.q.poller = poller.core
+        self.address = memory.allocate(virtq_bytes(size, area_bytes, chain))
+        self.zeroes_address = memory.allocate(ZEROES)
+        self.q.zeroes = cython.cast(CharPtr, self.zeroes_address)
+        self.q.zeroes_len = ZEROES
+        ret = virtq_init(
+            cython.address(self.q.vq),
+            cython.cast(VoidPtr, self.address),
+            size,
+            area_bytes,
+            chain,
+            indirect,
+            event_idx,
+            to_device,
+        )
+        if ret:
+            raise OSError(-ret, f"ring of {size} descriptors")
+        self.q.slots = cython.cast(SlotPtr, calloc(size, cython.sizeof(Slot)))
+        self.q.segs = cython.cast(SegPtr, calloc(chain + DATA_SEG, cython.sizeof(Seg)))
+        if self.q.slots == cython.NULL or self.q.segs == cython.NULL:
+            raise MemoryError
+        for i in range(self.q.vq.size):
+            self.q.slots[i].next = i + 1 if i + 1 < self.q.vq.size else NO_SLOT
+        self.q.free_slot = 0
+        self.q.source.poll = _poll
+        self.q.source.flush = _flush
+        self.q.source.arm = _arm
+        self.q.source.disarm = _disarm
+
+    def name(self, text: str) -> None:
+        """What thread_get_pollers shows."""
+        data: bytes = text.encode()[:39]
+        strncpy(self.q.source.name, data, 39)
+
+    @property
+    def size(self) -> int:
+        return self.q.vq.size
+
+    def ring_addresses(self) -> tuple[int, int, int]:
+        """Addresses of the descriptors, the avail and the used ring."""
+        return (
+            cython.cast(uint64_t, self.q.vq.desc),
+            cython.cast(uint64_t, self.q.vq.avail),
+            cython.cast(uint64_t, self.q.vq.used),
+        )
+
+    async def start(self, kick_fd: int, call_fd: int, on_broken: Callable[[], None]) -> None:
+        """The device runs the ring from its beginning: submit again what was in flight and poll.
+
+        on_broken is called once if the device breaks the ring.
+        """
+        self.q.kick_fd = kick_fd
+        self.q.source.fd = call_fd
+        self.q.event.run = _announced
+        self.poller.control.expect(cython.address(self.q.event), on_broken)
+        ret: int = await self.poller.command(_cmd_start, cython.address(self.q))
+        if ret:
+            raise OSError(-ret, f"poll queue {self.index}")
+        self.poller.own(cython.address(self.q.source), self)
+
+    async def stop(self) -> None:
+        """Neither poll nor submit any more; I/O waits."""
+        await self.poller.command(_cmd_stop, cython.address(self.q))
+        self.poller.control.forget(cython.address(self.q.event))
+        self.poller.disown(cython.address(self.q.source))
+
+    async def fail(self, code: int, before_ns: int = 0) -> int:
+        """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.
+
+        The queue must be stopped, the device cut off. Returns how many requests were in flight for it.
+        """
+        n: int = await self.poller.command(_cmd_fail, cython.address(self.q), before_ns, code)
+        return n
+
+    async def drain(self) -> None:
+        """Return when nothing is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
+        await self.poller.command(_cmd_drain, cython.address(self.q))
+
+    def counters(self) -> QueueCounters:
+        q: IoQueuePtr = cython.address(self.q)
+        return QueueCounters(
+            self.index,
+            q.vq.size,
+            q.n_in_flight,
+            vd_relaxed_u64(cython.address(q.submitted)),
+            vd_relaxed_u64(cython.address(q.completed)),
+            vd_relaxed_u64(cython.address(q.kicks)),
+            vd_relaxed_u64(cython.address(q.source.wakeups)),
+            vd_relaxed_u64(cython.address(q.full)),
+            self.poller.name,
+        )
+
+    def close(self) -> None:
+        """Give the ring's memory back. The device is cut off, the queue stopped and empty."""
+        if self.address:
+            virtq_free(cython.address(self.q.vq))
+            self.memory.free(self.address)
+            self.memory.free(self.zeroes_address)
+            self.address = 0
+
+    def __dealloc__(self) -> None:
+        free(self.q.slots)
+        free(self.q.segs)
+        free(self.q.vq.next)
+        free(self.q.vq.chain)
+        free(self.q.vq.slot_of)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
+    """Marks an event that was not sent yet; the control plane's mailbox does not run messages."""
+
+
+class Routes:
+    """Which queue serves which channel of a bdev. Must live as long as the bdev."""
+
+    def __cinit__(self, channels: BdevChannels, queues: list[RequestQueue]) -> None:
+        i: cython.int
+        k: cython.int
+        n: cython.int = len(queues)
+        r: RoutePtr
+        queue: RequestQueue
+        self.queues = list(queues)
+        self.count = channels.count
+        self.routes = cython.cast(RoutePtr, calloc(self.count, cython.sizeof(self.routes[0])))
+        if self.routes == cython.NULL:
+            raise MemoryError
+        for i in range(self.count):
+            r = cython.address(self.routes[i])
+            r.local = cython.cast(IoQueueArray, calloc(n, cython.sizeof(IoQueuePtr)))
+            if r.local == cython.NULL:
+                raise MemoryError
+            for k in range(n):
+                queue = queues[k]
+                if queue.poller is channels.pollers[i]:
+                    r.local[r.n_local] = cython.address(queue.q)
+                    r.n_local += 1
+            queue = queues[i % n]
+            r.remote = cython.address(queue.q)
+            channels.connect(i, _submit_local if r.n_local else _submit_remote, r)
+
+    def __dealloc__(self) -> None:
+        i: cython.int
+        if self.routes != cython.NULL:
+            for i in range(self.count):
+                free(self.routes[i].local)
+            free(self.routes)
