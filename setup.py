@@ -37,6 +37,7 @@ def extensions() -> list[Extension]:
         Extension(
             f"virtiod.dataplane.{path.stem}",
             [str(path)],
+            define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )

@@ -31,3 +31,12 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t preadv(int fd, const iovec *iov, int count, long long offset)
     ssize_t pwritev(int fd, const iovec *iov, int count, long long offset)
     ssize_t readv(int fd, const iovec *iov, int count)
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        FALLOC_FL_KEEP_SIZE
+        FALLOC_FL_PUNCH_HOLE
+    int fallocate(int fd, int mode, long long offset, long long length)
+
+cdef extern from "<signal.h>" nogil:
+    int kill_self "raise" (int signal)
