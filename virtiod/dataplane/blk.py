@@ -115,11 +115,12 @@ class BlkQueue(RequestQueue):
         max_segments: int,
         indirect: bool,
         event_idx: bool,
+        name: str,
     ) -> None:
         self.q.ops.build = _build_blk
         self.q.ops.result = _result_blk
         self.allocate(memory, poller, index, size, cython.sizeof(BlkArea), max_segments, indirect, event_idx)
-        self.name(f"blk_queue_{index}")
+        self.set_name(name)
 
     def _get_id(self, text: bytearray) -> object:
         data: BytePtr = text

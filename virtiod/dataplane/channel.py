@@ -313,6 +313,17 @@ class BdevChannels:
             n += vd_relaxed_u64(cython.address(self.channels[i].in_flight))
         return n
 
+    def oldest_ns(self) -> int:
+        """When the oldest I/O in flight was submitted (CLOCK_MONOTONIC, ns); 0 when there is none."""
+        i: cython.int
+        at: uint64_t
+        oldest: uint64_t = 0
+        for i in range(self.count):
+            at = vd_relaxed_u64(cython.address(self.channels[i].oldest_ns))
+            if at and (oldest == 0 or at < oldest):
+                oldest = at
+        return oldest
+
     def channel(self, poller: Poller) -> ChannelPtr:
         """The channel of a poller."""
         return self.channels[self.pollers.index(poller)]

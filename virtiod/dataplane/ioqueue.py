@@ -432,11 +432,10 @@ def _arrive(m: MessagePtr, p: PollerPtr) -> None:
 
 
 def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The device is there: empty the ring, put on it again what is in flight, and poll it."""
+    """The device runs the empty ring: put on it again what is in flight, and poll it."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     i: uint32_t
     ret: cython.int
-    q.vq.ops.reset(cython.address(q.vq))
     for i in range(q.vq.size):
         if q.slots[i].used:
             # Safety: the ring had room for all of them before, and each is built from private state.
@@ -570,7 +569,7 @@ class RequestQueue:
         self.q.source.arm = _arm
         self.q.source.disarm = _disarm
 
-    def name(self, text: str) -> None:
+    def set_name(self, text: str) -> None:
         """What thread_get_pollers shows."""
         data: bytes = text.encode()[:39]
         strncpy(self.q.source.name, data, 39)
@@ -587,8 +586,12 @@ class RequestQueue:
             cython.cast(uint64_t, self.q.vq.used),
         )
 
+    def reset(self) -> None:
+        """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
+        self.q.vq.ops.reset(cython.address(self.q.vq))
+
     async def start(self, kick_fd: int, call_fd: int, on_broken: Callable[[], None]) -> None:
-        """The device runs the ring from its beginning: submit again what was in flight and poll.
+        """The device runs the ring since its reset(): submit again what was in flight and poll.
 
         on_broken is called once if the device breaks the ring.
         """

@@ -1,0 +1,320 @@
+"""The state machine that every kind of controller shares.
+
+A controller that loses its device keeps its bdevs and their I/O, and connects again; what was in flight is submitted
+again then, what waited longer than the I/O timeout fails. Detach always ends, and says what it gave up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.controllers.request import AttachRequest
+from virtiod.dataplane.ioqueue import QueueCounters, RequestQueue
+from virtiod.dataplane.poller import Poller
+from virtiod.errors import DeadlineError, DeviceError, ProtocolError, VirtiodError
+from virtiod.memory import DmaMemory
+from virtiod.transports import QueueLayout, Transport
+
+log = logging.getLogger(__name__)
+
+ATTACH_DEADLINE_S = 10.0  # for all of attach, whatever the device does
+DRAIN_DEADLINE_S = 5.0
+STOP_DEADLINE_S = 2.0  # for the device to stop its queues
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+STEADY_S = 10.0  # up for so long, a controller starts again with the shortest back-off
+
+
+class State(enum.StrEnum):
+    ATTACHING = "attaching"
+    UP = "up"
+    RECONNECTING = "reconnecting"
+    DETACHING = "detaching"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What controllers work with. io_timeout_s 0: I/O may take for ever."""
+
+    memory: DmaMemory
+    pollers: Sequence[Poller]
+    bdevs: BdevRegistry
+    io_timeout_s: float
+
+
+class Controller(ABC):
+    """One controller. The manager calls attach() once, detach() once; between them it lives by itself."""
+
+    dev_type: str
+
+    def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
+        self.request = request
+        self.transport = transport
+        self.context = context
+        self.state = State.ATTACHING
+        self.reconnects = 0
+        self.io_timeouts = 0
+        self.last_error = ""
+        self.bdevs: list[Bdev] = []
+        self.request_queues: list[RequestQueue] = []
+        self.on_state: Callable[[Controller], None] | None = None
+        self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
+        self._returning: asyncio.Task[None] | None = None
+        self._up_since = 0.0
+        self._attempt = 0
+        self._changing = asyncio.Lock()  # configuration changes, one after the other
+
+    # ---- what a kind of controller brings
+
+    @abstractmethod
+    async def _negotiate(self) -> None:
+        """Agree on features and read the configuration. On a return it must still suit the bdevs."""
+
+    @abstractmethod
+    def _make_queues(self) -> list[RequestQueue]:
+        """Request queues of what was negotiated, spread over the pollers; index in the device: queue_index()."""
+
+    @abstractmethod
+    async def _make_bdevs(self) -> list[Bdev]:
+        """The bdevs, connected but not registered. The device runs."""
+
+    @abstractmethod
+    async def _config_changed(self) -> None:
+        """Read the configuration again and tell the bdevs."""
+
+    def queue_index(self, queue: RequestQueue) -> int:
+        """The queue's number in the device."""
+        return queue.index
+
+    # ---- what is known of it
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+    @property
+    def trtype(self) -> str:
+        return self.request.trtype
+
+    @property
+    def traddr(self) -> str:
+        return self.request.traddr
+
+    @property
+    def queues(self) -> list[QueueCounters]:
+        return [q.counters() for q in self.request_queues]
+
+    @property
+    def vq_count(self) -> int:
+        """All of the device's virtqueues in use."""
+        return len(self.request_queues)
+
+    @property
+    def vq_size(self) -> int:
+        return self.request_queues[0].size if self.request_queues else 0
+
+    def virtio_info(self) -> dict[str, Any]:
+        """SPDK's "virtio" object."""
+        return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
+
+    def _enter(self, state: State, why: str = "") -> None:
+        log.info("controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
+        self.state = state
+        if self.on_state:
+            self.on_state(self)
+
+    # ---- attach
+
+    async def attach(self) -> list[str]:
+        """Bring it up and register its bdevs; their names. On failure nothing is left behind."""
+        try:
+            async with asyncio.timeout(ATTACH_DEADLINE_S):
+                await self._unless_lost(self._first_time())
+        except TimeoutError:
+            await self._abandon()
+            raise DeadlineError(f"{self.traddr}: not attached within {ATTACH_DEADLINE_S:g} s") from None
+        except BaseException:
+            await self._abandon()
+            raise
+        for bdev in self.bdevs:
+            self.context.bdevs.register(bdev)
+        self.transport.on_config_change = self._config_change
+        self._up_since = time.monotonic()
+        self._enter(State.UP)
+        return [b.name for b in self.bdevs]
+
+    async def _first_time(self) -> None:
+        await self._connect_and_start()
+        self.bdevs = await self._make_bdevs()
+        for bdev in self.bdevs:
+            self.context.bdevs.check_free(bdev.name)
+
+    async def _unless_lost(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; if the device is lost meanwhile, end it and raise why."""
+        self._loss = asyncio.get_running_loop().create_future()
+        self.transport.on_lost = self._lost
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._loss}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise self._loss.result()
+            task.result()
+        finally:
+            self._loss.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _connect_and_start(self) -> None:
+        await self.transport.connect(ATTACH_DEADLINE_S)
+        await self._negotiate()
+        if not self.request_queues:
+            self.request_queues = self._make_queues()
+        await self.transport.share_memory()
+        for queue in self.request_queues:
+            await self._start_queue(queue)
+        await self.transport.driver_ok()
+
+    async def _start_queue(self, queue: RequestQueue) -> None:
+        index = self.queue_index(queue)
+        queue.reset()
+        bell = await self.transport.setup_queue(index, QueueLayout(queue.size, *queue.ring_addresses()))
+        await self.transport.start_queue(index)
+        await queue.start(bell.kick_fd, bell.call_fd, lambda: self._broken(index))
+
+    async def _abandon(self) -> None:
+        """Undo whatever attach did."""
+        self._enter(State.DETACHING)
+        await self._end()
+
+    # ---- loss and return
+
+    def _broken(self, index: int) -> None:
+        self._lost(ProtocolError(f"{self.traddr}: queue {index}: the device wrote an invalid used ring"))
+
+    def _lost(self, error: DeviceError) -> None:
+        """The device is gone, or as good as gone: cut it off, and try to get it back."""
+        if self.state is not State.UP:
+            if self._loss is not None and not self._loss.done():
+                self._loss.set_result(error)
+            return
+        self.last_error = str(error)
+        self._enter(State.RECONNECTING, str(error))
+        self._attempt = 0 if time.monotonic() - self._up_since > STEADY_S else self._attempt
+        self._returning = asyncio.create_task(self._return(), name=f"reconnect {self.name}")
+
+    async def _return(self) -> None:
+        await self._cut_off()
+        while True:
+            await asyncio.sleep(BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)])
+            self._attempt += 1
+            try:
+                async with asyncio.timeout(ATTACH_DEADLINE_S):
+                    await self._unless_lost(self._connect_and_start())
+                break
+            except (VirtiodError, TimeoutError, OSError) as error:
+                message = str(error) or f"{self.traddr}: no answer within {ATTACH_DEADLINE_S:g} s"
+                if message != self.last_error:
+                    log.warning("controller %s: %s", self.name, message)
+                self.last_error = message
+                await self._cut_off()
+        self.reconnects += 1
+        self._up_since = time.monotonic()
+        self._returning = None
+        self._enter(State.UP, "reconnected")
+        self._config_change()
+
+    async def _cut_off(self) -> None:
+        """Take the queues off their pollers, then let go of the device: from here on it can answer nothing."""
+        for queue in self.request_queues:
+            await queue.stop()
+        await self.transport.close()
+
+    # ---- supervision
+
+    async def supervise(self) -> None:
+        """Called by the manager now and then: I/O that waited too long fails, and its device is cut off."""
+        timeout_ns = int(self.context.io_timeout_s * 1e9)
+        oldest = min((t for b in self.bdevs if (t := b.channels.oldest_ns())), default=0)
+        now = time.monotonic_ns()
+        if not timeout_ns or not oldest or now - oldest < timeout_ns:
+            return
+        if self.state is State.UP:
+            seconds = self.context.io_timeout_s
+            self._lost(DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s"))
+        elif self.state is State.RECONNECTING:
+            for queue in self.request_queues:
+                self.io_timeouts += await queue.fail(DeadlineError.errno, now - timeout_ns)
+
+    async def share_memory(self) -> None:
+        """DMA memory grew: tell the device before it sees an address there."""
+        if self.state is not State.UP:
+            return  # told when it comes back
+        if self.transport.memory_hot_add:
+            await self.transport.share_memory()
+        else:
+            self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
+
+    def _config_change(self) -> None:
+        task = asyncio.create_task(self._reconfigure(), name=f"reconfigure {self.name}")
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+
+    async def _reconfigure(self) -> None:
+        async with self._changing:
+            if self.state is not State.UP:
+                return
+            try:
+                await self._config_changed()
+            except VirtiodError as error:
+                log.warning("controller %s: configuration change: %s", self.name, error)
+
+    # ---- detach
+
+    async def detach(self) -> None:
+        """End it, within deadlines: users leave, I/O drains, the device stops, memory goes back."""
+        was_up = self.state is State.UP
+        self._enter(State.DETACHING)
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.wait({self._returning})
+            self._returning = None
+        for bdev in self.bdevs:
+            await self.context.bdevs.unregister(bdev)
+        if was_up:
+            await self._stop_gently()
+        await self._end()
+
+    async def _stop_gently(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE_S):
+                for queue in self.request_queues:
+                    await queue.drain()
+        except TimeoutError:
+            log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
+        for queue in self.request_queues:
+            await queue.stop()
+        try:
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                for queue in self.request_queues:
+                    await self.transport.stop_queue(self.queue_index(queue))
+        except (TimeoutError, VirtiodError) as error:
+            log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
+
+    async def _end(self) -> None:
+        await self._cut_off()
+        given_up = 0
+        for queue in self.request_queues:
+            given_up += await queue.fail(errno.ENODEV)
+            queue.close()
+        if given_up:
+            log.warning("controller %s: gave up %d requests in flight", self.name, given_up)
+        self._enter(State.GONE)

@@ -1,0 +1,136 @@
+"""All controllers by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+
+from virtiod.controllers.blk import BlkController
+from virtiod.controllers.controller import Context, Controller, State
+from virtiod.controllers.request import AttachRequest
+from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound, NotSupported
+from virtiod.memory import Region
+from virtiod.transports import Transport
+from virtiod.transports.vhost_user.transport import VhostUserTransport
+
+log = logging.getLogger(__name__)
+
+MAX_VQ_SIZE = 1024  # what vhost-user back-ends take
+MAX_VQ_COUNT = 256
+SUPERVISION_S = 1.0
+KINDS: dict[str, type[Controller]] = {"blk": BlkController}
+
+
+def check_request(request: AttachRequest) -> None:
+    """Raise InvalidArgument or NotSupported for what can't be attached, whatever is at the address."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
+        raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
+    if request.dev_type not in {"blk", "scsi"}:
+        raise InvalidArgument(f"dev_type {request.dev_type!r}: must be blk or scsi")
+    if request.dev_type not in KINDS or request.trtype != "user":
+        raise NotSupported(f"{request.dev_type} controllers over {request.trtype} are not supported yet")
+    count, size = request.vq_count, request.vq_size
+    if count is not None and not 1 <= count <= MAX_VQ_COUNT:
+        raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
+    if size is not None and (not 4 <= size <= MAX_VQ_SIZE or size & (size - 1)):
+        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {MAX_VQ_SIZE}")
+
+
+class ControllerManager:
+    """The controllers that exist. Event-loop thread only; start() before the first attach."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._controllers: dict[str, Controller] = {}
+        self._supervision: asyncio.Task[None] | None = None
+        self._shared_regions = 0
+        self._sharing = asyncio.Lock()
+        self._end_growth: Callable[[], None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Supervise from now on."""
+        self._supervision = asyncio.create_task(self._supervise(), name="supervise controllers")
+        self._end_growth = self._context.memory.on_grow(self._memory_grew)
+
+    def list(self) -> list[Controller]:
+        return list(self._controllers.values())
+
+    def get(self, name: str) -> Controller:
+        """Raises NotFound."""
+        try:
+            return self._controllers[name]
+        except KeyError:
+            raise NotFound(f"controller '{name}' does not exist") from None
+
+    async def attach(self, request: AttachRequest) -> list[str]:
+        """Attach a controller; the names of its bdevs. Raises VirtiodError, and leaves nothing behind then."""
+        check_request(request)
+        if request.name in self._controllers:
+            raise AlreadyExists(f"controller '{request.name}' already exists")
+        self._context.bdevs.check_free(request.name)
+        controller = KINDS[request.dev_type](request, self._transport(request), self._context)
+        self._controllers[request.name] = controller
+        try:
+            return await controller.attach()
+        except BaseException:
+            del self._controllers[request.name]
+            raise
+
+    def _transport(self, request: AttachRequest) -> Transport:
+        return VhostUserTransport(request.traddr, self._context.memory)
+
+    async def detach(self, name: str) -> None:
+        """Detach a controller; returns when nothing of it is left. Raises NotFound, Busy."""
+        controller = self.get(name)
+        if controller.state in {State.ATTACHING, State.DETACHING}:
+            raise Busy(f"controller '{name}' is {controller.state}")
+        try:
+            await controller.detach()
+        finally:
+            del self._controllers[name]
+
+    async def stop(self) -> None:
+        """Detach all, side by side."""
+        if self._end_growth:
+            self._end_growth()
+            self._end_growth = None
+        names = [c.name for c in self.list() if c.state not in {State.ATTACHING, State.DETACHING}]
+        results = await asyncio.gather(*(self.detach(n) for n in names), return_exceptions=True)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, BaseException):
+                log.error("controller %s: detach: %r", name, result)
+        if self._supervision:
+            self._supervision.cancel()
+            await asyncio.wait({self._supervision})
+            self._supervision = None
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(SUPERVISION_S)
+            for controller in self.list():
+                try:
+                    await controller.supervise()
+                except Exception:
+                    log.exception("controller %s: supervision", controller.name)
+
+    # ---- memory
+
+    def _memory_grew(self, _region: Region) -> None:
+        task = asyncio.create_task(self.publish_memory(), name="publish DMA memory")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def publish_memory(self) -> None:
+        """Return when every device knows all of the DMA memory: await it before I/O to what was just allocated."""
+        async with self._sharing:
+            regions = len(self._context.memory.regions)
+            if regions == self._shared_regions:
+                return
+            results = await asyncio.gather(*(c.share_memory() for c in self.list()), return_exceptions=True)
+            for controller, result in zip(self.list(), results, strict=False):
+                if isinstance(result, BaseException):
+                    log.warning("controller %s: share memory: %s", controller.name, result)
+            self._shared_regions = regions

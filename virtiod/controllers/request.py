@@ -1,0 +1,17 @@
+"""What an operator asks for when attaching a controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """trtype is "user", "pci" or "vfio-user"; dev_type "blk" or "scsi"; vq_count and vq_size None for the default."""
+
+    name: str
+    trtype: str
+    traddr: str
+    dev_type: str
+    vq_count: int | None = None
+    vq_size: int | None = None
