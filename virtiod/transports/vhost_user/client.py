@@ -1,0 +1,300 @@
+"""The front-end's side of a vhost-user connection: one method for each request.
+
+Requests take turns; each has a deadline. What the peer sends is checked against the request that is open:
+anything else ends the connection, since nothing that follows could be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+from virtiod.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
+from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user.channel import Channel, close_fds
+from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Request
+
+CONNECT_RETRY = 0.02  # seconds between attempts while the listen queue is full
+BACKEND_PAUSE = 0.001  # seconds after each of the back-end's own requests, so that a flood costs little
+
+
+async def open_socket(path: str, timeout: float) -> socket.socket:
+    """Connect to a listening Unix socket; a non-blocking socket. ConnectError has the errno of connect(2)."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(path)
+                return sock
+            except BlockingIOError:
+                # The listen queue is full. The kernel offers nothing to wait on, and poll() says "writable".
+                if loop.time() + CONNECT_RETRY > deadline:
+                    raise DeadlineError(f"connect to {path}: the listen queue stayed full for {timeout:g} s") from None
+                await asyncio.sleep(CONNECT_RETRY)
+    except OSError as error:
+        sock.close()
+        raise ConnectError(f"connect to {path}: {error.strerror or error}", error.errno) from error
+    except ValueError as error:
+        sock.close()
+        raise ConnectError(f"connect to {path!r}: {error}") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+class Client:
+    """A connection to a back-end. `path` names it in messages, `timeout` is each request's, in seconds."""
+
+    def __init__(self, channel: Channel, path: str, timeout: float) -> None:
+        self.path = path
+        self.on_lost: Callable[[DeviceError], None] | None = None
+        self.on_config_change: Callable[[], None] | None = None
+        self.protocol_features = 0
+        self.deadline: float | None = None  # loop time that no request may pass, while connecting
+        self.lost: DeviceError | None = None
+        self._timeout = timeout
+        self._channel = channel
+        self._turn = asyncio.Lock()
+        self._open: tuple[int, asyncio.Future[bytes]] | None = None
+        self._backend: Channel | None = None
+        self._tasks = [asyncio.create_task(self._receive(), name=f"vhost-user {path}")]
+
+    def agreed(self, feature: ProtocolFeature) -> bool:
+        return bool(self.protocol_features >> feature & 1)
+
+    def fail(self, error: DeviceError) -> None:
+        """End the connection because of `error`. Only the first one counts."""
+        if self.lost is not None:
+            return
+        self.lost = error
+        self._channel.close()
+        if self._backend is not None:
+            self._backend.close()
+        if self._open is not None and not self._open[1].done():
+            self._open[1].set_exception(error)
+        asyncio.get_running_loop().call_soon(self._tell_lost, error)
+
+    def _tell_lost(self, error: DeviceError) -> None:
+        if self.on_lost is not None:
+            self.on_lost(error)
+
+    async def close(self) -> None:
+        """Hang up. Idempotent; on_lost is not called for it."""
+        self.on_lost = self.on_config_change = None
+        self.fail(LostError(f"{self.path}: the connection was closed"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- requests, in the order of their first use
+
+    async def set_owner(self) -> None:
+        await self._set(Request.SET_OWNER)
+
+    async def get_features(self) -> int:
+        return await self._get_u64(Request.GET_FEATURES)
+
+    async def set_features(self, features: int) -> None:
+        await self._set(Request.SET_FEATURES, wire.U64.pack(features))
+
+    async def get_protocol_features(self) -> int:
+        return await self._get_u64(Request.GET_PROTOCOL_FEATURES)
+
+    async def set_protocol_features(self, features: int) -> None:
+        """Agree on features; from here on `agreed` says so, and REPLY_ACK is used."""
+        await self._set(Request.SET_PROTOCOL_FEATURES, wire.U64.pack(features))
+        self.protocol_features = features
+
+    async def get_queue_num(self) -> int:
+        return await self._get_u64(Request.GET_QUEUE_NUM)
+
+    async def get_max_mem_slots(self) -> int:
+        return await self._get_u64(Request.GET_MAX_MEM_SLOTS)
+
+    async def set_backend_req_fd(self) -> None:
+        """Give the back-end a channel of its own, and serve it."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._backend = Channel(ours)
+        with theirs:
+            await self._set(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+        self._tasks.append(asyncio.create_task(self._serve(self._backend), name=f"back-end of {self.path}"))
+
+    async def set_mem_table(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
+        await self._set(Request.SET_MEM_TABLE, wire.pack_mem_table(regions), fds)
+
+    async def add_mem_reg(self, region: MemoryRegion, fd: int) -> None:
+        await self._set(Request.ADD_MEM_REG, wire.pack_region(region), [fd])
+
+    async def rem_mem_reg(self, region: MemoryRegion) -> None:
+        await self._set(Request.REM_MEM_REG, wire.pack_region(region))
+
+    async def set_vring_num(self, index: int, size: int) -> None:
+        await self._set(Request.SET_VRING_NUM, wire.VRING_STATE.pack(index, size))
+
+    async def set_vring_base(self, index: int, base: int) -> None:
+        await self._set(Request.SET_VRING_BASE, wire.VRING_STATE.pack(index, base))
+
+    async def set_vring_addr(self, index: int, desc: int, avail: int, used: int) -> None:
+        """User addresses, which for this front-end are the guest-physical ones too."""
+        await self._set(Request.SET_VRING_ADDR, wire.VRING_ADDR.pack(index, 0, desc, used, avail, 0))
+
+    async def set_vring_kick(self, index: int, fd: int) -> None:
+        await self._set(Request.SET_VRING_KICK, wire.pack_vring_fd(index, True), [fd])
+
+    async def set_vring_call(self, index: int, fd: int) -> None:
+        await self._set(Request.SET_VRING_CALL, wire.pack_vring_fd(index, True), [fd])
+
+    async def set_vring_err(self, index: int, fd: int) -> None:
+        await self._set(Request.SET_VRING_ERR, wire.pack_vring_fd(index, True), [fd])
+
+    async def set_vring_enable(self, index: int, enable: bool) -> None:
+        await self._set(Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, int(enable)))
+
+    async def get_vring_base(self, index: int) -> int:
+        """Stop a ring; its last available index (with the wrap counters for a packed ring)."""
+        payload = await self._request(Request.GET_VRING_BASE, wire.VRING_STATE.pack(index, 0), reply=True)
+        with self._checking():
+            got, base = wire.parse_vring_state(payload, Request.GET_VRING_BASE)
+            if got != index:
+                raise ProtocolError(f"GET_VRING_BASE: the reply is for ring {got}, not {index}")
+        return base
+
+    async def get_config(self, offset: int, size: int) -> bytes | None:
+        """Bytes of the configuration; None when the back-end refuses this range."""
+        request = Request.GET_CONFIG
+        payload = await self._request(request, wire.pack_config(offset, bytes(size)), reply=True)
+        if not payload:
+            return None
+        with self._checking():
+            got, data = wire.parse_config(payload, request)
+            if data and (got, len(data)) != (offset, size):
+                raise ProtocolError(f"GET_CONFIG: got {got}+{len(data)} where {offset}+{size} was asked for")
+        return data or None
+
+    async def set_config(self, offset: int, data: bytes) -> None:
+        await self._set(Request.SET_CONFIG, wire.pack_config(offset, data))
+
+    async def reset_device(self) -> None:
+        await self._set(Request.RESET_DEVICE)
+
+    async def get_status(self) -> int:
+        return await self._get_u64(Request.GET_STATUS)
+
+    async def set_status(self, status: int) -> None:
+        await self._set(Request.SET_STATUS, wire.U64.pack(status))
+
+    # ---- how a request goes
+
+    async def _get_u64(self, request: Request) -> int:
+        payload = await self._request(request, reply=True)
+        with self._checking():
+            return wire.parse_u64(payload, request)
+
+    @contextlib.contextmanager
+    def _checking(self) -> Iterator[None]:
+        """Around the parsing of a reply: one that is malformed ends the connection."""
+        try:
+            yield
+        except ProtocolError as error:
+            wrapped = ProtocolError(f"{self.path}: {error}")
+            self.fail(wrapped)
+            raise wrapped from error
+
+    async def _set(self, request: Request, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """A request that has no reply of its own: acknowledged, or at least known to have been handled."""
+        if self.agreed(ProtocolFeature.REPLY_ACK):
+            answer = await self._request(request, payload, fds, reply=True, flags=wire.FLAG_NEED_REPLY)
+            with self._checking():
+                result = wire.parse_u64(answer, request)
+            if result:
+                raise DeviceError(f"{self.path}: {request.name} was refused (result {result})")
+        else:
+            await self._request(request, payload, fds, reply=False)
+            # Requests are handled in order: an answer to this one says that the first was handled too.
+            await self.get_features()
+
+    async def _request(
+        self, request: Request, payload: bytes = b"", fds: Sequence[int] = (), *, reply: bool, flags: int = 0
+    ) -> bytes:
+        loop = asyncio.get_running_loop()
+        timeout = self._timeout
+        if self.deadline is not None:
+            timeout = max(0.0, min(timeout, self.deadline - loop.time()))
+        try:
+            async with asyncio.timeout(timeout), self._turn:
+                return await self._exchange(request, wire.pack(request, payload, flags), fds, reply)
+        except TimeoutError:
+            error = DeadlineError(f"{self.path}: {request.name}: no answer within {timeout:.3g} s")
+            self.fail(error)
+            raise error from None
+        except asyncio.CancelledError:
+            self.fail(LostError(f"{self.path}: {request.name} was given up"))
+            raise
+
+    async def _exchange(self, request: Request, message: bytes, fds: Sequence[int], reply: bool) -> bytes:
+        if self.lost is not None:
+            raise LostError(f"{self.path}: {request.name}: not connected") from self.lost
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if reply:
+            self._open = (request, answer)
+        try:
+            try:
+                await self._channel.send(message, fds)
+            except LostError as error:
+                self.fail(LostError(f"{self.path}: {request.name}: {error}"))
+                raise self.lost or error from error
+            return await answer if reply else b""
+        finally:
+            self._open = None
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # it was told by another way: not to be reported as never retrieved
+
+    # ---- what the back-end sends
+
+    async def _receive(self) -> None:
+        """Take replies, and notice at once when the connection ends."""
+        try:
+            while True:
+                frame, fds = await self._channel.receive()
+                close_fds(fds)  # no reply to this front-end carries any
+                if self._open is None:
+                    raise ProtocolError(f"{wire.request_name(frame.request)}: nothing was asked")
+                request, answer = self._open
+                payload = wire.check_reply(frame, request)
+                self._open = None
+                if not answer.done():
+                    answer.set_result(payload)
+        except LostError as error:
+            waiting = f"{wire.request_name(self._open[0])}: " if self._open is not None else ""
+            self.fail(LostError(f"{self.path}: {waiting}{error}"))
+        except ProtocolError as error:
+            self.fail(ProtocolError(f"{self.path}: {error}"))
+
+    async def _serve(self, channel: Channel) -> None:
+        """Answer the back-end's own requests."""
+        try:
+            while True:
+                frame, fds = await channel.receive()
+                close_fds(fds)
+                if frame.is_reply:
+                    raise ProtocolError(f"back-end message {frame.request}: a reply to nothing")
+                known = frame.request == wire.BackendRequest.CONFIG_CHANGE_MSG and not frame.payload
+                if frame.need_reply:
+                    result = wire.U64.pack(0 if known else 1)
+                    async with asyncio.timeout(self._timeout):
+                        await channel.send(wire.pack(frame.request, result, wire.FLAG_REPLY))
+                if known and self.on_config_change is not None:
+                    self.on_config_change()
+                await asyncio.sleep(BACKEND_PAUSE)
+        except TimeoutError:
+            self.fail(DeadlineError(f"{self.path}: the back-end's channel took no answer in {self._timeout:g} s"))
+        except LostError:
+            pass  # it needs this channel no more; the main one tells when it is gone itself
+        except ProtocolError as error:
+            self.fail(ProtocolError(f"{self.path}: back-end channel: {error}"))

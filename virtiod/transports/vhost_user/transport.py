@@ -1,0 +1,296 @@
+"""The Transport of a vhost-user controller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from virtiod.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
+from virtiod.transports import Doorbell, Memory, QueueLayout, Region, Transport
+from virtiod.transports.features import Feature, feature_names
+from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user.channel import Channel, close_fds
+from virtiod.transports.vhost_user.client import Client, open_socket
+from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Status
+
+# What is asked for when the back-end offers it.
+WANTED = (
+    1 << ProtocolFeature.MQ
+    | 1 << ProtocolFeature.REPLY_ACK
+    | 1 << ProtocolFeature.BACKEND_REQ
+    | 1 << ProtocolFeature.CONFIG
+    | 1 << ProtocolFeature.RESET_DEVICE
+    | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS
+    | 1 << ProtocolFeature.STATUS
+)
+
+# Sizes of a block device's configuration, with the fields up to write zeroes, topology, and block size
+# (virtio 1.2 §5.2.4). Some back-ends refuse a GET_CONFIG for more than they have, or for another size.
+BLK_CONFIG_SIZES = (60, 36, 24)
+MESSAGE_TIMEOUT = 5.0  # seconds
+
+
+class _Queue:
+    """The eventfds of one queue, and whether it runs."""
+
+    def __init__(self) -> None:
+        self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.call_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.err_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.running = False
+
+
+class VhostUserTransport(Transport):
+    """`config_sizes` are the sizes that the device's configuration may have, in the order to try them."""
+
+    def __init__(
+        self,
+        path: str,
+        memory: Memory,
+        *,
+        config_sizes: Sequence[int] = BLK_CONFIG_SIZES,
+        message_timeout: float = MESSAGE_TIMEOUT,
+    ) -> None:
+        self._path = path
+        self._memory = memory
+        self._sizes = list(config_sizes)
+        self._timeout = message_timeout
+        self._client: Client | None = None
+        self._offered = 0
+        self._acknowledged: int | None = None
+        self._queue_num = 1
+        self._slots = wire.MAX_TABLE_REGIONS
+        self._shared: list[Region] = []
+        self._sharing = asyncio.Lock()
+        self._queues: dict[int, _Queue] = {}
+
+    # ---- connecting
+
+    async def connect(self, timeout: float) -> None:
+        await self._hang_up()
+        self._acknowledged = None
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self._open(deadline)
+        # From here on a loss is the controller's business, not an error of connect().
+        self._watch(self._peer())
+
+    async def _open(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        client = self._client = await self._new_client(max(0.0, deadline - loop.time()))
+        client.deadline = deadline
+        try:
+            await self._negotiate(client)
+        except BaseException:
+            await self._hang_up()
+            raise
+        client.deadline = None
+
+    async def _new_client(self, timeout: float) -> Client:
+        sock = await open_socket(self._path, timeout)
+        return Client(Channel(sock), self._path, self._timeout)
+
+    async def _negotiate(self, client: Client) -> None:
+        await client.set_owner()
+        self._offered = await client.get_features()
+        if not self._offered >> Feature.VERSION_1 & 1:
+            offered = feature_names(self._offered)
+            raise ProtocolError(f"{self._path}: the device offers no VERSION_1 (features {offered})")
+        if self._offered & wire.F_PROTOCOL_FEATURES:
+            offer = await client.get_protocol_features()
+            await client.set_protocol_features(offer & WANTED)
+        self._queue_num = 1
+        if client.agreed(ProtocolFeature.MQ):
+            self._queue_num = min(await client.get_queue_num(), wire.MAX_QUEUES)
+            if self._queue_num == 0:
+                raise ProtocolError(f"{self._path}: GET_QUEUE_NUM: the device has 0 queues")
+        self._slots = wire.MAX_TABLE_REGIONS
+        if client.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS):
+            self._slots = await client.get_max_mem_slots()
+        if client.agreed(ProtocolFeature.BACKEND_REQ):
+            await client.set_backend_req_fd()
+        if client.agreed(ProtocolFeature.STATUS):
+            await client.set_status(0)
+            await client.set_status(Status.ACKNOWLEDGE | Status.DRIVER)
+
+    def _watch(self, client: Client) -> None:
+        client.on_config_change = self._config_changed
+        client.on_lost = self._lost
+        if client.lost is not None:
+            asyncio.get_running_loop().call_soon(self._lost, client.lost)
+
+    def _config_changed(self) -> None:
+        if self.on_config_change is not None:
+            self.on_config_change()
+
+    def _lost(self, error: DeviceError) -> None:
+        for queue in self._queues.values():
+            queue.running = False
+        self._shared.clear()
+        if self.on_lost is not None:
+            self.on_lost(error)
+
+    def _peer(self) -> Client:
+        if self._client is None:
+            raise LostError(f"{self._path}: not connected")
+        return self._client
+
+    async def _hang_up(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        for queue in self._queues.values():
+            queue.running = False
+        self._shared.clear()
+
+    # ---- features and configuration
+
+    def device_features(self) -> int:
+        return self._offered & ~(wire.F_PROTOCOL_FEATURES | wire.F_LOG_ALL)
+
+    async def acknowledge_features(self, features: int) -> None:
+        excess = features & ~self.device_features()
+        if excess:
+            raise InvalidArgument(f"{self._path}: features {feature_names(excess)} are not offered")
+        self._acknowledged = features
+        client = self._peer()
+        await client.set_features(features | self._offered & wire.F_PROTOCOL_FEATURES)
+        if client.agreed(ProtocolFeature.STATUS):
+            await client.set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)
+            status = await client.get_status()
+            if not status & Status.FEATURES_OK:
+                names = feature_names(features)
+                raise ProtocolError(f"{self._path}: the device refused FEATURES_OK for {names} (status {status:#x})")
+
+    async def read_config(self, offset: int, size: int) -> bytes:
+        # Always read as a whole: some back-ends ignore the offset.
+        if not self._peer().agreed(ProtocolFeature.CONFIG):
+            raise NotSupported(f"{self._path}: the back-end lacks CONFIG, so it has no configuration to read")
+        tried = []
+        while True:
+            tried.append(self._sizes[0])
+            data = await self._get_config(self._sizes[0], last=len(self._sizes) == 1)
+            if data is not None:
+                del self._sizes[1:]
+                return data[offset : offset + size]
+            if len(self._sizes) == 1:
+                sizes = ", ".join(map(str, tried))
+                raise ProtocolError(f"{self._path}: GET_CONFIG: refused for a size of {sizes} bytes")
+            del self._sizes[0]
+
+    async def _get_config(self, size: int, last: bool) -> bytes | None:
+        """The configuration, None when refused. A back-end that hangs up over it is connected to again."""
+        client = self._peer()
+        if last or self._shared or self._queues:
+            return await client.get_config(0, size)
+        client.on_lost = None
+        try:
+            data = await client.get_config(0, size)
+        except LostError:
+            await self._hang_up()
+            await self._open(asyncio.get_running_loop().time() + self._timeout)
+            if self._acknowledged is not None:
+                await self.acknowledge_features(self._acknowledged & self.device_features())
+            data = None
+        self._watch(self._peer())
+        return data
+
+    async def write_config(self, offset: int, data: bytes) -> None:
+        client = self._peer()
+        if not client.agreed(ProtocolFeature.CONFIG):
+            raise NotSupported(f"{self._path}: the back-end lacks CONFIG, so it has no configuration to write")
+        await client.set_config(offset, data)
+
+    def max_queues(self) -> int:
+        return self._queue_num
+
+    # ---- memory
+
+    @property
+    def memory_hot_add(self) -> bool:
+        return self._peer().agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)
+
+    async def share_memory(self) -> None:
+        async with self._sharing:
+            await self._share(self._peer(), list(self._memory.regions))
+
+    async def _share(self, client: Client, regions: list[Region]) -> None:
+        if len(regions) > self._slots:
+            raise NotSupported(f"{self._path}: DMA memory has {len(regions)} regions, the back-end takes {self._slots}")
+        if client.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS):
+            for region in regions[len(self._shared) :]:
+                await client.add_mem_reg(self._describe(region), self._memory.fd)
+                self._shared.append(region)
+        elif len(regions) > len(self._shared):
+            table = [self._describe(region) for region in regions]
+            await client.set_mem_table(table, [self._memory.fd] * len(table))
+            self._shared = regions
+
+    @staticmethod
+    def _describe(region: Region) -> MemoryRegion:
+        return MemoryRegion(region.address, region.size, region.address, region.offset)
+
+    # ---- queues
+
+    async def setup_queue(self, index: int, layout: QueueLayout) -> Doorbell:
+        client = self._peer()
+        if not 0 <= index < self._queue_num:
+            raise InvalidArgument(f"{self._path}: queue {index} is not among the device's {self._queue_num}")
+        queue = self._queues.get(index)
+        if queue is None:
+            queue = self._queues[index] = _Queue()
+            asyncio.get_running_loop().add_reader(queue.err_fd, self._ring_broken, index, queue)
+        await client.set_vring_num(index, layout.size)
+        await client.set_vring_base(index, layout.base)
+        await client.set_vring_addr(index, layout.desc, layout.avail, layout.used)
+        await client.set_vring_err(index, queue.err_fd)
+        await client.set_vring_call(index, queue.call_fd)
+        return Doorbell(kick_fd=queue.kick_fd, call_fd=queue.call_fd)
+
+    async def start_queue(self, index: int) -> None:
+        client, queue = self._peer(), self._queues[index]
+        queue.running = True
+        await client.set_vring_kick(index, queue.kick_fd)
+        if self._offered & wire.F_PROTOCOL_FEATURES:
+            await client.set_vring_enable(index, True)
+
+    async def driver_ok(self) -> None:
+        client = self._peer()
+        if client.agreed(ProtocolFeature.STATUS):
+            status = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK
+            await client.set_status(status)
+
+    async def stop_queue(self, index: int) -> int:
+        base = await self._peer().get_vring_base(index)
+        self._queues[index].running = False
+        return base
+
+    async def reset(self) -> None:
+        client = self._peer()
+        for index, queue in self._queues.items():
+            if queue.running:
+                await self.stop_queue(index)
+        if client.agreed(ProtocolFeature.RESET_DEVICE):
+            await client.reset_device()
+        elif client.agreed(ProtocolFeature.STATUS):
+            await client.set_status(0)
+
+    def _ring_broken(self, index: int, queue: _Queue) -> None:
+        try:
+            os.eventfd_read(queue.err_fd)
+        except BlockingIOError:
+            return
+        if self._client is not None:
+            self._client.fail(DeviceError(f"{self._path}: the back-end marked queue {index} as broken"))
+
+    # ---- the end
+
+    async def close(self) -> None:
+        await self._hang_up()
+        for queue in self._queues.values():
+            asyncio.get_running_loop().remove_reader(queue.err_fd)
+            close_fds([queue.kick_fd, queue.call_fd, queue.err_fd])
+        self._queues.clear()
+
+    def info(self) -> dict[str, str]:
+        return {"type": "user", "socket": self._path}
