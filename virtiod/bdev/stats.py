@@ -43,7 +43,7 @@ class OpStats:
             self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
     def quantile(self, q: float) -> float:
-        """The latency (ns) that a share q of the I/Os stayed below; the middle of its bucket. 0 when there were none."""
+        """The latency (ns) that a share q of the I/Os stayed below; 0 when there were none."""
         return quantile(self.buckets, q)
 
 

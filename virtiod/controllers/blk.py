@@ -110,9 +110,7 @@ class BlkController(Controller):
 
     def _limit(self, channels: BdevChannels) -> None:
         c = self._config
-        channels.limit(
-            c.native(), c.max_segments, c.max_segment, c.max_transfer, c.max_discard, c.max_write_zeroes
-        )
+        channels.limit(c.native(), c.max_segments, c.max_segment, c.max_transfer, c.max_discard, c.max_write_zeroes)
 
     async def _serial(self) -> str:
         """By GET_ID; a device that does not know it, or does not answer, has none."""

@@ -55,9 +55,6 @@ class ControllerManager:
         self._supervision = asyncio.create_task(self._supervise(), name="supervise controllers")
         self._end_growth = self._context.memory.on_grow(self._memory_grew)
 
-    def list(self) -> list[Controller]:
-        return list(self._controllers.values())
-
     def get(self, name: str) -> Controller:
         """Raises NotFound."""
         try:
@@ -134,3 +131,6 @@ class ControllerManager:
                 if isinstance(result, BaseException):
                     log.warning("controller %s: share memory: %s", controller.name, result)
             self._shared_regions = regions
+
+    def list(self) -> list[Controller]:
+        return list(self._controllers.values())

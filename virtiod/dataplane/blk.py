@@ -124,9 +124,7 @@ class BlkQueue(RequestQueue):
 
     def _get_id(self, text: bytearray) -> object:
         data: BytePtr = text
-        return self.poller.command(
-            _cmd_get_id, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), text
-        )
+        return self.poller.command(_cmd_get_id, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), text)
 
     async def get_id(self) -> str:
         """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID), "" if it tells none."""

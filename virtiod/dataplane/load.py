@@ -258,6 +258,16 @@ class LoadJob:
         """Start no more I/O; run() returns when all are back."""
         vd_store_u8(cython.address(self.g.stop), 1)
 
+    def progress(self) -> tuple[int, int, int, int]:
+        """I/Os done, bytes, sum of latencies (ns), I/Os failed: what can be asked often."""
+        g: LoadPtr = cython.address(self.g)
+        return (
+            vd_relaxed_u64(cython.address(g.done)),
+            vd_relaxed_u64(cython.address(g.bytes)),
+            vd_relaxed_u64(cython.address(g.time_ns)),
+            vd_relaxed_u64(cython.address(g.failed)),
+        )
+
     def counters(self) -> LoadCounters:
         i: cython.int
         g: LoadPtr = cython.address(self.g)
