@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def compile_modules() -> list[Extension]:
         finally:
             sys.__stderr__.write(printed.getvalue())  # type: ignore[union-attr]
     if "performance hint" in printed.getvalue():
+        shutil.rmtree("build/cython")  # or the next run would find these modules up to date, and say nothing
         sys.exit("error: Cython printed a performance hint (above): a nogil path would take the GIL")
     return list(modules)
 
