@@ -39,7 +39,7 @@ local_packages() {
 
 # Inside the namespaces: mounts, runs ./COMMAND in the clone, and looks at what it left running.
 run_inside() {
-    local root=$1 command=$2 directory code=0 left settings
+    local root=$1 command=$2 directory process code=0 left= settings
     mount --make-rprivate /
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
@@ -54,10 +54,11 @@ run_inside() {
     env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 "${settings[@]}" \
         chroot "$root" /bin/sh -c 'cd /root/virtiod && exec "./$0"' "$command" </dev/null || code=$?
     say "fresh ./$command: exit code $code after $SECONDS s"
-    left=$(pgrep -f . | grep -vxE "1|$$" | xargs -r ps -o pid=,args= -p | grep -vE ' (pgrep|xargs|ps|grep) ' || true)
+    for process in "$root"/proc/[0-9]*; do
+        [[ ${process##*/} == "$BASHPID" ]] || left+="  $(tr '\0' ' ' <"$process/cmdline")"$'\n'
+    done
     if [[ -n $left ]]; then
-        say "left running:"
-        echo "$left"
+        printf 'left running:\n%s' "$left"
         code=1
     fi
     return "$code"

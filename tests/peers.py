@@ -74,9 +74,7 @@ def run(*command: str | Path, seconds: float = 60.0, input: str | None = None) -
     requires(str(command[0]))
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=seconds, check=False, input=input
-        )
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False, input=input)
     except subprocess.TimeoutExpired as late:
         pytest.fail(f"{' '.join(words)}: still running after {seconds} s\n{late.stdout}\n{late.stderr}")
     if done.returncode:
@@ -93,9 +91,7 @@ class Peer:
         self.socket = socket
         requires(self.command[0])
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def wait_listening(self) -> None:
         """Wait until it listens; the test fails with its output if it ends instead."""
@@ -154,8 +150,7 @@ def storage_daemon(
     """
     socket = run_dir / f"{name}.sock"
     export = (
-        "type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,"
-        f"addr.path={socket},writable=on,num-queues={queues}"
+        f"type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues={queues}"
     )
     command: list[str | Path] = [
         "qemu-storage-daemon",
@@ -167,9 +162,7 @@ def storage_daemon(
 
 
 @contextmanager
-def qemu_nbd(
-    run_dir: Path, image: Path, *, options: tuple[str, ...] = (), name: str = "nbd"
-) -> Iterator[Peer]:
+def qemu_nbd(run_dir: Path, image: Path, *, options: tuple[str, ...] = (), name: str = "nbd") -> Iterator[Peer]:
     """qemu-nbd serving a raw image to any number of clients, on run_dir/NAME.sock."""
     socket = run_dir / f"{name}.sock"
     command = ["qemu-nbd", "-f", "raw", "-t", "-e", "0", "-k", socket, *options, image]

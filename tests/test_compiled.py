@@ -26,9 +26,7 @@ def test_module_is_the_extension_and_not_older_than_its_source(name: str) -> Non
     assert built.suffix == ".so", "not compiled: run ./test, or python setup.py build_ext --inplace"
     for suffix in (".py", ".pxd"):
         source = DATAPLANE / (name + suffix)
-        assert built.stat().st_mtime >= source.stat().st_mtime, (
-            f"built before the last change of {source.name}"
-        )
+        assert built.stat().st_mtime >= source.stat().st_mtime, f"built before the last change of {source.name}"
 
 
 class Signature(NamedTuple):
@@ -75,9 +73,7 @@ def declarations(pxd: str) -> tuple[dict[str, Signature], dict[str, str]]:
             match = re.match(r"cdef class (\w+)", line)
             owner = f"{match[1]}." if match else ""
         if match := re.match(r"\s*cdef (?:inline )?([\w ]+?[ *]+)(\w+)\((.*)\)", line):
-            parameters = [
-                re.fullmatch(r"(?:(.*[ *]))?(\w+)", one.strip()) for one in match[3].split(",") if one
-            ]
+            parameters = [re.fullmatch(r"(?:(.*[ *]))?(\w+)", one.strip()) for one in match[3].split(",") if one]
             functions[owner + match[2]] = Signature(
                 [(found[2], normal(found[1] or "object")) for found in parameters if found], normal(match[1])
             )
