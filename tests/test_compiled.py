@@ -65,14 +65,14 @@ def agree(declared: str, annotated: str) -> bool:
 
 def declarations(pxd: str) -> tuple[dict[str, Signature], dict[str, str]]:
     """The functions and the fields of a .pxd, those of a class as Class.name."""
-    text = re.sub(r"#.*", "", pxd)
+    text = re.sub(r"#.*|=\*", "", pxd)
     text = re.sub(r"\([^()]*\)", lambda m: re.sub(r"\s+", " ", m[0]), text)  # one line each
     functions, fields, owner = {}, {}, ""
     for line in text.splitlines():
         if not line.startswith(" "):
             match = re.match(r"cdef class (\w+)", line)
             owner = f"{match[1]}." if match else ""
-        if match := re.match(r"\s*cdef (?:inline )?([\w ]+?[ *]+)(\w+)\((.*)\)", line):
+        if match := re.match(r"\s*cdef (?!class)(?:inline )?([\w ]+?[ *]+)(\w+)\((.*)\)", line):
             parameters = [re.fullmatch(r"(?:(.*[ *]))?(\w+)", one.strip()) for one in match[3].split(",") if one]
             functions[owner + match[2]] = Signature(
                 [(found[2], normal(found[1] or "object")) for found in parameters if found], normal(match[1])
@@ -131,17 +131,17 @@ def test_pxd_and_py_agree(name: str) -> None:
 PXD = """
 cdef int add(Source *s, unsigned int n,
              void *p) noexcept nogil  # a comment (here)
-cdef class Box:
+cdef class Box(Thing):
     cdef Source **sources
     cdef readonly int id
-    cdef object put(self, list names)
+    cdef object put(self, list names, int n=*)
 """
 
 PY = """
 def add(s: SourcePtr, n: cython.uint, p: cython.p_void) -> cython.int: ...
-class Box:
+class Box(Thing):
     id: cython.int
-    def put(self, names: list[str]) -> str: ...
+    def put(self, names: list[str], n: cython.int = 1) -> str: ...
 """
 
 
