@@ -71,6 +71,7 @@ cdef struct DevQueue:
     uint8_t event_idx
     uint8_t broken
     int call_fd
+    int err_fd             # told once when the ring is broken
     MemTable *table
     Disk *disk
     Delayed *delayed       # size entries, a ring
@@ -94,6 +95,7 @@ cdef int _transfer(DevQueue *q, uint32_t type, uint64_t sector, uint32_t first, 
 cdef int _range_request(DevQueue *q, uint32_t type, uint32_t first) noexcept nogil
 cdef int _zero(Disk *d, uint64_t offset, uint64_t length) noexcept nogil
 cdef bint _fault(DevQueue *q) noexcept nogil
+cdef void _break(DevQueue *q) noexcept nogil
 cdef void _push_used(DevQueue *q, uint32_t id, uint32_t written) noexcept nogil
 cdef int _poll_delayed(DevQueue *q, uint64_t now) noexcept nogil
 cdef int _poll(Source *s, uint64_t now) noexcept nogil

@@ -17,7 +17,9 @@ from cython.cimports.posix.unistd import fdatasync, write
 from cython.cimports.virtiod.dataplane.atomics import (
     vd_fence,
     vd_load_u16,
+    vd_load_u32,
     vd_store_u16,
+    vd_store_u32,
 )
 from cython.cimports.virtiod.dataplane.blk import (
     ID_BYTES,
@@ -103,7 +105,7 @@ def _translate(t: MemTablePtr, addr: uint64_t, length: uint64_t) -> CharPtr:
     i: uint32_t
     r: MemRegionPtr
     offset: uint64_t
-    for i in range(t.n):
+    for i in range(vd_load_u32(cython.address(t.n))):
         r = cython.address(t.regions[i])
         offset = addr - r.guest
         if addr >= r.guest and offset < r.size and length <= r.size - offset:
@@ -336,6 +338,14 @@ def _poll_delayed(q: DevQueuePtr, now: uint64_t) -> cython.int:
     return n
 
 
+def _break(q: DevQueuePtr) -> None:
+    """The front-end broke the ring: serve it no more, and say so."""
+    one: uint64_t = 1
+    q.broken = 1
+    if q.err_fd >= 0:
+        write(q.err_fd, cython.address(one), 8)
+
+
 def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
     q: DevQueuePtr = cython.cast(DevQueuePtr, s)
     n: cython.int = 0
@@ -350,14 +360,14 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
     if count == 0:
         return n
     if count > q.size or q.delayed_n + count > q.size:
-        q.broken = 1
+        _break(q)
         return n
     if count > BATCH:
         count = cython.cast(uint16_t, BATCH)
     while count:
         count -= 1
         if _serve(q, vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)])), now) < 0:
-            q.broken = 1
+            _break(q)
             break
         q.last_avail += 1
         n += 1
@@ -427,14 +437,15 @@ def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
 class TargetMemory:
     """A front-end's memory: regions of (address in descriptors, size, address here)."""
 
-    def __init__(self, regions: list[tuple[int, int, int]]) -> None:
+    def update(self, regions: list[tuple[int, int, int]]) -> None:
+        """Take these for all; while queues run, regions may only be added at the end."""
         if len(regions) > MAX_REGIONS:
             raise ValueError(f"{len(regions)} memory regions, at most {MAX_REGIONS} work")
         for i, (guest, size, local) in enumerate(regions):
             self.table.regions[i].guest = guest
             self.table.regions[i].size = size
             self.table.regions[i].local = cython.cast(CharPtr, cython.cast(uint64_t, local))
-        self.table.n = len(regions)
+        vd_store_u32(cython.address(self.table.n), len(regions))  # release: the new regions are complete
 
 
 class TargetDisk:
@@ -485,6 +496,7 @@ class TargetQueue:
         base: int,
         kick_fd: int,
         call_fd: int,
+        err_fd: int,
         event_idx: bool,
     ) -> None:
         self.poller = poller
@@ -509,6 +521,7 @@ class TargetQueue:
         self.q.published = self.q.used_idx
         self.q.event_idx = event_idx
         self.q.call_fd = call_fd
+        self.q.err_fd = err_fd
         self.q.source.fd = kick_fd
         self.q.source.poll = _poll
         self.q.source.flush = _flush
