@@ -80,7 +80,7 @@ class Snapshot:
     failed: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     bdev: Bdev
     load: LoadJob

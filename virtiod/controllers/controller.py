@@ -214,6 +214,7 @@ class Controller(ABC):
 
     async def _return(self) -> None:
         await self._cut_off()
+        await self._expire()
         while True:
             await asyncio.sleep(BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)])
             self._attempt += 1
@@ -243,17 +244,27 @@ class Controller(ABC):
 
     async def supervise(self) -> None:
         """Called by the manager now and then: I/O that waited too long fails, and its device is cut off."""
-        timeout_ns = int(self.context.io_timeout_s * 1e9)
+        before = self._expired_before()
         oldest = min((t for b in self.bdevs if (t := b.channels.oldest_ns())), default=0)
-        now = time.monotonic_ns()
-        if not timeout_ns or not oldest or now - oldest < timeout_ns:
+        if not oldest or oldest >= before:
             return
         if self.state is State.UP:
             seconds = self.context.io_timeout_s
             self._lost(DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s"))
         elif self.state is State.RECONNECTING:
-            for queue in self.request_queues:
-                self.io_timeouts += await queue.fail(DeadlineError.errno, now - timeout_ns)
+            await self._expire()
+
+    def _expired_before(self) -> int:
+        """I/O submitted before this time (CLOCK_MONOTONIC, ns) waited too long; 0: none does."""
+        timeout_ns = int(self.context.io_timeout_s * 1e9)
+        return max(0, time.monotonic_ns() - timeout_ns) if timeout_ns else 0
+
+    async def _expire(self) -> None:
+        """Fail what waited too long. The device is cut off; it had the time to answer, it gets no second one."""
+        before = self._expired_before()
+        for queue in self.request_queues:
+            if before and queue.stopped:
+                self.io_timeouts += await queue.fail(errno.ETIMEDOUT, before)
 
     async def share_memory(self) -> None:
         """DMA memory grew: tell the device before it sees an address there."""

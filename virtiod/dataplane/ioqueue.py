@@ -480,6 +480,8 @@ def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
     """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
     The queue is stopped. Returns how many requests were in flight for them."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    if not q.stopped:
+        return -EBUSY
     before: uint64_t = cython.cast(uint64_t, c.arg) if c.arg else UINT64_MAX
     status: cython.int = -cython.cast(cython.int, c.arg2)
     i: uint32_t
@@ -578,6 +580,11 @@ class RequestQueue:
     def size(self) -> int:
         return self.q.vq.size
 
+    @property
+    def stopped(self) -> bool:
+        """Not polled: I/O waits."""
+        return self.q.stopped != 0
+
     def ring_addresses(self) -> tuple[int, int, int]:
         """Addresses of the descriptors, the avail and the used ring."""
         return (
@@ -616,7 +623,7 @@ class RequestQueue:
         The queue must be stopped, the device cut off. Returns how many requests were in flight for it.
         """
         n: int = await self.poller.command(_cmd_fail, cython.address(self.q), before_ns, code)
-        return n
+        return max(n, 0)
 
     async def drain(self) -> None:
         """Return when nothing is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
