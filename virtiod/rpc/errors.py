@@ -1,0 +1,19 @@
+"""The error codes of JSON-RPC, and the exception that carries one to the client."""
+
+from __future__ import annotations
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+INVALID_STATE = -1  # the method exists, but can't be called now
+
+
+class RpcError(Exception):
+    """Answered as is. Everything else that a method raises is mapped: VirtiodError to -errno, the rest to -32603."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

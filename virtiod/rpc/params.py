@@ -1,0 +1,150 @@
+"""Typed parameters: a function's signature as a schema, and the check of what a client sent against it.
+
+A method says `name: Annotated[str, Arg("name of the bdev", cli="-b/--name")]`; the JSON schema, the documentation,
+the command-line option and the error messages all come from that. Types: str, bool, int, float, Literal of
+strings, and list of str or int. A parameter with a default is optional.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+MAX_UINT32 = 2**32 - 1
+MAX_UINT64 = 2**64 - 1
+
+_JSON_TYPES: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_ARTICLES = {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}
+
+
+class ParamError(ValueError):
+    """What the client sent does not fit; the message names the parameter."""
+
+
+@dataclass(frozen=True)
+class Arg:
+    """What a parameter's type does not say. `cli` is "-b/--name", or "name" for a positional argument."""
+
+    help: str
+    cli: str = ""
+    minimum: int = 0
+    maximum: int = MAX_UINT64
+
+
+@dataclass(frozen=True)
+class Param:
+    name: str
+    type: str  # of JSON
+    items: str  # type of an array's elements, else ""
+    choices: tuple[str, ...]
+    required: bool
+    default: Any
+    arg: Arg
+
+    def check(self, value: Any) -> None:
+        """Raises ParamError unless the value fits."""
+        if self.type == "array":
+            if not isinstance(value, list):
+                raise ParamError(f"'{self.name}' must be an array, not {_kind(value)}")
+            for index, item in enumerate(value):
+                self._check_one(f"{self.name}[{index}]", self.items, item)
+        else:
+            self._check_one(self.name, self.type, value)
+
+    def _check_one(self, label: str, wanted: str, value: Any) -> None:
+        found = _json_type(value)
+        if found != wanted and not (wanted == "number" and found == "integer"):
+            raise ParamError(f"'{label}' must be {_article(wanted)}, not {_kind(value)}")
+        if wanted == "string":
+            if "\0" in value:
+                raise ParamError(f"'{label}' must not hold a NUL character")
+            if self.choices and value not in self.choices:
+                raise ParamError(f"'{label}' must be one of {', '.join(self.choices)}, not {value[:64]!r}")
+        elif wanted in {"integer", "number"} and not self.arg.minimum <= value <= self.arg.maximum:
+            raise ParamError(f"'{label}' must be from {self.arg.minimum} to {self.arg.maximum}, not {value}")
+
+    def schema(self) -> dict[str, Any]:
+        """The parameter in JSON schema's terms."""
+        one: dict[str, Any] = {"type": self.items or self.type}
+        if self.choices:
+            one["enum"] = list(self.choices)
+        if one["type"] in {"integer", "number"}:
+            one["minimum"], one["maximum"] = self.arg.minimum, self.arg.maximum
+        described = {"type": "array", "items": one} if self.type == "array" else one
+        described["description"] = self.arg.help
+        if not self.required and self.default is not None:
+            described["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
+        return described
+
+
+def params_of(function: Callable[..., Any]) -> tuple[Param, ...]:
+    """The parameters of a method: those after the first, which is the daemon."""
+    hints = get_type_hints(function, localns={"Daemon": object}, include_extras=True)
+    signature = list(inspect.signature(function).parameters.values())[1:]
+    return tuple(_param(parameter, hints[parameter.name]) for parameter in signature)
+
+
+def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:
+    known = {param.name: param for param in params}
+    for name, value in given.items():
+        if name not in known:
+            accepted = ", ".join(known) or "none"
+            raise ParamError(f"unknown parameter {name[:64]!r} (there is: {accepted})")
+        known[name].check(value)
+    for param in params:
+        if param.required and param.name not in given:
+            raise ParamError(f"missing parameter '{param.name}'")
+
+
+def schema_of(params: tuple[Param, ...]) -> dict[str, Any]:
+    """The JSON schema of a method's params object."""
+    return {
+        "type": "object",
+        "properties": {param.name: param.schema() for param in params},
+        "required": [param.name for param in params if param.required],
+        "additionalProperties": False,
+    }
+
+
+def _param(parameter: inspect.Parameter, hint: Any) -> Param:
+    annotated, arg = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, None)
+    if not isinstance(arg, Arg):
+        raise TypeError(f"{parameter.name}: no Arg() describes it")
+    kinds = [kind for kind in get_args(annotated) if kind is not type(None)]
+    if get_origin(annotated) not in {list, Literal} and kinds:
+        (annotated,) = kinds  # X | None
+    choices: tuple[str, ...] = ()
+    items = ""
+    if get_origin(annotated) is Literal:
+        choices, annotated = get_args(annotated), str
+    if get_origin(annotated) is list:
+        items = _JSON_TYPES[get_args(annotated)[0]]
+    required = parameter.default is inspect.Parameter.empty
+    return Param(
+        name=parameter.name,
+        type="array" if items else _JSON_TYPES[annotated],
+        items=items,
+        choices=choices,
+        required=required,
+        default=None if required else parameter.default,
+        arg=arg,
+    )
+
+
+def _json_type(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return "array"
+    return _JSON_TYPES.get(type(value), "object")
+
+
+def _article(name: str) -> str:
+    return _ARTICLES.get(name, f"a {name}")
+
+
+def _kind(value: Any) -> str:
+    kind = _json_type(value)
+    return f"{_article(kind)} ({str(value)[:64]!r})" if kind == "string" else _article(kind)

@@ -1,0 +1,126 @@
+"""Methods about virtio controllers."""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from virtiod.controllers.request import AttachRequest
+from virtiod.errors import Busy, InvalidArgument, NotFound, VirtiodError
+from virtiod.rpc.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
+from virtiod.rpc.params import MAX_UINT32, Arg
+from virtiod.rpc.registry import method
+
+if TYPE_CHECKING:
+    from virtiod.daemon import Daemon
+
+_PCI_ADDRESS = re.compile(r"([0-9a-f]{1,8}:)?[0-9a-f]{1,2}[:.][0-1]?[0-9a-f]\.[0-7]", re.IGNORECASE)
+HOTPLUG_PERIOD_US = (100_000, 10_000_000)
+
+
+@method(bad_params=INTERNAL_ERROR)
+async def bdev_virtio_attach_controller(
+    daemon: Daemon,
+    name: Annotated[str, Arg("name of the controller; its bdevs' names begin with it", "name")],
+    trtype: Annotated[Literal["pci", "user", "vfio-user"], Arg("transport", "-t/--trtype")],
+    traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
+    dev_type: Annotated[Literal["blk", "scsi"], Arg("kind of device", "-d/--dev-type")],
+    vq_count: Annotated[
+        int | None, Arg("virtqueues to use, with user only (default: one for each poller)", "--vq-count", 0, MAX_UINT32)
+    ] = None,
+    vq_size: Annotated[
+        int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
+    ] = None,
+) -> list[str]:
+    """Attaches a virtio controller and registers its bdevs.
+
+    The result lists the names of the bdevs. An attach that fails leaves nothing behind.
+    """
+    if trtype != "user" and (vq_count is not None or vq_size is not None):
+        raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
+    if trtype == "pci" and not _PCI_ADDRESS.fullmatch(traddr):
+        raise RpcError(-errno.EINVAL, f"Invalid PCI address '{traddr}'")
+    request = AttachRequest(
+        name=name, trtype=trtype, traddr=traddr, dev_type=dev_type, vq_count=vq_count, vq_size=vq_size
+    )
+    try:
+        bdevs: list[str] = await daemon.controllers.attach(request)
+    except VirtiodError as error:
+        raise RpcError(INVALID_PARAMS, str(error)) from error
+    return bdevs
+
+
+@method(bad_params=INTERNAL_ERROR)
+async def bdev_virtio_detach_controller(daemon: Daemon, name: Annotated[str, Arg("controller", "name")]) -> bool:
+    """Detaches a controller. Its bdevs go with it, and what uses them is ended first."""
+    try:
+        await daemon.controllers.detach(name)
+    except Busy as error:
+        raise RpcError(INVALID_PARAMS, f"Device or resource busy: {error}") from error
+    return True
+
+
+@method()
+async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
+    """Lists the virtio-scsi controllers.
+
+    Each is {"name", "virtio": {"vq_count", "vq_size", "type", "socket" or "pci_address"}}; vq_count counts the
+    control and event queues too.
+    """
+    return [
+        {"name": controller.name, "virtio": controller.virtio_info()}
+        for controller in daemon.controllers.list()
+        if controller.dev_type == "scsi"
+    ]
+
+
+@method()
+async def bdev_virtio_blk_set_hotplug(
+    daemon: Daemon,
+    enable: Annotated[bool, Arg("whether to look for new PCI devices", "--hotplug")],
+    period_us: Annotated[int | None, Arg("how often to look", "-r/--period-us")] = None,
+) -> bool:
+    """Sets whether and how often PCI virtio-blk devices that appear are looked for; the default period is 100 ms."""
+    low, high = HOTPLUG_PERIOD_US
+    period = low if period_us is None else period_us
+    if not low <= period <= high:
+        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
+    daemon.settings.hotplug = enable
+    daemon.settings.hotplug_period_us = period
+    return True
+
+
+@method()
+async def virtiod_get_controllers(
+    daemon: Daemon, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
+) -> list[dict[str, Any]]:
+    """Lists the controllers with their state and queues."""
+    found = [one for one in daemon.controllers.list() if name is None or one.name == name]
+    if name is not None and not found:
+        raise NotFound(f"controller '{name}' does not exist")
+    return [_describe(controller) for controller in found]
+
+
+def _describe(controller: Any) -> dict[str, Any]:
+    return {
+        "name": controller.name,
+        "dev_type": controller.dev_type,
+        "trtype": controller.trtype,
+        "traddr": controller.traddr,
+        "state": controller.state,
+        "reconnects": controller.reconnects,
+        "virtio": controller.virtio_info(),
+        "queues": [
+            {
+                "index": queue.index,
+                "size": queue.size,
+                "in_flight": queue.in_flight,
+                "kicks": queue.kicks,
+                "interrupts": queue.interrupts,
+                "full": queue.full,
+                "poller": queue.poller_name,
+            }
+            for queue in controller.queues
+        ],
+    }
