@@ -1,0 +1,129 @@
+"""The daemon: starts its parts, serves RPC, ends in order.
+
+States: stopped -> startup (RPC answers, nothing else runs) -> runtime -> stopped. A start that fails leaves nothing
+behind. Stopping goes backwards: RPC takes no more calls, exports end, controllers are detached, pollers stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+from virtiod import __version__
+from virtiod.config import Call, Settings, apply_calls, read_config
+from virtiod.errors import Busy, DeadlineError
+from virtiod.logs import LogControl
+from virtiod.notifications import Notifications
+from virtiod.options import Options, describe
+from virtiod.parts import Parts
+from virtiod.rpc.dispatcher import Dispatcher
+from virtiod.rpc.histogram import Histograms
+from virtiod.rpc.iostat import IoStats
+from virtiod.rpc.methods import METHODS
+from virtiod.rpc.registry import State
+from virtiod.rpc.server import RpcServer
+
+logger = logging.getLogger(__name__)
+
+_CALLS_TIMEOUT_S = 2.0  # for RPC calls that run when the daemon stops
+_SKIP_TIMEOUT_S = 1.0  # for what is left when the deadline is over
+
+
+class Daemon:
+    """One virtiod. start() once, then stop().
+
+    memory, pollers, bdevs, controllers, exports and perf are set by the parts when they are built.
+    """
+
+    def __init__(self, options: Options, parts: Parts | None = None) -> None:
+        self.options = options
+        self.memory: Any = None
+        self.pollers: list[Any] = []
+        self.bdevs: Any = None
+        self.controllers: Any = None
+        self.exports: Any = None
+        self.perf: Any = None
+        self.settings = Settings()
+        self.notifications = Notifications()
+        self.iostats = IoStats()
+        self.histograms = Histograms()
+        self.logs = LogControl(options.log_level)
+        self.rpc = Dispatcher(self, METHODS, options.rpcs_allowed)
+        self.started_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        self.initialised = asyncio.Event()
+        self.stop_deadline = float("inf")  # of time.monotonic()
+        self.fatal: Exception | None = None  # why it ends by itself
+        self.wants_to_stop = asyncio.Event()
+        self._parts = parts or Parts()
+        self._server = RpcServer(options.rpc_socket, self.rpc, group=options.rpc_group)
+        self._stack = AsyncExitStack()
+        self._calls: list[Call] = []
+        self._starting = False
+        self._hurry = asyncio.Event()
+
+    async def start(self) -> None:
+        """Comes up as far as the options say. Raises VirtiodError, and leaves nothing behind then."""
+        self._stack.callback(self.logs.close)
+        logger.info("virtiod %s, options %s", __version__, describe(self.options))
+        try:
+            self._calls = read_config(self.options.config) if self.options.config else []
+            self._server.claim()
+            self._stack.push_async_callback(self._server.close)
+            await self._parts.build(self, self._stack)
+            self.bdevs.on_event(self.notifications.add)
+            await self._server.start()
+            self._calls = await apply_calls(self, self._calls)
+            if not self.options.wait_for_rpc:
+                await self.start_init()
+        except BaseException:
+            await self.stop(self.options.shutdown_timeout_s)
+            raise
+
+    async def start_init(self) -> None:
+        """Goes from startup to runtime. If that fails the daemon can't be used, and asks to be stopped."""
+        if self._starting:
+            raise Busy("initialisation has begun already")
+        self._starting = True
+        try:
+            await self._parts.open(self, self._stack)
+            self.rpc.state = State.RUNTIME
+            for call in await apply_calls(self, self._calls):
+                logger.warning("%s: %s was not called: it is too late", call.where, call.method)
+        except Exception as error:
+            self.fatal = error
+            self.wants_to_stop.set()
+            raise
+        self.initialised.set()
+        logger.info("running: %d pollers on cores %s", len(self.pollers), [p.cpu for p in self.pollers])
+
+    def time_left(self) -> float:
+        """Seconds that what ends may still take."""
+        return max(0.0, self.stop_deadline - time.monotonic())
+
+    def hurry(self) -> None:
+        """Has stop() wait no longer."""
+        self._hurry.set()
+
+    async def stop(self, deadline_s: float) -> None:
+        """Ends everything, in the reverse order of its start. Raises DeadlineError when something hangs."""
+        self.stop_deadline = time.monotonic() + deadline_s
+        self.rpc.close()
+        unwinding = asyncio.create_task(self._unwind(), name="stop virtiod")
+        hurrying = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({unwinding, hurrying}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not unwinding.done():
+            self.stop_deadline = 0.0
+            unwinding.cancel()  # what hangs is skipped, what comes after it still gets its turn
+            await asyncio.wait({unwinding}, timeout=_SKIP_TIMEOUT_S)
+            await self._server.close()
+            raise DeadlineError(f"the daemon did not end within {deadline_s:g} s")
+        await unwinding
+
+    async def _unwind(self) -> None:
+        await self.rpc.stop(min(_CALLS_TIMEOUT_S, self.time_left()))
+        await self._server.disconnect()
+        await self._stack.aclose()
