@@ -1,0 +1,58 @@
+"""A JSON-RPC peer for tests that says exactly what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+DEADLINE_S = 10
+
+
+class Peer:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, data: Any) -> None:
+        self.writer.write(data if isinstance(data, bytes) else json.dumps(data).encode())
+        await self.writer.drain()
+
+    async def receive(self) -> Any:
+        """The next response; None when the server ended the connection."""
+        async with asyncio.timeout(DEADLINE_S):
+            try:
+                line = await self.reader.readline()
+            except ConnectionResetError:
+                return None
+        return json.loads(line) if line else None
+
+    async def ask(self, method: str, params: Any = None, request_id: Any = 1) -> Any:
+        """The response to one request."""
+        request = {"jsonrpc": "2.0", "method": method, "id": request_id}
+        await self.send(request if params is None else {**request, "params": params})
+        return await self.receive()
+
+    async def result(self, method: str, **params: Any) -> Any:
+        response = await self.ask(method, params)
+        assert "result" in response, response
+        return response["result"]
+
+    async def error(self, method: str, **params: Any) -> tuple[int, str]:
+        """Code and message."""
+        response = await self.ask(method, params)
+        assert "error" in response, response
+        return response["error"]["code"], response["error"]["message"]
+
+
+@contextlib.asynccontextmanager
+async def connected(run_dir: Path) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_unix_connection(str(run_dir / "rpc"), limit=64 << 20)
+    try:
+        yield Peer(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
