@@ -35,12 +35,11 @@ _SKIP_TIMEOUT_S = 1.0  # for what is left when the deadline is over
 class Daemon:
     """One virtiod. start() once, then stop().
 
-    memory, pollers, bdevs, controllers, exports and perf are set by the parts when they are built.
+    pollers, bdevs, controllers, exports and perf are set by the parts when they are built.
     """
 
     def __init__(self, options: Options, parts: Parts | None = None) -> None:
         self.options = options
-        self.memory: Any = None
         self.pollers: list[Any] = []
         self.bdevs: Any = None
         self.controllers: Any = None

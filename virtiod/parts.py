@@ -6,13 +6,10 @@ the same way back.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from virtiod.bdev.registry import BdevRegistry
-from virtiod.dataplane.poller import Control, Poller
-from virtiod.memory import MIB, DmaMemory
+from virtiod.engine import Engine
 
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
@@ -22,20 +19,16 @@ class Parts:
     """The real parts. Tests give the daemon others."""
 
     async def build(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        """Before RPC can be called: sets daemon.pollers, bdevs, controllers, exports and perf. Nothing listens yet."""
+        """Before RPC can be called: sets daemon.pollers, bdevs, controllers, exports and perf. Nothing runs yet."""
         options = daemon.options
-        daemon.memory = DmaMemory(options.memory_mib * MIB)
-        stack.callback(daemon.memory.close)
-        control = Control()
-        control.attach(asyncio.get_running_loop())
-        stack.callback(control.detach)
-        daemon.pollers = [
-            Poller(control, index, cpu, options.poll_mode, options.poll_us) for index, cpu in enumerate(options.cpus)
-        ]
-        daemon.bdevs = BdevRegistry()
+        engine = Engine(options.cpus, options.memory_mib, options.poll_mode, options.poll_us, options.io_timeout_s)
+        stack.push_async_callback(engine.stop)
+        daemon.pollers = engine.pollers
+        daemon.bdevs = engine.bdevs
+        daemon.controllers = engine.controllers
+        daemon.perf = engine.perf
+        self.engine = engine
 
     async def open(self, daemon: Daemon, stack: AsyncExitStack) -> None:
         """When initialisation begins: pollers run, exports and HTTP listen."""
-        for poller in daemon.pollers:
-            poller.start()
-            stack.callback(poller.stop)
+        self.engine.start()

@@ -117,7 +117,7 @@ class FakeControllers:
             "type": "user",
             "socket": request.traddr,
         }
-        queue = SimpleNamespace(index=0, size=256, in_flight=1, kicks=5, interrupts=4, full=0, poller_name="poller_0")
+        queue = SimpleNamespace(index=0, size=256, in_flight=1, kicks=5, interrupts=4, full=0, poller="poller_0")
         self._controllers[request.name] = SimpleNamespace(
             name=request.name,
             dev_type=request.dev_type,
@@ -167,8 +167,8 @@ class FakeExports:
 
 
 class FakePerf:
-    async def run(self, **params: Any) -> dict[str, Any]:
-        return {"asked": params}
+    async def run(self, bdevs: list[str], workload: Any, cpus: Any) -> dict[str, Any]:
+        return {"bdevs": bdevs, "cpus": cpus, **vars(workload)}
 
 
 class FakeParts(Parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from virtiod.options import parse_cpumask
+from virtiod.perf import Workload
 from virtiod.rpc.params import MAX_UINT32, Arg
 from virtiod.rpc.registry import method
 
@@ -29,12 +30,10 @@ async def perform_tests(
 ) -> dict[str, Any]:
     """Loads bdevs and measures what they do.
 
-    Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first.
+    Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
+    after 5 s when neither is given. The result has bdevperf's members, and quantiles of the latency.
     """
-    if cpumask is not None:
-        parse_cpumask(cpumask)
-    result: dict[str, Any] = await daemon.perf.run(
-        bdevs=bdevs,
+    workload = Workload(
         rw=rw,
         block_size=block_size,
         queue_depth=queue_depth,
@@ -42,6 +41,7 @@ async def perform_tests(
         total_bytes=total_bytes,
         rw_mix_read=rw_mix_read,
         seed=seed,
-        cpumask=cpumask,
     )
+    cpus = None if cpumask is None else parse_cpumask(cpumask)
+    result: dict[str, Any] = await daemon.perf.run(bdevs, workload, cpus)
     return result

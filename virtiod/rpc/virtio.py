@@ -119,7 +119,7 @@ def _describe(controller: Any) -> dict[str, Any]:
                 "kicks": queue.kicks,
                 "interrupts": queue.interrupts,
                 "full": queue.full,
-                "poller": queue.poller_name,
+                "poller": queue.poller,
             }
             for queue in controller.queues
         ],
