@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,9 +38,7 @@ def no_leaked_descriptors() -> Iterator[None]:
 
 def _descriptors() -> set[tuple[str, str]]:
     found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
-        except FileNotFoundError:
-            continue
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((fd.name, str(fd.readlink())))
     return {entry for entry in found if "memfd" not in entry[1]}

@@ -34,7 +34,8 @@ async def open_socket(path: str, timeout: float) -> socket.socket:
             except BlockingIOError:
                 # The listen queue is full. The kernel offers nothing to wait on, and poll() says "writable".
                 if loop.time() + CONNECT_RETRY > deadline:
-                    raise DeadlineError(f"connect to {path}: the listen queue stayed full for {timeout:g} s") from None
+                    message = f"connect to {path}: the listen queue stayed full for {timeout:.3g} s"
+                    raise DeadlineError(message) from None
                 await asyncio.sleep(CONNECT_RETRY)
     except OSError as error:
         sock.close()

@@ -181,7 +181,7 @@ class VhostUserTransport(Transport):
     async def _get_config(self, size: int, last: bool) -> bytes | None:
         """The configuration, None when refused. A back-end that hangs up over it is connected to again."""
         client = self._peer()
-        if last or self._shared or self._queues:
+        if last or client.lost is not None or self._shared or self._queues:
             return await client.get_config(0, size)
         client.on_lost = None
         try:
