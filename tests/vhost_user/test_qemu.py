@@ -1,0 +1,192 @@
+"""The front-end against qemu-storage-daemon: control messages, twice in a row, a resize, a death and a return."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import struct
+
+import pytest
+
+from tests.peers import peer, run, storage_daemon
+from tests.vhost_user.fakes import layout_at, until
+from virtiod.errors import DeadlineError, LostError
+from virtiod.transports.features import BlkFeature, Feature
+from virtiod.transports.vhost_user.transport import VhostUserTransport
+
+QUEUES = 3
+SIZE = 1 << 30
+NULL = f"driver=null-co,size={SIZE},read-zeroes=on"
+EXPECTED = (
+    1 << Feature.VERSION_1
+    | 1 << Feature.INDIRECT_DESC
+    | 1 << Feature.EVENT_IDX
+    | 1 << BlkFeature.MQ
+    | 1 << BlkFeature.FLUSH
+)
+
+
+def capacity(config):
+    return struct.unpack_from("<Q", config)[0] * 512
+
+
+async def bring_up(transport, memory):
+    await transport.connect(5)
+    assert transport.device_features() & EXPECTED == EXPECTED
+    await transport.acknowledge_features(transport.device_features())
+    config = await transport.read_config(0, 60)
+    await transport.share_memory()
+    for index in range(QUEUES):
+        await transport.setup_queue(index, layout_at(memory.regions[0].address + index * 32768))
+        await transport.start_queue(index)
+    await transport.driver_ok()
+    return config
+
+
+@contextlib.asynccontextmanager
+async def closing(transport):
+    transport.lost = []
+    transport.on_lost = transport.lost.append
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+def test_a_controller_comes_up_and_goes_down_twice(run_dir, memory):
+    async def main(socket):
+        async with closing(VhostUserTransport(str(socket), memory)) as transport:
+            for _ in range(2):
+                config = await bring_up(transport, memory)
+                assert len(config) == 60
+                assert capacity(config) == SIZE
+                assert transport.max_queues() == QUEUES
+                assert transport.memory_hot_add
+                assert [await transport.stop_queue(index) for index in range(QUEUES)] == [0] * QUEUES
+                await transport.setup_queue(0, layout_at(memory.regions[0].address))
+                await transport.start_queue(0)
+                await transport.reset()
+            assert not transport.lost
+
+    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
+        asyncio.run(main(daemon.socket))
+
+
+def test_memory_grows_while_queues_run(run_dir, memory):
+    async def main(socket):
+        async with closing(VhostUserTransport(str(socket), memory)) as transport:
+            await bring_up(transport, memory)
+            for _ in range(3):
+                memory.allocate(2 << 20)
+                await transport.share_memory()
+            assert len(memory.regions) == 4
+            assert len(await transport.read_config(0, 60)) == 60
+            assert not transport.lost
+
+    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
+        asyncio.run(main(daemon.socket))
+
+
+def test_more_than_the_known_configuration_is_refused_and_a_fitting_size_is_found(run_dir, memory):
+    async def main(socket):
+        transport = VhostUserTransport(str(socket), memory, config_sizes=[256, 60])
+        async with closing(transport):
+            await transport.connect(5)
+            assert capacity(await transport.read_config(0, 60)) == SIZE
+            assert not transport.lost
+
+    with storage_daemon(run_dir, NULL) as daemon:
+        asyncio.run(main(daemon.socket))
+
+
+def test_the_write_cache_can_be_switched(run_dir, memory):
+    async def main(socket):
+        async with closing(VhostUserTransport(str(socket), memory)) as transport:
+            await bring_up(transport, memory)
+            await transport.write_config(32, b"\0")
+            assert (await transport.read_config(32, 1)) == b"\0"
+            await transport.write_config(32, b"\1")
+            assert (await transport.read_config(32, 1)) == b"\1"
+
+    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
+        asyncio.run(main(daemon.socket))
+
+
+def tells_of_resizes():
+    """Before QEMU 8.1 an export keeps the size that it started with."""
+    version = re.search(r"version (\d+)\.(\d+)", run("qemu-storage-daemon", "--version"))
+    return (int(version[1]), int(version[2])) >= (8, 1)
+
+
+def test_a_resize_arrives_as_a_config_change(run_dir, memory):
+    if not tells_of_resizes():
+        pytest.skip("this qemu-storage-daemon does not tell of resizes")
+    disk, socket, monitor = run_dir / "disk.img", run_dir / "qsd.sock", run_dir / "qmp"
+    with disk.open("wb") as file:
+        file.truncate(1 << 20)
+    command = [
+        "qemu-storage-daemon",
+        *("--blockdev", f"driver=file,node-name=disk,filename={disk}"),
+        *("--chardev", f"socket,id=m,path={monitor},server=on,wait=off", "--monitor", "chardev=m"),
+        *("--export", f"vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path={socket},writable=on"),
+    ]
+
+    async def resize(size):
+        reader, writer = await asyncio.open_unix_connection(str(monitor))
+        for name, arguments in (
+            ("qmp_capabilities", {}),
+            ("block_resize", {"node-name": "disk", "size": size}),
+        ):
+            writer.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+        await reader.readline()
+        for _ in range(2):
+            assert b"return" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        async with closing(VhostUserTransport(str(socket), memory)) as transport:
+            changes = []
+            transport.on_config_change = lambda: changes.append(1)
+            await transport.connect(5)
+            await transport.acknowledge_features(transport.device_features())
+            assert capacity(await transport.read_config(0, 60)) == 1 << 20
+            await resize(3 << 20)
+            await until(lambda: changes)
+            assert capacity(await transport.read_config(0, 60)) == 3 << 20
+
+    with peer(run_dir, command, socket):
+        asyncio.run(main())
+
+
+def test_a_killed_daemon_is_noticed_and_its_successor_is_connected_to(run_dir, memory):
+    async def main():
+        async with closing(VhostUserTransport(str(run_dir / "qsd.sock"), memory)) as transport:
+            with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
+                await bring_up(transport, memory)
+                daemon.kill()
+                await until(lambda: transport.lost)
+                assert type(transport.lost[0]) is LostError
+            with storage_daemon(run_dir, NULL, queues=QUEUES):
+                assert capacity(await bring_up(transport, memory)) == SIZE
+            await until(lambda: len(transport.lost) == 2)
+
+    asyncio.run(main())
+
+
+def test_a_stopped_daemon_costs_a_deadline(run_dir, memory):
+    async def main(daemon):
+        async with closing(VhostUserTransport(str(daemon.socket), memory, message_timeout=0.2)) as transport:
+            await bring_up(transport, memory)
+            daemon.pause()
+            with pytest.raises(DeadlineError, match=r"GET_VRING_BASE: no answer within 0\.2 s"):
+                await transport.stop_queue(0)
+            await until(lambda: transport.lost)
+            with pytest.raises(DeadlineError):
+                await transport.connect(0.2)
+            daemon.resume()
+
+    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
+        asyncio.run(main(daemon))
