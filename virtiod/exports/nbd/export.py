@@ -1,0 +1,207 @@
+"""What is offered over NBD: exports, each of one bdev, and the clients that are connected to them.
+
+An export ends in order: no new client, no new request; what is in flight is answered; the connections close.
+Past the deadline the sockets are shut down, and what the device still holds is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from virtiod.exports.nbd.handshake import ExportInfo
+from virtiod.exports.nbd.wire import MAX_PAYLOAD, TransmissionFlag
+
+log = logging.getLogger(__name__)
+
+ABORT_S = 1.0  # for connections to go once their sockets are shut down
+PREFERRED_SIZE = 4096
+
+
+class Bdev(Protocol):
+    """What an export needs of a bdev."""
+
+    name: str
+    block_size: int
+    num_blocks: int
+    read_only: bool
+    io_types: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of one connection. `received` and `sent` are bytes on the wire, in the transmission phase."""
+
+    requests: int = 0
+    errors: int = 0
+    received: int = 0
+    sent: int = 0
+    in_flight: int = 0
+
+
+class Transmission(Protocol):
+    """A connection in its transmission phase, run by a poller."""
+
+    poller_name: str
+
+    def counters(self) -> Counters: ...
+
+    def stop(self) -> None:
+        """Takes no more requests, answers those in flight, then closes."""
+
+    def abort(self) -> None:
+        """Shuts the socket down: nothing more is answered. It ends when the I/Os in flight have."""
+
+
+class StartTransmission(Protocol):
+    def __call__(
+        self,
+        sock: socket.socket,
+        export: Export,
+        *,
+        leftover: bytes,
+        structured: bool,
+        on_end: Callable[[str], None],
+    ) -> Transmission:
+        """Takes over `sock`, also when it raises. `on_end(reason)` is called once, on the event loop."""
+        ...
+
+
+class Client:
+    """One client of an export, from its GO until its connection is gone."""
+
+    def __init__(self, export: Export, peer: str, start: StartTransmission) -> None:
+        self.export = export
+        self.peer = peer
+        self._start = start
+        self.transmission: Transmission | None = None
+        self.ended = False
+
+    def start(self, sock: socket.socket, leftover: bytes, structured: bool) -> None:
+        """Hands the socket to a poller, unless the export has ended since the client chose it."""
+        if self.ended or self.export.closing:
+            sock.close()
+            self.end("the export ended")
+            return
+        try:
+            self.transmission = self._start(
+                sock, self.export, leftover=leftover, structured=structured, on_end=self.end
+            )
+        except BaseException:
+            self.end("could not start")
+            raise
+        log.info("%s: connected to NBD export %s", self.peer, self.export.name)
+
+    def counters(self) -> Counters:
+        return self.transmission.counters() if self.transmission else Counters()
+
+    def end(self, reason: str) -> None:
+        """Idempotent: the connection is gone, its totals go to the export's."""
+        if self.ended:
+            return
+        self.ended = True
+        self.export.forget(self)
+        log.info("%s: left NBD export %s: %s", self.peer, self.export.name, reason)
+
+
+class Export:
+    """One bdev under one name."""
+
+    def __init__(
+        self, name: str, bdev: Bdev, *, read_only: bool, description: str, max_connections: int
+    ) -> None:
+        self.name = name
+        self.bdev = bdev
+        self.read_only = read_only or bdev.read_only
+        self.description = description
+        self.max_connections = max_connections
+        self.closing = False
+        self.clients: list[Client] = []
+        self._past = Counters()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def info(self) -> ExportInfo:
+        """As the bdev is now: its size may have changed since the last client."""
+        bdev = self.bdev
+        return ExportInfo(
+            name=self.name,
+            description=self.description,
+            size=bdev.num_blocks * bdev.block_size,
+            flags=transmission_flags(bdev.io_types, self.read_only),
+            block_size=bdev.block_size,
+            preferred_size=max(bdev.block_size, PREFERRED_SIZE),
+            max_payload=MAX_PAYLOAD,
+        )
+
+    def counters(self) -> Counters:
+        """Of all connections, present and past."""
+        return add([self._past, *(client.counters() for client in self.clients)])
+
+    def admit(self, peer: str, start: StartTransmission) -> Client:
+        """Takes one of the places for a client that is about to start."""
+        client = Client(self, peer, start)
+        self.clients.append(client)
+        self._empty.clear()
+        return client
+
+    def forget(self, client: Client) -> None:
+        self._past = add([self._past, client.counters()])
+        self.clients.remove(client)
+        if not self.clients:
+            self._empty.set()
+
+    async def end(self, deadline_s: float) -> None:
+        """Ends all connections as the module's docstring says. Always returns within deadline_s + ABORT_S."""
+        self.closing = True
+        for client in list(self.clients):
+            if client.transmission:
+                client.transmission.stop()
+        if await self._emptied(deadline_s):
+            return
+        for client in list(self.clients):
+            if client.transmission:
+                client.transmission.abort()
+        if await self._emptied(ABORT_S):
+            log.warning("NBD export %s: clients were cut off after %g s", self.name, deadline_s)
+            return
+        log.error(
+            "NBD export %s: gave up %d I/Os of %d clients that did not complete within %g s",
+            *(self.name, self.counters().in_flight, len(self.clients), deadline_s),
+        )
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def transmission_flags(io_types: set[str], read_only: bool) -> TransmissionFlag:
+    """What the export can do ("Transmission flags"). A flush of one connection covers all: the bdev has no
+    cache of its own, so CAN_MULTI_CONN always holds; FUA the bdev gives on any device."""
+    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
+    flags |= TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
+    if read_only:
+        return flags | TransmissionFlag.READ_ONLY
+    if "unmap" in io_types:
+        flags |= TransmissionFlag.SEND_TRIM
+    if "write_zeroes" in io_types:
+        flags |= TransmissionFlag.SEND_WRITE_ZEROES | TransmissionFlag.SEND_FAST_ZERO
+    return flags
+
+
+def add(counters: Sequence[Counters]) -> Counters:
+    return Counters(
+        requests=sum(c.requests for c in counters),
+        errors=sum(c.errors for c in counters),
+        received=sum(c.received for c in counters),
+        sent=sum(c.sent for c in counters),
+        in_flight=sum(c.in_flight for c in counters),
+    )

@@ -1,0 +1,164 @@
+"""The NBD exports of the daemon: created and deleted by name, offered on every listener."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+from urllib.parse import quote
+
+from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound
+from virtiod.exports.nbd.export import Bdev, Client, Export, StartTransmission
+from virtiod.exports.nbd.handshake import ExportInfo, Refused
+from virtiod.exports.nbd.server import ListenAddress, Listener
+from virtiod.exports.nbd.wire import MAX_STRING, Reply
+
+log = logging.getLogger(__name__)
+
+END_S = 10.0  # for in-flight I/O to be answered when an export ends
+MAX_EXPORTS = 1024  # bounds what one LIST is answered
+DEFAULT_CONNECTIONS = 64
+MAX_CONNECTIONS = 1024
+
+
+class Handle(Protocol):
+    """An opened bdev."""
+
+    def close(self) -> None: ...
+
+
+class OpenableBdev(Bdev, Protocol):
+    def open(self, *, on_resize: Callable[[], None], on_remove: Callable[[], Awaitable[None]]) -> Handle: ...
+
+
+class Registry(Protocol):
+    def get(self, name: str) -> OpenableBdev: ...
+
+
+class ExportManager:
+    """Exports by name. `start` hands a connection to the data plane."""
+
+    def __init__(self, bdevs: Registry, start: StartTransmission) -> None:
+        self._bdevs = bdevs
+        self._start = start
+        self._exports: dict[str, Export] = {}
+        self._handles: dict[str, Handle] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._listeners: list[Listener] = []
+
+    # ---- operator
+
+    async def listen(self, address: ListenAddress) -> None:
+        """Offers all exports at `address`, until stop()."""
+        self._listeners.append(await Listener.open(address, self, self._connect))
+
+    async def create(
+        self,
+        bdev_name: str,
+        name: str | None = None,
+        *,
+        read_only: bool = False,
+        description: str = "",
+        max_connections: int = DEFAULT_CONNECTIONS,
+    ) -> Export:
+        """Offers a bdev as `name` (the bdev's name when None).
+
+        Raises NotFound, AlreadyExists, InvalidArgument, or what opening the bdev raises.
+        """
+        bdev = self._bdevs.get(bdev_name)
+        name = bdev.name if name is None else name
+        validate(name, description, max_connections)
+        if name in self._exports:
+            raise AlreadyExists(f"NBD export {name!r} exists already")
+        if len(self._exports) >= MAX_EXPORTS:
+            raise Busy(f"there are {MAX_EXPORTS} NBD exports already")
+        export_name = name
+
+        async def removed() -> None:
+            with contextlib.suppress(NotFound):  # deleted in the meantime
+                await self.delete(export_name)
+
+        export = Export(
+            name, bdev, read_only=read_only, description=description, max_connections=max_connections
+        )
+        self._handles[name] = bdev.open(on_resize=lambda: self._resized(export), on_remove=removed)
+        self._exports[name] = export
+        log.info("NBD export %s of bdev %s created", name, bdev.name)
+        return export
+
+    async def delete(self, name: str, deadline_s: float = END_S) -> None:
+        """Ends the export and its connections: in-flight I/O is answered within deadline_s. NotFound.
+
+        Joins a deletion that is under way.
+        """
+        export = self._exports.get(name)
+        if export is None:
+            raise NotFound(f"no NBD export {name!r}")
+        task = self._ending.get(name)
+        if task is None:
+            task = asyncio.create_task(self._end(export, deadline_s), name=f"end NBD export {name}")
+            self._ending[name] = task
+        await asyncio.shield(task)
+
+    async def _end(self, export: Export, deadline_s: float) -> None:
+        try:
+            await export.end(deadline_s)
+        finally:
+            self._handles.pop(export.name).close()
+            del self._exports[export.name], self._ending[export.name]
+        log.info("NBD export %s deleted", export.name)
+
+    def get_exports(self) -> list[Export]:
+        """In order of creation."""
+        return list(self._exports.values())
+
+    def uris(self, export: Export) -> list[str]:
+        """Where clients find it, one NBD URI for each listener."""
+        return [listener.address.uri(quote(export.name, safe="")) for listener in self._listeners]
+
+    async def stop(self, deadline_s: float = END_S) -> None:
+        """Closes the listeners, then ends all exports at once. Idempotent."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            await listener.close()
+        await asyncio.gather(*(self.delete(name, deadline_s) for name in list(self._exports)))
+
+    def _resized(self, export: Export) -> None:
+        """NBD tells a size once, at GO: connected clients keep theirs, what is beyond the end now fails."""
+        log.info("NBD export %s: its bdev has %d bytes now", export.name, export.info().size)
+
+    # ---- clients: the Directory of the handshake
+
+    def list(self) -> Iterator[ExportInfo]:
+        return (export.info() for export in self._exports.values() if not export.closing)
+
+    def find(self, name: str, *, to_connect: bool) -> ExportInfo:
+        export = self._exports.get(name)
+        if export is None and not name and len(self._exports) == 1:
+            (export,) = self._exports.values()
+        if export is None:
+            what = f"no export {name!r}" if name else f"no default export among {len(self._exports)}"
+            raise Refused(Reply.ERR_UNKNOWN, what)
+        if export.closing:
+            raise Refused(Reply.ERR_SHUTDOWN, f"export {export.name!r} is ending")
+        if to_connect and len(export.clients) >= export.max_connections:
+            limit = f"export {export.name!r} has its {export.max_connections} connections"
+            raise Refused(Reply.ERR_POLICY, limit)
+        return export.info()
+
+    def _connect(self, name: str, peer: str) -> Client:
+        """A place for the client that has just chosen `name`."""
+        return self._exports[name].admit(peer, self._start)
+
+
+def validate(name: str, description: str, max_connections: int) -> None:
+    """The parameters of an export, or InvalidArgument."""
+    for what, text, least in (("name", name, 1), ("description", description, 0)):
+        if not least <= len(text.encode(errors="surrogateescape")) <= MAX_STRING:
+            raise InvalidArgument(f"{what} must have {least} to {MAX_STRING} bytes of UTF-8")
+        if "\0" in text or not text.isprintable():
+            raise InvalidArgument(f"{what} {text!r} holds characters that can't be printed")
+    if not 1 <= max_connections <= MAX_CONNECTIONS:
+        raise InvalidArgument(f"max_connections {max_connections}: must be 1 to {MAX_CONNECTIONS}")
