@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from virtiod.dataplane.nbd import NbdCounters
 from virtiod.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound
 from virtiod.exports.nbd import server, wire
-from virtiod.exports.nbd.export import Counters
 from virtiod.exports.nbd.manager import ExportManager
 from virtiod.exports.nbd.server import ListenAddress
 from virtiod.exports.nbd.wire import Option, Reply
@@ -22,7 +22,7 @@ from virtiod.exports.nbd.wire import Option, Reply
 class FakeBdev:
     name = "Disk0"
     block_size = 512
-    num_blocks = 2048
+    size = 1 << 20
     read_only = False
     io_types = frozenset({"read", "write"})
 
@@ -48,8 +48,8 @@ class FakeTransmission:
         self.asked: list[str] = []
         self.obey = {"stop", "abort"}
 
-    def counters(self) -> Counters:
-        return Counters(requests=3, received=84)
+    def counters(self) -> NbdCounters:
+        return NbdCounters(requests=3, received=84)
 
     def stop(self) -> None:
         self._end("stop")
@@ -68,10 +68,11 @@ class Setup:
     """A manager of one bdev on a Unix socket; `started` are the connections handed over."""
 
     def __init__(self, path: Path) -> None:
+        self.max_payload = 32 << 20
         self.file, self.path = path, str(path)
         self.bdev = FakeBdev()
         self.started: list[FakeTransmission] = []
-        self.manager = ExportManager(self, self.start)
+        self.manager = ExportManager(self, self)
 
     def get(self, name):
         if name != "Disk0":
@@ -178,9 +179,9 @@ def test_exports_are_listed_with_their_uris_and_lasting_counters(setup):
             peer = await Peer.connect(s.path)
             await peer.go("a b/c")
             await until(lambda: s.started)
-            assert export.counters() == Counters(requests=3, received=84)
+            assert export.counters() == NbdCounters(requests=3, received=84)
             s.started[0].abort()
-            assert (export.clients, export.counters()) == ([], Counters(requests=3, received=84))
+            assert (export.clients, export.counters()) == ([], NbdCounters(requests=3, received=84))
             peer.leave()
 
     run(main())
@@ -295,9 +296,9 @@ def test_size_is_told_as_it_is_at_go(setup):
     async def main():
         async with setup as s:
             export = await s.manager.create("Disk0", "disk")
-            s.bdev.num_blocks = 4096
+            s.bdev.size = 2 << 20
             s.bdev.on_resize()
-            assert export.info().size == 4096 * 512
+            assert export.info().size == 2 << 20
 
     run(main())
 
@@ -351,9 +352,7 @@ def test_listen_address_is_loopback_unless_asked_otherwise(text, expected):
     assert str(ListenAddress.parse(text)) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "unix:", "udp:1.2.3.4", "tcp:example", "tcp:1.2.3.4:x", "tcp:1.2.3.4:70000"]
-)
+@pytest.mark.parametrize("text", ["", "unix:", "udp:1.2.3.4", "tcp:example", "tcp:1.2.3.4:x", "tcp:1.2.3.4:70000"])
 def test_bad_listen_address_is_refused(text):
     with pytest.raises(InvalidArgument, match="listen address"):
         ListenAddress.parse(text)

@@ -8,6 +8,8 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_ADD
         EPOLL_CTL_DEL
         EPOLL_CTL_MOD
+        EPOLLERR
+        EPOLLHUP
         EPOLLIN
         EPOLLOUT
         EPOLLRDHUP
@@ -40,3 +42,13 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<signal.h>" nogil:
     int kill_self "raise" (int signal)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_NOSIGNAL
+        SHUT_WR
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int shutdown(int fd, int how)

@@ -1,5 +1,5 @@
 # What sources, devices and exports call of the poller; how it works is in poller.py.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from virtiod.dataplane.structs cimport (
     Command,
@@ -18,10 +18,12 @@ cdef void poller_push(PollerCore *p, Message *m) noexcept nogil
 # The poller's thread.
 cdef int poller_add_source(PollerCore *p, Source *s) noexcept nogil
 cdef void poller_remove_source(PollerCore *p, Source *s) noexcept nogil
-cdef void poller_want_write(Source *s, bint want) noexcept nogil
+cdef void poller_want(Source *s, unsigned int want) noexcept nogil
+cdef void poller_unwatch(Source *s) noexcept nogil
 cdef void poller_defer(PollerCore *p, Io *io, int status) noexcept nogil
 cdef void command_done(Command *c, int64_t result) noexcept nogil
 cdef void poller_run(PollerCore *p) noexcept nogil
+cdef unsigned int _ready_bits(uint32_t events) noexcept nogil
 cdef Message *_reversed(Message *m) noexcept nogil
 cdef int _run_inbox(PollerCore *p) noexcept nogil
 cdef int _run_deferred(PollerCore *p) noexcept nogil

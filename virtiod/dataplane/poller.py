@@ -41,6 +41,8 @@ from cython.cimports.virtiod.dataplane.linux import (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
     EPOLL_CTL_MOD,
+    EPOLLERR,
+    EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
@@ -52,6 +54,9 @@ from cython.cimports.virtiod.dataplane.linux import (
 )
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
+    READY_GONE,
+    READY_IN,
+    READY_OUT,
     Command,
     CommandPtr,
     IoPtr,
@@ -131,7 +136,7 @@ def poller_add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
     if p.n_sources >= MAX_SOURCES:
         return -ENOSPC
     s.poller = p
-    s.ready = s.watched
+    s.ready = READY_IN if s.watched else 0
     if s.fd >= 0:
         memset(cython.address(ev), 0, cython.sizeof(epoll_event))
         ev.events = EPOLLIN | (EPOLLRDHUP if s.watched else 0)
@@ -149,20 +154,34 @@ def poller_remove_source(p: PollerPtr, s: SourcePtr) -> None:
     """Stop polling s: from this call on none of its functions is called. Allowed inside its own functions."""
     if s.index >= p.n_sources or p.sources[s.index] != s:
         return
-    if s.fd >= 0:
-        epoll_ctl(p.epfd, EPOLL_CTL_DEL, s.fd, cython.NULL)
-        p.n_watched -= s.watched
+    poller_unwatch(s)
     p.sources[s.index] = cython.NULL
     p.removed += 1
 
 
-def poller_want_write(s: SourcePtr, want: cython.bint) -> None:
-    """Also (or no longer) look whether a watched socket is writable."""
+def poller_want(s: SourcePtr, want: cython.uint) -> None:
+    """What to look at a watched socket for: READY_IN, READY_OUT, both or neither. READY_GONE is always told."""
     ev: epoll_event
     memset(cython.address(ev), 0, cython.sizeof(epoll_event))
-    ev.events = EPOLLIN | EPOLLRDHUP | (EPOLLOUT if want else 0)
+    ev.events = (EPOLLIN | EPOLLRDHUP if want & READY_IN else 0) | (EPOLLOUT if want & READY_OUT else 0)
     ev.data.ptr = s
     epoll_ctl(s.poller.epfd, EPOLL_CTL_MOD, s.fd, cython.address(ev))
+
+
+def poller_unwatch(s: SourcePtr) -> None:
+    """Forget the socket of s, before it is closed; s is polled on without one."""
+    if s.fd >= 0:
+        epoll_ctl(s.poller.epfd, EPOLL_CTL_DEL, s.fd, cython.NULL)
+        s.poller.n_watched -= s.watched
+        s.fd = -1
+
+
+def _ready_bits(events: uint32_t) -> cython.uint:
+    return (
+        (READY_IN if events & (EPOLLIN | EPOLLRDHUP) else 0)
+        | (READY_OUT if events & EPOLLOUT else 0)
+        | (READY_GONE if events & (EPOLLHUP | EPOLLERR) else 0)
+    )
 
 
 def poller_defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
@@ -241,7 +260,7 @@ def _look_at_fds(p: PollerPtr, timeout_ms: cython.int, asleep: cython.bint) -> c
             continue
         s.wakeups += asleep
         if s.watched:
-            s.ready = 1
+            s.ready |= _ready_bits(events[i].events)
             ready += 1
         else:
             read(s.fd, cython.address(count), 8)

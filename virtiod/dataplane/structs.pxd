@@ -67,6 +67,10 @@ cdef struct Command:
 # Something that a poller polls. Lives inside its owner's structure; the poller holds a pointer to it from
 # poller_add_source() to poller_remove_source(). All functions are called by the poller's thread only.
 ctypedef Source **SourceArray
+cdef enum:
+    READY_IN = 1       # readable, or the peer has ended its half
+    READY_OUT = 2      # writable
+    READY_GONE = 4     # hung up, or an error: nothing can be sent any more
 ctypedef int (*source_poll_fn)(Source *s, uint64_t now) noexcept nogil
 ctypedef void (*source_fn)(Source *s) noexcept nogil
 ctypedef bint (*source_arm_fn)(Source *s) noexcept nogil
@@ -85,7 +89,7 @@ cdef struct Source:
     int fd                 # watched while asleep (and each round, if watched); -1 for none
     uint8_t watched        # fd is a socket that is looked at each round; otherwise it is an eventfd, that the
                            # poller drains and that only ends a sleep
-    uint8_t ready          # watched: epoll saw fd readable, writable or hung up; poll clears it
+    uint8_t ready          # watched: READY_* that epoll saw; poll clears it
     uint8_t dirty          # flush wanted
     char name[40]
 

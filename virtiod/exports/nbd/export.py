@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from virtiod.bdev import Bdev
+from virtiod.dataplane.nbd import NbdCounters
 from virtiod.exports.nbd.handshake import ExportInfo
-from virtiod.exports.nbd.wire import MAX_PAYLOAD, TransmissionFlag
+from virtiod.exports.nbd.wire import TransmissionFlag
 
 log = logging.getLogger(__name__)
 
@@ -22,33 +23,12 @@ ABORT_S = 1.0  # for connections to go once their sockets are shut down
 PREFERRED_SIZE = 4096
 
 
-class Bdev(Protocol):
-    """What an export needs of a bdev."""
-
-    name: str
-    block_size: int
-    num_blocks: int
-    read_only: bool
-    io_types: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Of one connection. `received` and `sent` are bytes on the wire, in the transmission phase."""
-
-    requests: int = 0
-    errors: int = 0
-    received: int = 0
-    sent: int = 0
-    in_flight: int = 0
-
-
 class Transmission(Protocol):
     """A connection in its transmission phase, run by a poller."""
 
     poller_name: str
 
-    def counters(self) -> Counters: ...
+    def counters(self) -> NbdCounters: ...
 
     def stop(self) -> None:
         """Takes no more requests, answers those in flight, then closes."""
@@ -57,8 +37,12 @@ class Transmission(Protocol):
         """Shuts the socket down: nothing more is answered. It ends when the I/Os in flight have."""
 
 
-class StartTransmission(Protocol):
-    def __call__(
+class DataPlane(Protocol):
+    """What runs transmissions."""
+
+    max_payload: int
+
+    def start(
         self,
         sock: socket.socket,
         export: Export,
@@ -74,10 +58,9 @@ class StartTransmission(Protocol):
 class Client:
     """One client of an export, from its GO until its connection is gone."""
 
-    def __init__(self, export: Export, peer: str, start: StartTransmission) -> None:
+    def __init__(self, export: Export, peer: str) -> None:
         self.export = export
         self.peer = peer
-        self._start = start
         self.transmission: Transmission | None = None
         self.ended = False
 
@@ -88,7 +71,7 @@ class Client:
             self.end("the export ended")
             return
         try:
-            self.transmission = self._start(
+            self.transmission = self.export.data_plane.start(
                 sock, self.export, leftover=leftover, structured=structured, on_end=self.end
             )
         except BaseException:
@@ -96,8 +79,8 @@ class Client:
             raise
         log.info("%s: connected to NBD export %s", self.peer, self.export.name)
 
-    def counters(self) -> Counters:
-        return self.transmission.counters() if self.transmission else Counters()
+    def counters(self) -> NbdCounters:
+        return self.transmission.counters() if self.transmission else NbdCounters()
 
     def end(self, reason: str) -> None:
         """Idempotent: the connection is gone, its totals go to the export's."""
@@ -112,16 +95,24 @@ class Export:
     """One bdev under one name."""
 
     def __init__(
-        self, name: str, bdev: Bdev, *, read_only: bool, description: str, max_connections: int
+        self,
+        name: str,
+        bdev: Bdev,
+        data_plane: DataPlane,
+        *,
+        read_only: bool,
+        description: str,
+        max_connections: int,
     ) -> None:
         self.name = name
         self.bdev = bdev
+        self.data_plane = data_plane
         self.read_only = read_only or bdev.read_only
         self.description = description
         self.max_connections = max_connections
         self.closing = False
         self.clients: list[Client] = []
-        self._past = Counters()
+        self._past = NbdCounters()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -131,20 +122,20 @@ class Export:
         return ExportInfo(
             name=self.name,
             description=self.description,
-            size=bdev.num_blocks * bdev.block_size,
+            size=bdev.size,
             flags=transmission_flags(bdev.io_types, self.read_only),
             block_size=bdev.block_size,
             preferred_size=max(bdev.block_size, PREFERRED_SIZE),
-            max_payload=MAX_PAYLOAD,
+            max_payload=self.data_plane.max_payload,
         )
 
-    def counters(self) -> Counters:
+    def counters(self) -> NbdCounters:
         """Of all connections, present and past."""
         return add([self._past, *(client.counters() for client in self.clients)])
 
-    def admit(self, peer: str, start: StartTransmission) -> Client:
+    def admit(self, peer: str) -> Client:
         """Takes one of the places for a client that is about to start."""
-        client = Client(self, peer, start)
+        client = Client(self, peer)
         self.clients.append(client)
         self._empty.clear()
         return client
@@ -183,7 +174,7 @@ class Export:
         return True
 
 
-def transmission_flags(io_types: set[str], read_only: bool) -> TransmissionFlag:
+def transmission_flags(io_types: Collection[str], read_only: bool) -> TransmissionFlag:
     """What the export can do ("Transmission flags"). A flush of one connection covers all: the bdev has no
     cache of its own, so CAN_MULTI_CONN always holds; FUA the bdev gives on any device."""
     flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
@@ -197,11 +188,5 @@ def transmission_flags(io_types: set[str], read_only: bool) -> TransmissionFlag:
     return flags
 
 
-def add(counters: Sequence[Counters]) -> Counters:
-    return Counters(
-        requests=sum(c.requests for c in counters),
-        errors=sum(c.errors for c in counters),
-        received=sum(c.received for c in counters),
-        sent=sum(c.sent for c in counters),
-        in_flight=sum(c.in_flight for c in counters),
-    )
+def add(counters: Sequence[NbdCounters]) -> NbdCounters:
+    return NbdCounters(*(sum(column) for column in zip(*counters, strict=True)))

@@ -5,46 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 from urllib.parse import quote
 
+from virtiod.bdev import BdevHandle, BdevRegistry
 from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound
-from virtiod.exports.nbd.export import Bdev, Client, Export, StartTransmission
+from virtiod.exports.nbd.export import Client, DataPlane, Export
 from virtiod.exports.nbd.handshake import ExportInfo, Refused
 from virtiod.exports.nbd.server import ListenAddress, Listener
 from virtiod.exports.nbd.wire import MAX_STRING, Reply
 
 log = logging.getLogger(__name__)
 
-END_S = 10.0  # for in-flight I/O to be answered when an export ends
+END_S = 5.0  # for in-flight I/O to be answered when an export ends
 MAX_EXPORTS = 1024  # bounds what one LIST is answered
 DEFAULT_CONNECTIONS = 64
 MAX_CONNECTIONS = 1024
 
 
-class Handle(Protocol):
-    """An opened bdev."""
-
-    def close(self) -> None: ...
-
-
-class OpenableBdev(Bdev, Protocol):
-    def open(self, *, on_resize: Callable[[], None], on_remove: Callable[[], Awaitable[None]]) -> Handle: ...
-
-
-class Registry(Protocol):
-    def get(self, name: str) -> OpenableBdev: ...
-
-
 class ExportManager:
-    """Exports by name. `start` hands a connection to the data plane."""
+    """Exports by name."""
 
-    def __init__(self, bdevs: Registry, start: StartTransmission) -> None:
+    def __init__(self, bdevs: BdevRegistry, data_plane: DataPlane) -> None:
         self._bdevs = bdevs
-        self._start = start
+        self._data_plane = data_plane
         self._exports: dict[str, Export] = {}
-        self._handles: dict[str, Handle] = {}
+        self._handles: dict[str, BdevHandle] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
 
@@ -81,7 +67,12 @@ class ExportManager:
                 await self.delete(export_name)
 
         export = Export(
-            name, bdev, read_only=read_only, description=description, max_connections=max_connections
+            name,
+            bdev,
+            self._data_plane,
+            read_only=read_only,
+            description=description,
+            max_connections=max_connections,
         )
         self._handles[name] = bdev.open(on_resize=lambda: self._resized(export), on_remove=removed)
         self._exports[name] = export
@@ -150,7 +141,7 @@ class ExportManager:
 
     def _connect(self, name: str, peer: str) -> Client:
         """A place for the client that has just chosen `name`."""
-        return self._exports[name].admit(peer, self._start)
+        return self._exports[name].admit(peer)
 
 
 def validate(name: str, description: str, max_connections: int) -> None:

@@ -85,9 +85,7 @@ class ListenAddress:
 class Listener:
     """One listening socket, and the negotiations on it."""
 
-    def __init__(
-        self, sock: socket.socket, address: ListenAddress, directory: Directory, connect: Connect
-    ) -> None:
+    def __init__(self, sock: socket.socket, address: ListenAddress, directory: Directory, connect: Connect) -> None:
         self.address = address
         self._sock = sock
         self._directory = directory

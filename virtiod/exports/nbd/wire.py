@@ -27,7 +27,6 @@ INFO_BLOCK_SIZE = struct.Struct(">HIII")  # type, minimum, preferred, maximum pa
 INFO_TYPE = struct.Struct(">H")
 
 MAX_STRING = 4096  # "Values": no string is longer, in bytes
-MAX_PAYLOAD = 32 << 20  # "Size constraints": what a client may send without asking
 
 
 class HandshakeFlag(IntFlag):

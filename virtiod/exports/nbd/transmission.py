@@ -1,0 +1,51 @@
+"""Hands connections to the pollers: each new one to the poller that has the fewest."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+
+from virtiod.dataplane.buffers import PollerBuffers
+from virtiod.dataplane.nbd import NbdConnection, NbdPoller
+from virtiod.dataplane.poller import Poller
+from virtiod.exports.nbd.export import Export
+
+
+class NbdDataPlane:
+    """The pollers as NBD uses them, each with its buffers."""
+
+    def __init__(self, pollers: Sequence[tuple[Poller, PollerBuffers]]) -> None:
+        self.pollers = [NbdPoller(poller, buffers) for poller, buffers in pollers]
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the longest READ or WRITE, on any poller."""
+        return min(poller.max_payload for poller in self.pollers)
+
+    def start(
+        self,
+        sock: socket.socket,
+        export: Export,
+        *,
+        leftover: bytes,
+        structured: bool,
+        on_end: Callable[[str], None],
+    ) -> NbdConnection:
+        """Takes over `sock`. `on_end(reason)` is called once, on the event loop."""
+        try:
+            connection = NbdConnection(
+                min(self.pollers, key=lambda poller: poller.connections),
+                export.bdev.channels,
+                sock.fileno(),
+                name=export.name,
+                flags=export.info().flags,
+                structured=structured,
+                leftover=leftover,
+                on_end=on_end,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        sock.detach()
+        connection.start()
+        return connection
