@@ -75,6 +75,22 @@ def test_a_back_end_that_hangs_up_over_a_configuration_size_is_connected_to_agai
     asyncio.run(main())
 
 
+def test_a_back_end_may_come_back_with_another_configuration_size(path, memory):
+    async def main():
+        backend = ScriptedBackend(config=bytes(36))
+        async with backend.at(path):
+            transport = await connected(path, memory)
+            for size, tries in ((36, 2), (36, 1), (60, 2)):
+                backend.config = bytes(size)
+                del backend.requests[:]
+                await transport.connect(2)
+                assert len(await transport.read_config(0, 60)) == size
+                assert backend.requests.count(Request.GET_CONFIG) == tries
+            await transport.close()
+
+    asyncio.run(main())
+
+
 def test_a_back_end_that_refuses_every_configuration_size_is_named(path, memory):
     async def main():
         async with ScriptedBackend(config=bytes(8)).at(path):

@@ -54,7 +54,8 @@ class VhostUserTransport(Transport):
     ) -> None:
         self._path = path
         self._memory = memory
-        self._sizes = list(config_sizes)
+        self._config_sizes = list(config_sizes)
+        self._sizes: list[int] = []  # those that this connection has not refused, the known one alone
         self._timeout = message_timeout
         self._client: Client | None = None
         self._offered = 0
@@ -70,6 +71,7 @@ class VhostUserTransport(Transport):
     async def connect(self, timeout: float) -> None:
         await self._hang_up()
         self._acknowledged = None
+        self._sizes = list(self._config_sizes)
         deadline = asyncio.get_running_loop().time() + timeout
         await self._open(deadline)
         # From here on a loss is the controller's business, not an error of connect().
@@ -172,6 +174,7 @@ class VhostUserTransport(Transport):
             data = await self._get_config(self._sizes[0], last=len(self._sizes) == 1)
             if data is not None:
                 del self._sizes[1:]
+                self._config_sizes.sort(key=lambda size: size != self._sizes[0])  # first, when it comes back
                 return data[offset : offset + size]
             if len(self._sizes) == 1:
                 sizes = ", ".join(map(str, tried))
@@ -181,7 +184,7 @@ class VhostUserTransport(Transport):
     async def _get_config(self, size: int, last: bool) -> bytes | None:
         """The configuration, None when refused. A back-end that hangs up over it is connected to again."""
         client = self._peer()
-        if last or client.lost is not None or self._shared or self._queues:
+        if last or client.lost is not None or self._shared:
             return await client.get_config(0, size)
         client.on_lost = None
         try:
