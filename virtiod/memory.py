@@ -70,6 +70,7 @@ class DmaMemory:
         self._step = self._round(size)
         self._listeners: list[Callable[[Region], None]] = []
         self._free: list[tuple[int, int]] = []  # (address, size), sorted, never adjacent
+        self._seams: set[int] = set()  # where regions begin: peers map each by itself, so nothing spans two
         self._used: dict[int, int] = {}
         self._touched = 0  # memory from here on was never handed out: it is zero, and costs no page until used
         self.fd = self._create_file()
@@ -130,6 +131,7 @@ class DmaMemory:
             _libc.madvise(address, size, MADV_HUGEPAGE)  # only a wish
         region = Region(address, size, offset)
         self.regions.append(region)
+        self._seams.add(address)
         self._insert(address, size)
         log.info("DMA memory: %d MiB of %d KiB pages", self.size // MIB, self.page_size // 1024)
         for listener in list(self._listeners):
@@ -168,7 +170,7 @@ class DmaMemory:
         self._free.sort()
         merged: list[tuple[int, int]] = []
         for start, length in self._free:
-            if merged and sum(merged[-1]) == start:
+            if merged and sum(merged[-1]) == start and start not in self._seams:
                 merged[-1] = (merged[-1][0], merged[-1][1] + length)
             else:
                 merged.append((start, length))

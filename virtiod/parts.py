@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from virtiod.engine import Engine
+from virtiod.exports.nbd.manager import ExportManager
+from virtiod.exports.nbd.server import ListenAddress
+from virtiod.exports.nbd.transmission import NbdDataPlane
 
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
@@ -28,7 +31,16 @@ class Parts:
         daemon.controllers = engine.controllers
         daemon.perf = engine.perf
         self.engine = engine
+        daemon.exports = ExportManager(
+            engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))
+        )
+        stack.push_async_callback(daemon.exports.stop)
 
     async def open(self, daemon: Daemon, stack: AsyncExitStack) -> None:
         """When initialisation begins: pollers run, exports and HTTP listen."""
         self.engine.start()
+        options = daemon.options
+        if options.nbd_socket:
+            await daemon.exports.listen(ListenAddress.parse(f"unix:{options.nbd_socket}"))
+        if options.nbd_listen:
+            await daemon.exports.listen(ListenAddress.parse(f"tcp:{options.nbd_listen}"))

@@ -71,6 +71,7 @@ class Controller(ABC):
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
         self._attempt = 0
+        self._regions = 0  # of DMA memory, when its queues were started
         self._changing = asyncio.Lock()  # configuration changes, one after the other
 
     # ---- what a kind of controller brings
@@ -150,6 +151,7 @@ class Controller(ABC):
         self.transport.on_config_change = self._config_change
         self._up_since = time.monotonic()
         self._enter(State.UP)
+        await self.share_memory()  # it may have grown since it was shared first
         return [b.name for b in self.bdevs]
 
     async def _first_time(self) -> None:
@@ -179,6 +181,7 @@ class Controller(ABC):
         await self._negotiate()
         if not self.request_queues:
             self.request_queues = self._make_queues()
+        self._regions = len(self.context.memory.regions)
         await self.transport.share_memory()
         for queue in self.request_queues:
             await self._start_queue(queue)
@@ -232,6 +235,7 @@ class Controller(ABC):
         self._up_since = time.monotonic()
         self._returning = None
         self._enter(State.UP, "reconnected")
+        await self.share_memory()
         self._config_change()
 
     async def _cut_off(self) -> None:
@@ -270,7 +274,7 @@ class Controller(ABC):
         """DMA memory grew: tell the device before it sees an address there."""
         if self.state is not State.UP:
             return  # told when it comes back
-        if self.transport.memory_hot_add:
+        if self.transport.memory_hot_add or len(self.context.memory.regions) == self._regions:
             await self.transport.share_memory()
         else:
             self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
