@@ -1,0 +1,181 @@
+"""Results as text that people read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+KIB = 1024.0
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns as wide as they need to be, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numbers = [_is_number_column(column) for column in zip(*cells, strict=True)] or [False] * len(header)
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    lines = []
+    for row in [header, *cells]:
+        fields = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ]
+        lines.append("  ".join(fields).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: float) -> str:
+    """Bytes in the largest fitting unit of 1024: "1.5 GiB"."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while count >= KIB and len(units) > 1:
+        count /= KIB
+        units.pop(0)
+    return f"{count:.4g} {units[0]}"
+
+
+def duration(nanoseconds: float) -> str:
+    """Time in the largest fitting unit: "1.23 ms"."""
+    for unit, factor in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if nanoseconds >= factor:
+            return f"{nanoseconds / factor:.3g} {unit}"
+    return f"{nanoseconds:.0f} ns" if nanoseconds else "-"
+
+
+def render(method: str, result: Any) -> str:
+    """The result of a method as a table if there is one for it, else as JSON; "" when it only says that it is done."""
+    if result is True:
+        return ""
+    if method in _RENDERERS:
+        return _RENDERERS[method](result)
+    if isinstance(result, str):
+        return result
+    if isinstance(result, list) and all(isinstance(item, str) for item in result):
+        return "\n".join(result)
+    return json.dumps(result, indent=2)
+
+
+def _is_number_column(cells: Sequence[str]) -> bool:
+    return all(cell[:1].isdigit() or cell in {"-", ""} for cell in cells)
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+def _bdevs(bdevs: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            bdev["name"],
+            bdev["product_name"],
+            size(bdev["num_blocks"] * bdev["block_size"]),
+            bdev["block_size"],
+            _yes(bdev["claimed"]),
+            " ".join(name for name, supported in bdev["supported_io_types"].items() if supported),
+        )
+        for bdev in bdevs
+    ]
+    return table(("NAME", "PRODUCT", "SIZE", "BLOCK", "IN USE", "I/O TYPES"), rows)
+
+
+def _controllers(controllers: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            one["name"],
+            one["dev_type"],
+            one["trtype"],
+            one["traddr"],
+            one["state"],
+            one["virtio"]["vq_count"],
+            one["virtio"]["vq_size"],
+            sum(queue["in_flight"] for queue in one["queues"]),
+            one["reconnects"],
+        )
+        for one in controllers
+    ]
+    header = ("NAME", "TYPE", "TRANSPORT", "ADDRESS", "STATE", "QUEUES", "SIZE", "IN FLIGHT", "RECONNECTS")
+    return table(header, rows)
+
+
+def _iostat(answer: dict[str, Any]) -> str:
+    if "channels" in answer:
+        stats = [(f"thread {channel['thread_id']}", channel) for channel in answer["channels"]]
+    else:
+        stats = [(bdev["name"], bdev) for bdev in answer["bdevs"]]
+    to_ns = 1e9 / answer["tick_rate"]
+    rows = [
+        (
+            name,
+            stat["num_read_ops"],
+            size(stat["bytes_read"]),
+            duration(_mean(stat, "read") * to_ns),
+            stat["num_write_ops"],
+            size(stat["bytes_written"]),
+            duration(_mean(stat, "write") * to_ns),
+            stat["num_unmap_ops"],
+            stat.get("queue_depth", "-"),
+            sum(stat.get("io_error", {}).values()),
+        )
+        for name, stat in stats
+    ]
+    header = ("NAME", "READS", "READ", "LATENCY", "WRITES", "WRITTEN", "LATENCY", "UNMAPS", "DEPTH", "ERRORS")
+    return table(header, rows)
+
+
+def _mean(stat: dict[str, Any], op: str) -> float:
+    ticks, count = stat[f"{op}_latency_ticks"], stat[f"num_{op}_ops"]
+    return float(ticks / count) if count else 0.0
+
+
+def _exports(exports: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            one["name"],
+            one["bdev_name"],
+            size(one["size"]),
+            _yes(one["read_only"]),
+            one["connections"],
+            " ".join(one["uris"]),
+        )
+        for one in exports
+    ]
+    return table(("NAME", "BDEV", "SIZE", "READ-ONLY", "CLIENTS", "ADDRESS"), rows)
+
+
+def _pollers(answer: dict[str, Any]) -> str:
+    rows = []
+    for one in answer["pollers"]:
+        total = max(1, one["busy"] + one["idle"] + one["sleep"])
+        shares = [f"{100 * one[kind] / total:.1f}" for kind in ("busy", "idle", "sleep")]
+        rows.append((one["name"], one["cpu"], one["mode"], *shares, one["in_flight"], one["sleeps"]))
+    return table(("NAME", "CORE", "MODE", "BUSY %", "IDLE %", "SLEEP %", "IN FLIGHT", "SLEEPS"), rows)
+
+
+def _load(answer: dict[str, Any]) -> str:
+    rows = [
+        (
+            one["job"],
+            one["core_mask"],
+            one["workload"],
+            one["status"],
+            f"{one['iops']:.0f}",
+            f"{one['mibps']:.1f}",
+            *(duration(one[f"{quantity}_latency_us"] * 1000) for quantity in ("avg", "p50", "p99", "p99_9", "max")),
+            one["io_failed"] + one["io_timeout"] + one["io_mismatched"],
+        )
+        for one in answer["results"]
+    ]
+    header = (
+        *("BDEV", "CORES", "PATTERN", "STATUS", "IOPS", "MIB/S"),
+        *("MEAN", "P50", "P99", "P99.9", "MAX", "FAILED"),
+    )
+    return table(header, rows)
+
+
+_RENDERERS: dict[str, Callable[[Any], str]] = {
+    "bdev_get_bdevs": _bdevs,
+    "bdev_get_iostat": _iostat,
+    "nbd_get_exports": _exports,
+    "perform_tests": _load,
+    "virtiod_get_controllers": _controllers,
+    "virtiod_get_pollers": _pollers,
+}
