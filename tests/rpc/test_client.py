@@ -238,7 +238,7 @@ def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str])
         assert "disk" in ok("nbd_create_export", "B0", "-n", "disk", "-r")
         assert "nbd+unix:///disk" in ok("nbd_get_exports")
         assert ok("nbd_delete_export", "disk") == ""
-        assert ok("call", "log_get_level") == "INFO\n"
+        assert ok("call", "log_get_level") == "ERROR\n"
         assert json.loads(ok("--json", "call", "notify_get_notifications", '{"max": 1}'))[0]["ctx"] == "B0"
         assert '"rpc": false' in ok("log_get_flags")
         assert ok("bdev_enable_histogram", "B0", "--histogram") == ""
