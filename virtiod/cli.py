@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from virtiod import __version__
-from virtiod.commands import run
+from virtiod.commands import demo, perf, run, target
 from virtiod.errors import VirtiodError
 
-COMMANDS: dict[str, ModuleType] = {"run": run}
+COMMANDS: dict[str, ModuleType] = {"run": run, "perf": perf, "target": target, "demo": demo}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from virtiod.bdev.null import PRODUCT_NAME as NULL_PRODUCT
 from virtiod.errors import InvalidArgument, VirtiodError
 from virtiod.rpc.errors import RpcError
 from virtiod.rpc.iostat import DEFAULT_QD_PERIOD_US
@@ -132,6 +133,10 @@ def running_config(daemon: Daemon, subsystem: str) -> list[dict[str, Any]]:
 def _bdev_config(daemon: Daemon) -> list[dict[str, Any]]:
     settings = daemon.settings
     calls = [_saved("bdev_set_options", settings.bdev_options)] if settings.bdev_options else []
+    for bdev in daemon.bdevs.list():
+        if bdev.product_name == NULL_PRODUCT:
+            params = {"name": bdev.name, "num_blocks": bdev.num_blocks, "block_size": bdev.block_size}
+            calls.append(_saved("bdev_null_create", {**params, "uuid": bdev.uuid}))
     for controller in daemon.controllers.list():
         params = {
             "name": controller.name,

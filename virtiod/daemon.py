@@ -45,6 +45,7 @@ class Daemon:
         self.controllers: Any = None
         self.exports: Any = None
         self.perf: Any = None
+        self.nulls: Any = None
         self.settings = Settings()
         self.notifications = Notifications()
         self.iostats = IoStats()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from virtiod.bdev import BdevRegistry
+from virtiod.bdev.null import NullBdevs
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.controller import Context
 from virtiod.dataplane.buffers import PollerBuffers
@@ -36,6 +37,7 @@ class Engine:
         self.pollers = [Poller(self.control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
         self.buffers = [PollerBuffers(self.memory) for _ in self.pollers]
         self.bdevs = BdevRegistry()
+        self.nulls = NullBdevs(self.pollers, self.bdevs)
         self.controllers = ControllerManager(Context(self.memory, self.pollers, self.bdevs, io_timeout_s))
         self.perf = Perf(self.memory, self.pollers, self.bdevs, self.controllers)
 

@@ -30,6 +30,7 @@ class Parts:
         daemon.bdevs = engine.bdevs
         daemon.controllers = engine.controllers
         daemon.perf = engine.perf
+        daemon.nulls = engine.nulls
         self.engine = engine
         daemon.exports = ExportManager(
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))

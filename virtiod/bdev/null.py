@@ -1,0 +1,43 @@
+"""Null bdevs: disks that are not there. They measure what stands above them, and need no target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from virtiod.bdev.bdev import Bdev, BdevInfo
+from virtiod.bdev.registry import BdevRegistry
+from virtiod.dataplane.channel import BdevChannels
+from virtiod.dataplane.null import connect_null
+from virtiod.dataplane.poller import Poller
+from virtiod.errors import InvalidArgument
+
+PRODUCT_NAME = "Null disk"
+
+
+class NullBdevs:
+    """Creates and deletes null bdevs, on all pollers. Event-loop thread only."""
+
+    def __init__(self, pollers: Sequence[Poller], bdevs: BdevRegistry) -> None:
+        self._pollers = pollers
+        self._bdevs = bdevs
+
+    def create(self, name: str, num_blocks: int, block_size: int = 512, uuid: str = "") -> Bdev:
+        """Register a null bdev. Raises AlreadyExists, or InvalidArgument for a size that can't be."""
+        self._bdevs.check_free(name)
+        channels = BdevChannels(list(self._pollers))
+        connect_null(channels)
+        bdev = Bdev(
+            name=name,
+            info=BdevInfo(block_size=block_size, num_blocks=num_blocks, product_name=PRODUCT_NAME),
+            channels=channels,
+            uuid=uuid,
+        )
+        self._bdevs.register(bdev)
+        return bdev
+
+    async def delete(self, name: str) -> None:
+        """End its users, then forget it. Raises NotFound, or InvalidArgument for a bdev of another kind."""
+        bdev = self._bdevs.get(name)
+        if bdev.product_name != PRODUCT_NAME:
+            raise InvalidArgument(f"bdev '{name}' is a {bdev.product_name}, not a null bdev")
+        await self._bdevs.unregister(bdev)

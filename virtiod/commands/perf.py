@@ -1,0 +1,147 @@
+"""Load a target, or nothing, and measure: a load generator without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+from rpc_client.tables import table as render
+from virtiod.commands.target import parse_size
+from virtiod.controllers import AttachRequest
+from virtiod.engine import Engine
+from virtiod.errors import InvalidArgument
+from virtiod.options import parse_cpumask
+from virtiod.perf import PATTERNS, WRITERS, Snapshot, Workload
+
+__all__ = ["add_arguments", "run"]
+
+BAR = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="the socket of a vhost-user-blk target, or null:SIZE for what the load generator itself can do",
+    )
+    parser.add_argument("-w", "--rw", choices=PATTERNS, default="randread", help="pattern (default: %(default)s)")
+    parser.add_argument("-o", "--block-size", default="4096", metavar="SIZE", help="of an I/O (default: %(default)s)")
+    parser.add_argument(
+        "-q",
+        "--queue-depth",
+        type=int,
+        default=32,
+        metavar="N",
+        help="I/Os in flight on each target and poller (default: %(default)s)",
+    )
+    parser.add_argument("-t", "--time", type=float, metavar="S", help="seconds to run (default: 5)")
+    parser.add_argument("--total-bytes", metavar="SIZE", help="what to transfer on each target")
+    parser.add_argument(
+        "-M", "--rw-mix-read", type=int, default=50, metavar="PERCENT", help="reads of randrw (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, help="of addresses and data (default: random)")
+    parser.add_argument("-m", "--cpumask", metavar="MASK", default="0x1", help="cores that poll (default: %(default)s)")
+    parser.add_argument("--poll-mode", choices=("adaptive", "busy"), default="adaptive", help="default: %(default)s")
+    parser.add_argument("--vq-count", type=int, metavar="N", help="virtqueues (default: one for each poller)")
+    parser.add_argument("--vq-size", type=int, metavar="N", help="entries of a virtqueue (default: 512)")
+    parser.add_argument("-s", dest="memory", type=int, default=256, metavar="MIB", help="DMA memory (default: 256)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, with bdevperf's keys")
+    parser.add_argument("--yes", action="store_true", help="patterns that write: destroy what is on the target")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every I/O succeeded (and verified), else 1."""
+    workload = Workload(
+        rw=args.rw,
+        block_size=parse_size(args.block_size),
+        queue_depth=args.queue_depth,
+        time_s=args.time,
+        total_bytes=parse_size(args.total_bytes) if args.total_bytes else None,
+        rw_mix_read=args.rw_mix_read,
+        seed=args.seed,
+    )
+    workload.check()
+    if args.rw in WRITERS and not args.yes and any(not t.startswith("null:") for t in args.targets):
+        raise InvalidArgument(f"--rw {args.rw} destroys what is on the target: say --yes if it may")
+    report = asyncio.run(_measure(args, workload))
+    totals = report["totals"]
+    print(json.dumps(report, indent=2) if args.json else table(report))
+    return 1 if totals["io_failed"] or totals["io_mismatched"] else 0
+
+
+async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
+    engine = Engine(parse_cpumask(args.cpumask), args.memory, args.poll_mode)
+    engine.start()
+    try:
+        names = [await _add(engine, args, number, target) for number, target in enumerate(args.targets)]
+        progress = draw if sys.stderr.isatty() else None
+        running = asyncio.ensure_future(engine.perf.run(names, workload, progress=progress))
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, lambda: loop.create_task(engine.perf.stop()))
+        report = await running
+        if progress:
+            print(file=sys.stderr)
+        return report
+    finally:
+        await engine.stop()
+
+
+async def _add(engine: Engine, args: argparse.Namespace, number: int, target: str) -> str:
+    if target.startswith("null:"):
+        return engine.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name
+    name = f"VirtioBlk{number}"
+    await engine.controllers.attach(AttachRequest(name, "user", target, "blk", args.vq_count, args.vq_size))
+    return name
+
+
+def draw(now: Snapshot) -> None:
+    """One line, drawn over the last one."""
+    filled = round(now.share * BAR)
+    failed = f"  {now.failed} failed" if now.failed else ""
+    text = (
+        f"\r[{'#' * filled}{'.' * (BAR - filled)}] {now.share:4.0%}  {now.iops / 1000:9.1f} kIOPS  "
+        f"{now.mib_s:8.0f} MiB/s  {now.latency_us:8.1f} us{failed}"
+    )
+    print(text, end="\x1b[K", file=sys.stderr, flush=True)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people: a line for each job, then all together. Latencies in us."""
+    header = (
+        "job",
+        "core",
+        "status",
+        "kIOPS",
+        "MiB/s",
+        "mean",
+        "p50",
+        "p99",
+        "p99.9",
+        "max us",
+        "failed",
+        "mismatched",
+    )
+    rows = [
+        (job["job"], str(int(job["core_mask"], 16).bit_length() - 1), job["status"], *_cells(job))
+        for job in report["results"]
+    ]
+    if len(rows) > 1:
+        rows.append(("all", "", "", *_cells(report["totals"])))
+    return render(header, rows)
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
+    latencies = ("avg", "p50", "p99", "p99_9", "max")
+    return (
+        f"{figures['iops'] / 1000:.1f}",
+        f"{figures['mibps']:.0f}",
+        *(f"{figures[f'{which}_latency_us']:.1f}" for which in latencies),
+        str(figures["io_failed"]),
+        str(figures["io_mismatched"]),
+    )
