@@ -166,7 +166,8 @@ class Controller(ABC):
         self.transport.on_lost = self._lost
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait([task, self._loss], return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {task, self._loss}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise self._loss.result()
             task.result()

@@ -24,8 +24,7 @@ from cython.cimports.virtiod.dataplane.blk import (
     BlkArea,
     BlkAreaPtr,
 )
-from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, RequestQueue, SlotPtr, ioqueue_command
-from cython.cimports.virtiod.dataplane.poller import Poller
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, SlotPtr, ioqueue_command
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
     IO_NO_HOLE,
@@ -42,7 +41,12 @@ from cython.cimports.virtiod.dataplane.structs import (
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
 
+from virtiod.dataplane.ioqueue import RequestQueue
+
 if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
 
 
@@ -122,7 +126,7 @@ class BlkQueue(RequestQueue):
         self.allocate(memory, poller, index, size, cython.sizeof(BlkArea), max_segments, indirect, event_idx)
         self.set_name(name)
 
-    def _get_id(self, text: bytearray) -> object:
+    def _get_id(self, text: bytearray) -> asyncio.Future[int]:
         data: BytePtr = text
         return self.poller.command(_cmd_get_id, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), text)
 

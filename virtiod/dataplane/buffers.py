@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.dataplane.buffers import LARGE_BUFFER, SMALL_BUFFER, PoolPtr
+from cython.cimports.virtiod.dataplane.buffers import LARGE_BUFFER, SMALL_BUFFER, BufferPool, PoolPtr
 from cython.cimports.virtiod.dataplane.structs import CharArray, CharPtr, IovPtr
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ def pool_lose(pool: PoolPtr, n: cython.int) -> None:
 
 class PollerBuffers:
     """The buffers of one poller: small and large ones, by number."""
+
+    pool: BufferPool
+    memory: DmaMemory
+    address: uint64_t
 
     def __init__(self, memory: DmaMemory, small: int = 2048, large: int = 640) -> None:
         i: uint32_t

@@ -6,7 +6,7 @@ need no locks and balance exactly. Between the two the device layer has it, on t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cython
 from cython.cimports.libc.errno import (
@@ -29,7 +29,7 @@ from cython.cimports.virtiod.dataplane.atomics import (
     vd_store_u8,
     vd_store_u64,
 )
-from cython.cimports.virtiod.dataplane.poller import Poller, poller_defer, poller_push
+from cython.cimports.virtiod.dataplane.poller import poller_defer, poller_push
 from cython.cimports.virtiod.dataplane.structs import (
     ERR_INVAL,
     ERR_IO,
@@ -45,6 +45,7 @@ from cython.cimports.virtiod.dataplane.structs import (
     OP_COUNT,
     OP_FLUSH,
     OP_READ,
+    BdevCore,
     BdevCorePtr,
     Channel,
     ChannelArray,
@@ -58,6 +59,9 @@ from cython.cimports.virtiod.dataplane.structs import (
     message_fn,
 )
 
+if TYPE_CHECKING:
+    from virtiod.dataplane.poller import Poller
+
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")
 ERRORS = ("io", "nospace", "invalid", "readonly", "unsupported", "timeout", "nodevice", "other")
 HISTOGRAM_SUB_BUCKETS = HIST_SUB
@@ -65,7 +69,7 @@ NO_MIN = UINT64_MAX
 
 
 class OpCounters(NamedTuple):
-    """One operation of one bdev or channel. Times in ns; min_ns and max_ns since the last reset, 0 when there were none.
+    """One operation of one bdev or channel. Times in ns; min_ns and max_ns since the last reset, 0 for none.
 
     buckets[range * 32 + i]: for range 0 latencies of i ns; for range r >= 1 those from (32 + i) * 2^(r-1) ns on,
     2^(r-1) ns wide.
@@ -242,6 +246,11 @@ class BdevChannels:
 
     A device layer connects each channel to what serves it before the first I/O.
     """
+
+    core: BdevCore
+    pollers: list[Poller]
+    channels: ChannelArray
+    count: cython.int
 
     def __cinit__(self, pollers: list[Poller]) -> None:
         i: cython.int

@@ -7,6 +7,8 @@ Faults are for tests of front-ends; they come after so many good requests, once 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cython
 from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.signal import SIGKILL
@@ -50,8 +52,10 @@ from cython.cimports.virtiod.dataplane.devq import (
     DelayedPtr,
     DevQueue,
     DevQueuePtr,
+    Disk,
     DiskPtr,
     MemRegionPtr,
+    MemTable,
     MemTablePtr,
 )
 from cython.cimports.virtiod.dataplane.linux import (
@@ -62,7 +66,7 @@ from cython.cimports.virtiod.dataplane.linux import (
     preadv,
     pwritev,
 )
-from cython.cimports.virtiod.dataplane.poller import Poller, poller_add_source, poller_remove_source
+from cython.cimports.virtiod.dataplane.poller import poller_add_source, poller_remove_source
 from cython.cimports.virtiod.dataplane.structs import CharPtr, CommandPtr, IovPtr, PollerPtr, SourcePtr, VoidPtr
 from cython.cimports.virtiod.dataplane.vring import (
     AVAIL_NO_INTERRUPT,
@@ -76,6 +80,11 @@ from cython.cimports.virtiod.dataplane.vring import (
     UsedElemPtr,
     VringDesc,
 )
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.dataplane.poller import Poller
 
 BATCH = cython.declare(cython.int, 64)
 FAULTS = {
@@ -437,7 +446,12 @@ def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
 class TargetMemory:
     """A front-end's memory: regions of (address in descriptors, size, address here)."""
 
-    def update(self, regions: list[tuple[int, int, int]]) -> None:
+    table: MemTable
+
+    def __init__(self, regions: Sequence[tuple[int, int, int]] = ()) -> None:
+        self.update(regions)
+
+    def update(self, regions: Sequence[tuple[int, int, int]]) -> None:
         """Take these for all; while queues run, regions may only be added at the end."""
         if len(regions) > MAX_REGIONS:
             raise ValueError(f"{len(regions)} memory regions, at most {MAX_REGIONS} work")
@@ -450,6 +464,9 @@ class TargetMemory:
 
 class TargetDisk:
     """A virtio-blk disk over nothing (address 0, fd -1), memory, or a file. size in bytes."""
+
+    disk: Disk
+    keep: object
 
     def __init__(
         self,
@@ -483,6 +500,10 @@ class TargetDisk:
 
 class TargetQueue:
     """A running ring of a target, from start() to stop()."""
+
+    q: DevQueuePtr
+    poller: Poller
+    keep: object
 
     def __init__(
         self,
@@ -529,7 +550,7 @@ class TargetQueue:
         self.q.source.disarm = _disarm
         memcpy(self.q.source.name, cython.cast(CharPtr, b"target_queue\0"), 13)
 
-    def _command(self, start: cython.bint) -> object:
+    def _command(self, start: cython.bint) -> asyncio.Future[int]:
         return self.poller.command(_cmd_start if start else _cmd_stop, self.q, 0, 0, cython.NULL, self)
 
     async def start(self) -> None:

@@ -1,6 +1,6 @@
 """A controller's request queue: carries bdev I/O to a virtqueue and back, whatever the kind of device.
 
-An I/O becomes one or more pieces, each within the device's limits; a piece takes a slot, and a slot a chain on the ring.
+An I/O becomes one or more pieces, each within the device's limits; a piece takes a slot, a slot a chain on the ring.
 When slots or descriptors run out, I/Os wait in order. Slots are private and are the truth: after the device was away
 its ring is emptied and every slot in use is put on it again; nothing is both lost and unanswered.
 
@@ -10,7 +10,8 @@ All of this runs on the poller that owns the queue. Channels of other pollers ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cython
 from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, EPROTO
@@ -19,7 +20,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
 from cython.cimports.posix.unistd import write
 from cython.cimports.virtiod.dataplane.atomics import vd_relaxed_u64
-from cython.cimports.virtiod.dataplane.channel import BdevChannels, io_forward, io_return
+from cython.cimports.virtiod.dataplane.channel import io_forward, io_return
 from cython.cimports.virtiod.dataplane.ioqueue import (
     DATA_SEG,
     KIND_CONTROL,
@@ -27,7 +28,7 @@ from cython.cimports.virtiod.dataplane.ioqueue import (
     PHASE_FUA,
     PHASE_FUA_SENT,
     PHASE_HANDED,
-    PHASE_HANDING,
+    IoQueue,
     IoQueueArray,
     IoQueuePtr,
     RoutePtr,
@@ -35,7 +36,6 @@ from cython.cimports.virtiod.dataplane.ioqueue import (
     SlotPtr,
 )
 from cython.cimports.virtiod.dataplane.poller import (
-    Poller,
     command_done,
     mailbox_push,
     poller_add_source,
@@ -55,7 +55,6 @@ from cython.cimports.virtiod.dataplane.structs import (
     CharPtr,
     CommandPtr,
     IoPtr,
-    IovPtr,
     MessagePtr,
     PollerPtr,
     SourcePtr,
@@ -65,13 +64,16 @@ from cython.cimports.virtiod.dataplane.virtq import virtq_bytes, virtq_free, vir
 from cython.cimports.virtiod.dataplane.vring import Seg, SegPtr
 
 if TYPE_CHECKING:
+    from virtiod.dataplane.channel import BdevChannels
+    from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
 ZEROES = 65536
 
 
-class QueueCounters(NamedTuple):
+@dataclass(frozen=True)
+class QueueCounters:
     """A request queue. interrupts: times that its call eventfd ended a sleep; full: times that an I/O had to wait."""
 
     index: int
@@ -518,6 +520,14 @@ class RequestQueue:
     Its ring is in DMA memory from here on until close(). It starts stopped: I/O waits until start().
     """
 
+    q: IoQueue
+    index: int
+    poller: Poller
+    memory: DmaMemory
+    address: uint64_t
+    zeroes_address: uint64_t
+    call_fd: int
+
     def __cinit__(self) -> None:
         memset(cython.address(self.q), 0, cython.sizeof(self.q))
         self.q.kick_fd = -1
@@ -669,7 +679,11 @@ def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
 class Routes:
     """Which queue serves which channel of a bdev. Must live as long as the bdev."""
 
-    def __cinit__(self, channels: BdevChannels, queues: list[RequestQueue]) -> None:
+    routes: RoutePtr
+    count: cython.int
+    queues: list[RequestQueue]
+
+    def __init__(self, channels: BdevChannels, queues: list[RequestQueue]) -> None:
         i: cython.int
         k: cython.int
         n: cython.int = len(queues)

@@ -14,9 +14,9 @@ from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.dataplane.atomics import vd_clock_ns, vd_relaxed_u64, vd_store_u8
-from cython.cimports.virtiod.dataplane.channel import BdevChannels, channel_submit, histogram_index
-from cython.cimports.virtiod.dataplane.load import LoadIo, LoadIoPtr, LoadPtr
-from cython.cimports.virtiod.dataplane.poller import Poller, command_done
+from cython.cimports.virtiod.dataplane.channel import channel_submit, histogram_index
+from cython.cimports.virtiod.dataplane.load import Load, LoadIo, LoadIoPtr, LoadPtr
+from cython.cimports.virtiod.dataplane.poller import command_done
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
     HIST_BUCKETS,
@@ -30,6 +30,10 @@ from cython.cimports.virtiod.dataplane.structs import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.dataplane.channel import BdevChannels
+    from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
 
 POISON = cython.declare(cython.int, 0xA5)
@@ -198,6 +202,12 @@ class LoadJob:
     a verifying or sequential one keeps to its own places. io_count 0 for no limit.
     """
 
+    g: Load
+    poller: Poller
+    channels: BdevChannels
+    memory: DmaMemory
+    address: uint64_t
+
     def __init__(
         self,
         memory: DmaMemory,
@@ -251,7 +261,7 @@ class LoadJob:
         """Load until the time (0: none) or the number of I/Os is over, and all are back."""
         await self._run(int(seconds * 1e9))
 
-    def _run(self, duration_ns: int64_t) -> object:
+    def _run(self, duration_ns: int64_t) -> asyncio.Future[int]:
         return self.poller.command(_cmd_run, cython.address(self.g), duration_ns, 0, cython.NULL, self)
 
     def stop(self) -> None:

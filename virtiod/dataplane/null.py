@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cython
-from cython.cimports.virtiod.dataplane.channel import BdevChannels
 from cython.cimports.virtiod.dataplane.poller import poller_defer
 from cython.cimports.virtiod.dataplane.structs import ChannelPtr, IoPtr
+
+if TYPE_CHECKING:
+    from virtiod.dataplane.channel import BdevChannels
 
 
 def _submit(ch: ChannelPtr, io: IoPtr) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, ENOSPC, errno
-from cython.cimports.libc.stdint import INT64_MIN, int64_t, uint32_t, uint64_t
+from cython.cimports.libc.errno import ENOSPC, errno
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import close, read, write
@@ -60,13 +60,13 @@ from cython.cimports.virtiod.dataplane.structs import (
     Command,
     CommandPtr,
     IoPtr,
+    Mailbox,
     MailboxPtr,
     MessagePtr,
     PollerCore,
     PollerPtr,
     SourceArray,
     SourcePtr,
-    U64Ptr,
     VoidPtr,
     command_fn,
 )
@@ -385,6 +385,10 @@ def _ping(p: PollerPtr, c: CommandPtr) -> int64_t:
 class Control:
     """Where pollers answer: runs a Python callback on the event loop for each message that was announced."""
 
+    box: Mailbox
+    loop: asyncio.AbstractEventLoop | None
+    callbacks: dict[int, Callable[[], object]]
+
     def __cinit__(self) -> None:
         self.box.head = cython.NULL
         self.box.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -406,7 +410,7 @@ class Control:
             self.loop.remove_reader(self.box.fd)
             self.loop = None
 
-    def expect(self, m: MessagePtr, callback: object) -> None:
+    def expect(self, m: MessagePtr, callback: Callable[[], object]) -> None:
         """Call callback() when m arrives; once."""
         self.callbacks[cython.cast(cython.size_t, m)] = callback
 
@@ -438,7 +442,7 @@ class _Pending:
     """A command in flight: frees it and completes its future."""
 
     command: CommandPtr
-    future: object
+    future: asyncio.Future[int]
     keep: object
 
     def __call__(self) -> None:
@@ -454,6 +458,17 @@ class Poller:
 
     mode is "adaptive" (sleeps after poll_us microseconds without work) or "busy" (never sleeps).
     """
+
+    core: PollerPtr
+    control: Control
+    name: str
+    id: int
+    cpu: int
+    tid: int
+    mode: str
+    thread: threading.Thread | None
+    started: threading.Event
+    owners: dict[int, object]
 
     def __cinit__(self) -> None:
         ev: epoll_event
@@ -516,7 +531,7 @@ class Poller:
         arg2: int64_t = 0,
         out: VoidPtr = cython.NULL,
         keep: object = None,
-    ) -> object:
+    ) -> asyncio.Future[int]:
         """Post a command; a future of its result. keep stays alive until the command is answered, whatever becomes
         of the future: out may point into it."""
         c: CommandPtr = cython.cast(CommandPtr, calloc(1, cython.sizeof(Command)))

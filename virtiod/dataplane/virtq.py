@@ -24,6 +24,7 @@ from cython.cimports.virtiod.dataplane.atomics import (
     vd_store_u16,
 )
 from cython.cimports.virtiod.dataplane.structs import CharPtr, VoidPtr
+from cython.cimports.virtiod.dataplane.virtq import SMALL_TABLE, SMALL_TABLE_BYTES
 from cython.cimports.virtiod.dataplane.vring import (
     AVAIL_NO_INTERRUPT,
     DESC_INDIRECT,
@@ -36,7 +37,6 @@ from cython.cimports.virtiod.dataplane.vring import (
     U32Ptr,
     UsedElemPtr,
     VirtqPtr,
-    VringDesc,
 )
 
 
