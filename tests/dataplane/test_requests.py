@@ -134,6 +134,20 @@ async def test_segments_that_can_not_hold_a_whole_block_are_refused() -> None:
         assert [r.length for r in rig.device.requests] == [512]
 
 
+def most_bytes(segments: list[int], at: int, max_segments: int, max_segment: int) -> int:
+    """How many bytes from `at` on the first max_segments segments of a request hold."""
+    held = 0
+    for length in segments:
+        skipped = min(at, length)
+        at -= skipped
+        left = length - skipped
+        while left and max_segments:
+            held += min(left, max_segment)
+            left -= min(left, max_segment)
+            max_segments -= 1
+    return held
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     segments=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
@@ -172,7 +186,7 @@ def test_pieces_cover_an_io_once_in_whole_blocks_within_all_limits(
                 assert rig.device.disk[8192 : 8192 + length] == data
             else:  # no way to put a whole block into that few segments
                 assert done.result() == -errno.EINVAL
-                assert min(max_segments, len(segments)) * min(max_segment, *segments) < block_size
+                assert most_bytes(segments, at - 8192, max_segments, max_segment) < block_size
 
     check()
 
@@ -194,6 +208,17 @@ async def test_write_zeroes_becomes_a_write_of_zeroes_when_the_device_has_none()
         assert disk[4096 : 304 * KIB] == bytes(300 * KIB)
         assert disk[4095] == 0xFF
         assert disk[304 * KIB] == 0xFF
+
+
+@in_loop
+async def test_write_zeroes_writes_zeroes_whatever_memory_the_io_names() -> None:
+    async with Rig(size=16, native=ALL - {"write_zeroes"}) as rig:
+        rig.device.disk[:] = b"\xff" * len(rig.device.disk)
+        rig.probe.buffer[:] = b"\xee" * rig.probe.size
+        done = rig.submit("write_zeroes", 4096, 8192, segments=[8192])
+        rig.settle()
+        assert done.result() == 0
+        assert rig.device.disk[4096:12288] == bytes(8192)
 
 
 @in_loop
