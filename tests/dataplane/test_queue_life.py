@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.dataplane.fake_device import FLUSH, OUT
+from tests.dataplane.fake_device import FLUSH, GET_ID, OUT
 from tests.dataplane.rig import Rig, in_loop
 from virtiod.dataplane.probe import FUA
 
@@ -192,3 +192,17 @@ async def test_get_id_on_a_stopped_queue_has_no_answer() -> None:
     async with Rig() as rig:
         await rig.do(rig.queue.stop())
         assert await rig.do(rig.queue.get_id()) == ""
+
+
+@in_loop
+async def test_get_id_in_flight_is_asked_again() -> None:
+    async with Rig() as rig:
+        rig.device.serial = b"disk 7".ljust(20, b"\0")
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn(2)
+        assert [r.type for r in rig.device.take()] == [GET_ID]
+        await rig.restart()
+        rig.settle()
+        assert await asyncio.wait_for(asked, 1) == "disk 7"
+        assert [r.type for r in rig.device.requests] == [GET_ID, GET_ID]

@@ -152,6 +152,8 @@ def _build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
     s: SlotPtr = cython.address(q.slots[slot])
     io: IoPtr = s.io
     n: uint32_t = 0
+    if s.kind == KIND_CONTROL:
+        return q.ops.build(q, slot, 0)
     if s.kind == OP_READ or s.kind == OP_WRITE:
         if io.iovcnt == 1 and io.op != OP_WRITE_ZEROES and limit <= io.channel.bdev.max_segment:
             q.segs[DATA_SEG].addr = cython.cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.vq.to_device
