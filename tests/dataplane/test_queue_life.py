@@ -127,6 +127,18 @@ async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
 
 
 @in_loop
+async def test_a_running_queue_fails_nothing() -> None:
+    """Its device may yet answer, and write to the buffers."""
+    async with Rig() as rig:
+        done = rig.submit("read", 0, 512)
+        rig.turn(2)
+        assert await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns())) == 0
+        assert await rig.do(rig.queue.fail(errno.ENODEV)) == 0
+        rig.settle()
+        assert done.result() == 0
+
+
+@in_loop
 async def test_after_the_end_every_io_fails_at_once() -> None:
     async with Rig() as rig:
         rig.submit("read", 0, 512)

@@ -482,7 +482,7 @@ def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
 
 def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
     """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
-    The queue is stopped. Returns how many requests were in flight for them."""
+    Nothing while the queue runs: its device may still answer. Returns how many requests were in flight for them."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     if not q.stopped:
         return -EBUSY
@@ -490,6 +490,8 @@ def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
     status: cython.int = -cython.cast(cython.int, c.arg2)
     i: uint32_t
     n: int64_t = 0
+    if not q.stopped:
+        return 0
     if c.arg == 0:
         q.failed = cython.cast(cython.uchar, c.arg2)
     _fail_waiting(q, before, status)
@@ -632,7 +634,8 @@ class RequestQueue:
     async def fail(self, code: int, before_ns: int = 0) -> int:
         """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.
 
-        The queue must be stopped, the device cut off. Returns how many requests were in flight for it.
+        The queue must be stopped, the device cut off; a running queue is left as it is. Returns how many requests
+        were in flight for it.
         """
         n: int = await self.poller.command(_cmd_fail, cython.address(self.q), before_ns, code)
         return max(n, 0)
