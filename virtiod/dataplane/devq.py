@@ -7,6 +7,7 @@ Faults are for tests of front-ends; they come after so many good requests, once 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cython

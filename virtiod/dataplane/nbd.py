@@ -290,9 +290,7 @@ def _fill_from_buffer(c: ConnPtr) -> None:
         if n > c.tail - c.head:
             n = c.tail - c.head
         # Safety: fill_offset + n is within the segment, head + n within the buffer.
-        memcpy(
-            cython.cast(CharPtr, c.filling.io.iov[c.fill_index].iov_base) + c.fill_offset, c.buffer + c.head, n
-        )
+        memcpy(cython.cast(CharPtr, c.filling.io.iov[c.fill_index].iov_base) + c.fill_offset, c.buffer + c.head, n)
         c.head += cython.cast(uint32_t, n)
         _filled(c, n)
 

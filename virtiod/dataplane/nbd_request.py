@@ -70,7 +70,6 @@ from cython.cimports.virtiod.dataplane.nbd_request import (
     ChunkPtr,
     DataChunkPtr,
     ErrorChunkPtr,
-    NbdChunk,
     NbdDataChunk,
     NbdErrorChunk,
     NbdLimits,

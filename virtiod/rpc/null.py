@@ -32,7 +32,8 @@ async def bdev_null_create(
             uuid = str(uuidlib.UUID(uuid))
         except ValueError:
             raise InvalidArgument(f"uuid {uuid!r}: not a UUID") from None
-    return daemon.nulls.create(name, num_blocks, block_size, uuid or "").name
+    daemon.nulls.create(name, num_blocks, block_size, uuid or "")
+    return name
 
 
 @method()
