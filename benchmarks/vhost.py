@@ -57,10 +57,11 @@ def targets(folder: str, cpu: int) -> dict[str, tuple[list[str], str]]:
     return {
         QSD: (
             [
-                *("taskset", "-c", str(cpu), "qemu-storage-daemon", "--blockdev"),
+                *("taskset", "-c", str(cpu), "qemu-storage-daemon", "--object"),
+                *("iothread,id=t,poll-max-ns=1000000", "--blockdev"),  # it polls too: at its best
                 f"driver=null-co,node-name=n,size={SIZE},read-zeroes=off",
                 "--export",
-                f"vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path={qsd},writable=on,num-queues=1",
+                f"vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path={qsd},writable=on,num-queues=1,iothread=t",
             ],
             qsd,
         ),
