@@ -196,6 +196,22 @@ async def test_fail_ends_a_drain() -> None:
         await asyncio.wait_for(drained, 1)
 
 
+@in_loop
+async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up() -> None:
+    async with Rig() as rig:
+        done = rig.submit("read", 0, 512)
+        rig.turn(2)
+        drains = [asyncio.ensure_future(rig.queue.drain()) for _ in range(3)]
+        await asyncio.sleep(0)
+        rig.turn(2)
+        drains[0].cancel()
+        await asyncio.sleep(0)
+        assert not any(d.done() for d in drains[1:])
+        rig.settle()
+        await asyncio.wait_for(asyncio.gather(*drains[1:]), 1)
+        assert done.done()
+
+
 # ---- commands
 
 

@@ -54,7 +54,7 @@ cdef struct IoQueue:
     int kick_fd
     uint8_t stopped        # I/O waits: the device is away
     uint8_t failed         # I/O fails with this errno: the device is gone for good
-    Command *drain         # to be answered when nothing is left
+    Command *drain         # to be answered when nothing is left, linked by msg.next
     Message event          # tells the control plane, once, that the device broke the ring
     uint64_t submitted     # requests
     uint64_t completed

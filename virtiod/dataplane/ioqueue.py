@@ -364,9 +364,13 @@ def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
 
 def _check_drained(q: IoQueuePtr) -> None:
     c: CommandPtr = q.drain
-    if c != cython.NULL and q.n_in_flight == 0 and q.waiting == cython.NULL:
+    after: CommandPtr
+    if q.n_in_flight == 0 and q.waiting == cython.NULL:
         q.drain = cython.NULL
-        command_done(c, 0)
+        while c != cython.NULL:
+            after = cython.cast(CommandPtr, c.msg.next)
+            command_done(c, 0)
+            c = after
 
 
 # ---- as a source --------------------------------------------------------------------------------
@@ -509,8 +513,7 @@ def _cmd_drain(p: PollerPtr, c: CommandPtr) -> int64_t:
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     if q.n_in_flight == 0 and q.waiting == cython.NULL:
         return 0
-    if q.drain != cython.NULL:
-        return -EBUSY
+    c.msg.next = cython.cast(MessagePtr, q.drain)
     q.drain = c
     return COMMAND_LATER
 
