@@ -96,6 +96,12 @@ def test_memory_of_no_size_is_refused(size: int) -> None:
         DmaMemory(size)
 
 
+@pytest.mark.parametrize("size", [0, -64])
+def test_an_allocation_of_nothing_is_refused(memory: DmaMemory, size: int) -> None:
+    with pytest.raises(InvalidArgument, match=str(size)):
+        memory.allocate(size)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(
@@ -155,3 +161,14 @@ def test_the_largest_pages_of_which_enough_are_free_are_chosen(
     size: int, free: dict[str, str], page: int, tmp_path: Path
 ) -> None:
     assert choose_page_size(size, fake_sysfs(tmp_path, **free)) == page
+
+
+def test_huge_pages_lie_at_multiples_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses them elsewhere; this host may have none, so the file here has plain ones."""
+    create = os.memfd_create
+    monkeypatch.setattr(os, "memfd_create", lambda name, _flags: create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    for page in (2 * MIB, 1 << 30):
+        memory = DmaMemory(MIB, page)
+        assert memory.regions[0].address % page == 0
+        assert memory.regions[0].size == page
+        memory.close()

@@ -74,9 +74,17 @@ class DmaMemory:
         self._used: dict[int, int] = {}
         self._touched = 0  # memory from here on was never handed out: it is zero, and costs no page until used
         self.fd = self._create_file()
-        self._base = 0
+        self._reserved = 0
         try:
-            self._base = _mmap(0, RESERVED, PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1)
+            # One page more than is used: huge pages can be mapped at multiples of their size only.
+            self._reserved = _mmap(
+                0,
+                RESERVED + self.page_size,
+                PROT_NONE,
+                mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE,
+                -1,
+            )
+            self._base = self._round(self._reserved)
             self._grow(self._step)
         except BaseException:
             self.close()
@@ -139,6 +147,8 @@ class DmaMemory:
 
     def allocate(self, size: int, align: int = 4096) -> int:
         """An address of size bytes, zeroed, aligned to align (a power of two). Grows if needed; raises NoMemory."""
+        if size <= 0:
+            raise InvalidArgument(f"allocation of {size} bytes of DMA memory")
         address = self._take(size, align)
         if address is None:
             self._grow(max(size + align, self._step))
@@ -182,9 +192,9 @@ class DmaMemory:
 
     def close(self) -> None:
         """Unmap and close. Nobody may use an address of it any more."""
-        if self._base:
-            _libc.munmap(self._base, RESERVED)
-            self._base = 0
+        if self._reserved:
+            _libc.munmap(self._reserved, RESERVED + self.page_size)
+            self._reserved = 0
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
