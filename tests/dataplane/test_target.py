@@ -187,7 +187,7 @@ async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["used-id", "used-index"])
-@pytest.mark.parametrize("depth", [24])
+@pytest.mark.parametrize("depth", [1, 24])
 @in_loop
 async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: str, depth: int) -> None:
     async with system(size=16) as s:

@@ -307,6 +307,7 @@ def _serve(q: DevQueuePtr, head: uint16_t, now: uint64_t) -> cython.int:
             return 0
         if d.fault == FAULT_USED_INDEX:
             q.used_idx += q.size + 1
+            q.source.dirty = 1
             return 0
         if d.fault == FAULT_NO_STATUS:
             _push_used(q, head, 0)
