@@ -73,9 +73,12 @@ cdef struct NbdConn:
     uint8_t paused         # requests wait for a slot or buffers
     uint8_t waiting        # in the share's queue
     uint8_t blocked        # the socket takes no more: READY_OUT will tell
-    uint8_t wanted         # READY_* that epoll was asked for
+    uint8_t hot            # busy: tried each round, out of epoll
+    uint8_t streak         # receives in quick succession
     uint8_t writes_long    # the last payload was long: receive little ahead of it
     # receiving
+    uint64_t last_data     # ns, when something came last
+    uint64_t next_try      # hot: ns
     char *buffer           # [head, tail) is not parsed yet
     uint32_t head
     uint32_t tail
@@ -111,6 +114,8 @@ cdef void _tick(Source *s, uint64_t now) noexcept nogil
 
 # receiving
 cdef int _receive(NbdConn *c) noexcept nogil
+cdef void _something_came(NbdConn *c) noexcept nogil
+cdef void _nothing_came(NbdConn *c) noexcept nogil
 cdef int _parse(NbdConn *c) noexcept nogil
 cdef bint _begin(NbdConn *c, NbdRequest *r) noexcept nogil
 cdef void _fill_from_buffer(NbdConn *c) noexcept nogil
@@ -136,7 +141,6 @@ cdef void _drain(NbdConn *c, unsigned int end) noexcept nogil
 cdef void _die(NbdConn *c, unsigned int end) noexcept nogil
 cdef bint _idle(NbdConn *c) noexcept nogil
 cdef void _bury(NbdConn *c) noexcept nogil
-cdef void _want(NbdConn *c, unsigned int wanted) noexcept nogil
 cdef bint _stalled(NbdConn *c, uint64_t now) noexcept nogil
 
 # commands

@@ -107,6 +107,9 @@ HELD_MAX = cython.declare(uint64_t, 16 << 20)  # a single longer request is take
 LONG_WRITE = cython.declare(uint32_t, 65536)
 RECEIVE_AHEAD = cython.declare(uint32_t, 4096)  # behind a long payload: its data is not worth a copy
 FEW_BYTES = cython.declare(uint64_t, (FEW_SEGMENTS - 1) * LARGE_BUFFER)
+HOT_NS = cython.declare(uint64_t, 50_000)
+HOT_STREAK = cython.declare(cython.uint, 8)
+TRY_NS = cython.declare(uint64_t, 1_000)
 STALL_NS = cython.declare(uint64_t, 5_000_000_000)
 
 MAX_PAYLOAD = 32 << 20  # "Size constraints": what a client may send without asking
@@ -141,9 +144,9 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
         return 0  # s may be freed already
     if c.state == RUNNING and c.paused:
         work += _parse(c)
-        if not c.paused and c.state == RUNNING:
-            _want(c, c.wanted | READY_IN)
-    if c.state == RUNNING and not c.paused and ready & (READY_IN | READY_GONE):
+        if not c.paused and c.state == RUNNING and not c.hot:
+            poller_want(s, s.wanted | READY_IN)
+    if c.state == RUNNING and not c.paused and (ready & (READY_IN | READY_GONE) or (c.hot and now >= c.next_try)):
         work += _receive(c)
     return work
 
@@ -158,19 +161,15 @@ def _arm(s: SourcePtr) -> cython.bint:
         return True
     if c.state == RUNNING and not c.paused:
         wanted |= READY_IN
-    _want(c, wanted)
+    c.hot = 0
+    c.streak = 0
+    poller_want(s, wanted)
     return False
 
 
 def _tick(s: SourcePtr, now: uint64_t) -> None:
     if _stalled(cython.cast(ConnPtr, s), now):
         _die(cython.cast(ConnPtr, s), END_STALLED)
-
-
-def _want(c: ConnPtr, wanted: cython.uint) -> None:
-    if c.wanted != wanted and c.source.fd >= 0:
-        c.wanted = wanted
-        poller_want(cython.address(c.source), wanted)
 
 
 # ---- receiving ----------------------------------------------------------------------------------
@@ -205,7 +204,10 @@ def _receive(c: ConnPtr) -> cython.int:
             _drain(c, END_EOF)
         elif errno != EAGAIN and errno != EINTR:
             _die(c, END_LOST)
+        else:
+            _nothing_came(c)
         return 0
+    _something_came(c)
     c.received += got
     if c.filling != cython.NULL:
         left = c.fill_left if cython.cast(uint64_t, got) > c.fill_left else got
@@ -213,6 +215,30 @@ def _receive(c: ConnPtr) -> cython.int:
         _filled(c, left)
     c.tail += got
     return 1 + _parse(c)
+
+
+def _something_came(c: ConnPtr) -> None:
+    """A busy connection is tried without asking epoll, whose wake-ups would cost its client a good part of each send."""
+    now: uint64_t = c.source.poller.now
+    if now - c.last_data > HOT_NS:
+        c.streak = 0
+    elif c.streak < HOT_STREAK:
+        c.streak += 1
+    c.last_data = now
+    if c.streak == HOT_STREAK and not c.hot:
+        c.hot = 1
+        poller_want(cython.address(c.source), c.source.wanted & ~READY_IN)
+
+
+def _nothing_came(c: ConnPtr) -> None:
+    now: uint64_t = c.source.poller.now
+    if not c.hot:
+        return
+    c.next_try = now + TRY_NS
+    if now - c.last_data > HOT_NS:
+        c.hot = 0
+        c.streak = 0
+        poller_want(cython.address(c.source), c.source.wanted | READY_IN)
 
 
 def _parse(c: ConnPtr) -> cython.int:
@@ -507,7 +533,7 @@ def _flush(s: SourcePtr) -> None:
         _advance(c, n)
         if cython.cast(uint64_t, n) < total:
             c.blocked = 1
-            _want(c, c.wanted | READY_OUT)
+            poller_want(s, s.wanted | READY_OUT)
 
 
 def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
@@ -710,7 +736,6 @@ class NbdConnection:
         memcpy(c.buffer, cython.cast(CharPtr, leftover), len(leftover))
         c.tail = len(leftover)
         c.paused = 1  # what is left over is looked at in the first round
-        c.wanted = READY_IN
         c.source.poll = _poll
         c.source.flush = _flush
         c.source.arm = _arm

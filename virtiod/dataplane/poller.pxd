@@ -23,6 +23,8 @@ cdef void poller_unwatch(Source *s) noexcept nogil
 cdef void poller_defer(PollerCore *p, Io *io, int status) noexcept nogil
 cdef void command_done(Command *c, int64_t result) noexcept nogil
 cdef void poller_run(PollerCore *p) noexcept nogil
+cdef int _ask(Source *s, int op, unsigned int want) noexcept nogil
+cdef void _forget(Source *s) noexcept nogil
 cdef unsigned int _ready_bits(uint32_t events) noexcept nogil
 cdef Message *_reversed(Message *m) noexcept nogil
 cdef int _run_inbox(PollerCore *p) noexcept nogil

@@ -132,18 +132,16 @@ def poller_push(p: PollerPtr, m: MessagePtr) -> None:
 
 def poller_add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
     """Start to poll s. -ENOSPC when there are too many, -errno of epoll_ctl."""
-    ev: epoll_event
+    ret: cython.int
     if p.n_sources >= MAX_SOURCES:
         return -ENOSPC
     s.poller = p
     s.ready = READY_IN if s.watched else 0
+    s.wanted = 0
     if s.fd >= 0:
-        memset(cython.address(ev), 0, cython.sizeof(epoll_event))
-        ev.events = EPOLLIN | (EPOLLRDHUP if s.watched else 0)
-        ev.data.ptr = s
-        if epoll_ctl(p.epfd, EPOLL_CTL_ADD, s.fd, cython.address(ev)) < 0:
-            return -errno
-        p.n_watched += s.watched
+        ret = _ask(s, EPOLL_CTL_ADD, READY_IN)
+        if ret < 0:
+            return ret
     s.index = p.n_sources
     p.sources[p.n_sources] = s
     p.n_sources += 1
@@ -160,20 +158,41 @@ def poller_remove_source(p: PollerPtr, s: SourcePtr) -> None:
 
 
 def poller_want(s: SourcePtr, want: cython.uint) -> None:
-    """What to look at a watched socket for: READY_IN, READY_OUT, both or neither. READY_GONE is always told."""
-    ev: epoll_event
-    memset(cython.address(ev), 0, cython.sizeof(epoll_event))
-    ev.events = (EPOLLIN | EPOLLRDHUP if want & READY_IN else 0) | (EPOLLOUT if want & READY_OUT else 0)
-    ev.data.ptr = s
-    epoll_ctl(s.poller.epfd, EPOLL_CTL_MOD, s.fd, cython.address(ev))
+    """What to look at a watched socket for: READY_IN, READY_OUT, both (READY_GONE is then told as well), or nothing."""
+    if s.fd < 0 or s.wanted == want:
+        return
+    if not want:
+        _forget(s)
+    else:
+        _ask(s, EPOLL_CTL_MOD if s.wanted else EPOLL_CTL_ADD, want)
 
 
 def poller_unwatch(s: SourcePtr) -> None:
     """Forget the socket of s, before it is closed; s is polled on without one."""
-    if s.fd >= 0:
+    _forget(s)
+    s.fd = -1
+
+
+def _ask(s: SourcePtr, op: cython.int, want: cython.uint) -> cython.int:
+    ev: epoll_event
+    memset(cython.address(ev), 0, cython.sizeof(epoll_event))
+    ev.events = (EPOLLIN if want & READY_IN else 0) | (EPOLLOUT if want & READY_OUT else 0)
+    if s.watched and want & READY_IN:
+        ev.events |= EPOLLRDHUP
+    ev.data.ptr = s
+    if epoll_ctl(s.poller.epfd, op, s.fd, cython.address(ev)) < 0:
+        return -errno
+    if s.watched and not s.wanted:
+        s.poller.n_watched += 1
+    s.wanted = want
+    return 0
+
+
+def _forget(s: SourcePtr) -> None:
+    if s.wanted:
         epoll_ctl(s.poller.epfd, EPOLL_CTL_DEL, s.fd, cython.NULL)
         s.poller.n_watched -= s.watched
-        s.fd = -1
+        s.wanted = 0
 
 
 def _ready_bits(events: uint32_t) -> cython.uint:

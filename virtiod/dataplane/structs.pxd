@@ -89,6 +89,7 @@ cdef struct Source:
     int fd                 # watched while asleep (and each round, if watched); -1 for none
     uint8_t watched        # fd is a socket that is looked at each round; otherwise it is an eventfd, that the
                            # poller drains and that only ends a sleep
+    uint8_t wanted         # the poller's: READY_* that epoll looks for
     uint8_t ready          # watched: READY_* that epoll saw; poll clears it
     uint8_t dirty          # flush wanted
     char name[40]
