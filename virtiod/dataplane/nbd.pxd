@@ -33,8 +33,8 @@ cdef enum:
     END_START = 7
 
 # One request. Io is first: done() gets a slot.
-ctypedef NbdSlot *SlotPtr
-ctypedef NbdSlot **SlotArray
+ctypedef NbdSlot *NbdSlotPtr
+ctypedef NbdSlot **NbdSlotArray
 cdef struct NbdSlot:
     Io io
     NbdConn *conn
@@ -144,9 +144,9 @@ cdef void _bury(NbdConn *c) noexcept nogil
 cdef bint _stalled(NbdConn *c, uint64_t now) noexcept nogil
 
 # commands
-cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_abort(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_start(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_stop(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_abort(PollerCore *p, Command *cmd) noexcept nogil
 
 
 cdef class NbdPoller:

@@ -48,10 +48,11 @@ from cython.cimports.virtiod.dataplane.nbd import (
     ConnPtr,
     IovArray,
     NbdConn,
+    NbdShare,
     NbdSlot,
+    NbdSlotArray,
+    NbdSlotPtr,
     SharePtr,
-    SlotArray,
-    SlotPtr,
 )
 from cython.cimports.virtiod.dataplane.nbd_request import (
     FAIL_ENDING,
@@ -218,7 +219,7 @@ def _receive(c: ConnPtr) -> cython.int:
 
 
 def _something_came(c: ConnPtr) -> None:
-    """A busy connection is tried without asking epoll, whose wake-ups would cost its client a good part of each send."""
+    """A busy connection is tried without asking epoll, whose wake-ups would make each send dearer for the client."""
     now: uint64_t = c.source.poller.now
     if now - c.last_data > HOT_NS:
         c.streak = 0
@@ -273,7 +274,7 @@ def _parse(c: ConnPtr) -> cython.int:
 
 def _begin(c: ConnPtr, r: NbdRequestPtr) -> cython.bint:
     """Start a request or refuse it; false if it has to wait for a slot or buffers."""
-    slot: SlotPtr
+    slot: NbdSlotPtr
     failure: cython.int
     if r.type == NBD_CMD_DISC:
         _drain(c, END_DISCONNECT)
@@ -323,7 +324,7 @@ def _fill_from_buffer(c: ConnPtr) -> None:
 
 def _filled(c: ConnPtr, n: uint64_t) -> None:
     """n more bytes of the payload are in place; n is at most fill_left."""
-    slot: SlotPtr = c.filling
+    slot: NbdSlotPtr = c.filling
     c.fill_left -= n
     if c.fill_left == 0:
         c.filling = cython.NULL
@@ -338,7 +339,7 @@ def _filled(c: ConnPtr, n: uint64_t) -> None:
 # ---- buffers ------------------------------------------------------------------------------------
 
 
-def _take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
+def _take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
     """Buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
     length: uint64_t = slot.request.length
     share: SharePtr = c.share
@@ -404,7 +405,7 @@ def _leave_queue(c: ConnPtr) -> None:
         share.last = before
 
 
-def _give_back(slot: SlotPtr, lost: cython.bint) -> None:
+def _give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
     """slot needs its buffers no longer. Lost ones are never used again: the device may still write to them."""
     c: ConnPtr = slot.conn
     if slot.n_buffers == 0:
@@ -421,7 +422,7 @@ def _give_back(slot: SlotPtr, lost: cython.bint) -> None:
         c.n_large += 1
 
 
-def _release(slot: SlotPtr) -> None:
+def _release(slot: NbdSlotPtr) -> None:
     c: ConnPtr = slot.conn
     _give_back(slot, False)
     c.free[c.n_free] = slot
@@ -441,7 +442,7 @@ def _stalled(c: ConnPtr, now: uint64_t) -> cython.bint:
 # ---- I/O ----------------------------------------------------------------------------------------
 
 
-def _submit(slot: SlotPtr) -> None:
+def _submit(slot: NbdSlotPtr) -> None:
     io: IoPtr = cython.address(slot.io)
     r: NbdRequestPtr = cython.address(slot.request)
     io.done = _done
@@ -469,7 +470,7 @@ def _submit(slot: SlotPtr) -> None:
 
 
 def _done(io: IoPtr) -> None:
-    slot: SlotPtr = cython.cast(SlotPtr, io)
+    slot: NbdSlotPtr = cython.cast(NbdSlotPtr, io)
     c: ConnPtr = slot.conn
     if slot.flush_after and io.status == 0:
         slot.flush_after = 0
@@ -490,7 +491,7 @@ def _done(io: IoPtr) -> None:
 # ---- sending ------------------------------------------------------------------------------------
 
 
-def _answer(slot: SlotPtr, failure: cython.int) -> None:
+def _answer(slot: NbdSlotPtr, failure: cython.int) -> None:
     """Queue the reply; it goes out at the end of the round."""
     c: ConnPtr = slot.conn
     slot.reply_length = nbd_reply(slot.reply, cython.address(slot.request), failure, c.limits.structured)
@@ -538,7 +539,7 @@ def _flush(s: SourcePtr) -> None:
 
 def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
     """The unsent bytes of the queue, as far as SEND_SEGMENTS go: how many segments, and their bytes in total."""
-    slot: SlotPtr = c.out
+    slot: NbdSlotPtr = c.out
     skip: uint64_t = c.out_sent
     n: cython.int = 0
     k: cython.int
@@ -570,7 +571,7 @@ def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
 
 def _advance(c: ConnPtr, n: uint64_t) -> None:
     """n more bytes of the queue are sent."""
-    slot: SlotPtr
+    slot: NbdSlotPtr
     left: uint64_t
     while c.out != cython.NULL:
         slot = c.out
@@ -600,7 +601,7 @@ def _drain(c: ConnPtr, end: cython.uint) -> None:
 
 def _die(c: ConnPtr, end: cython.uint) -> None:
     """Nothing can be sent any more. I/Os in flight keep their slots and buffers until they are done."""
-    slot: SlotPtr
+    slot: NbdSlotPtr
     if c.state >= DEAD:
         return
     if c.state == RUNNING:
@@ -667,6 +668,8 @@ class NbdCounters(NamedTuple):
 class NbdPoller:
     """What the connections of one poller share."""
 
+    share: NbdShare
+
     def __init__(self, poller: Poller, buffers: PollerBuffers) -> None:
         self.poller = poller
         self.buffers = buffers
@@ -693,8 +696,8 @@ class NbdConnection:
             raise MemoryError
         self.c.fd = -1
         self.c.buffer = cython.cast(CharPtr, calloc(1, RECEIVE_SIZE))
-        self.c.slots = cython.cast(SlotPtr, calloc(SLOTS, cython.sizeof(NbdSlot)))
-        self.c.free = cython.cast(SlotArray, calloc(SLOTS, cython.sizeof(SlotPtr)))
+        self.c.slots = cython.cast(NbdSlotPtr, calloc(SLOTS, cython.sizeof(NbdSlot)))
+        self.c.free = cython.cast(NbdSlotArray, calloc(SLOTS, cython.sizeof(NbdSlotPtr)))
         self.c.large = cython.cast(IovArray, calloc(LARGE_REQUESTS, cython.sizeof(IovPtr)))
         if not (self.c.buffer and self.c.slots and self.c.free and self.c.large):
             raise MemoryError

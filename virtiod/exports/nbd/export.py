@@ -26,7 +26,8 @@ PREFERRED_SIZE = 4096
 class Transmission(Protocol):
     """A connection in its transmission phase, run by a poller."""
 
-    poller_name: str
+    @property
+    def poller_name(self) -> str: ...
 
     def counters(self) -> NbdCounters: ...
 
@@ -40,7 +41,9 @@ class Transmission(Protocol):
 class DataPlane(Protocol):
     """What runs transmissions."""
 
-    max_payload: int
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the longest READ or WRITE."""
 
     def start(
         self,
