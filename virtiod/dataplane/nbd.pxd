@@ -82,7 +82,9 @@ cdef struct NbdConn:
     char *buffer           # [head, tail) is not parsed yet
     uint32_t head
     uint32_t tail
-    uint64_t skip          # bytes of a refused payload still to come
+    uint64_t skip          # bytes still to come of the payload of
+    NbdSlot *refused       # a WRITE that will be answered
+    int refusal            # with this FAIL_*
     NbdSlot *filling       # WRITE whose payload is coming
     uint32_t fill_index    # next byte goes to its io.iov[fill_index] + fill_offset
     uint64_t fill_offset

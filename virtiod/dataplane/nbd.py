@@ -255,6 +255,7 @@ def _parse(c: ConnPtr) -> cython.int:
             c.head += cython.cast(uint32_t, skipped)
             if c.skip:
                 break
+            _answer(c.refused, c.refusal)
         elif c.filling != cython.NULL:
             _fill_from_buffer(c)
             if c.filling != cython.NULL:
@@ -292,9 +293,11 @@ def _begin(c: ConnPtr, r: NbdRequestPtr) -> cython.bint:
             return False
     c.n_free -= 1
     c.requests += 1
-    if failure != FAIL_NONE:
-        if r.type == NBD_CMD_WRITE:
-            c.skip = r.length
+    if failure != FAIL_NONE and r.type == NBD_CMD_WRITE and r.length:
+        c.skip = r.length  # clients don't expect the reply before they have sent it all
+        c.refused = slot
+        c.refusal = failure
+    elif failure != FAIL_NONE:
         _answer(slot, failure)
     elif r.type == NBD_CMD_WRITE:
         c.filling = slot
