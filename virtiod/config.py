@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 # Name -> those that it depends on, in the order of initialisation.
 SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), "nbd": ("bdev",)}
 
+# SPDK's defaults of bdev_set_options, which its own saved configurations always begin with.
+BDEV_OPTIONS: dict[str, Any] = {
+    "bdev_io_pool_size": 65535,
+    "bdev_io_cache_size": 256,
+    "bdev_auto_examine": True,
+    "iobuf_small_cache_size": 128,
+    "iobuf_large_cache_size": 16,
+}
+
 MAX_FILE_BYTES = 16 << 20
 
 logger = logging.getLogger(__name__)
@@ -35,7 +44,7 @@ logger = logging.getLogger(__name__)
 class Settings:
     """What was set by RPC and belongs to no object."""
 
-    bdev_options: dict[str, Any] = field(default_factory=dict)
+    bdev_options: dict[str, Any] = field(default_factory=lambda: dict(BDEV_OPTIONS))
     hotplug: bool | None = None
     hotplug_period_us: int = 0
 
@@ -132,7 +141,7 @@ def running_config(daemon: Daemon, subsystem: str) -> list[dict[str, Any]]:
 
 def _bdev_config(daemon: Daemon) -> list[dict[str, Any]]:
     settings = daemon.settings
-    calls = [_saved("bdev_set_options", settings.bdev_options)] if settings.bdev_options else []
+    calls = [_saved("bdev_set_options", settings.bdev_options)]
     for bdev in daemon.bdevs.list():
         if bdev.product_name == NULL_PRODUCT:
             params = {"name": bdev.name, "num_blocks": bdev.num_blocks, "block_size": bdev.block_size}

@@ -126,7 +126,7 @@ def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
         assert await peer.result("bdev_virtio_blk_set_hotplug", enable=True, period_us=200_000) is True
         assert (await peer.error("bdev_virtio_blk_set_hotplug", enable=True, period_us=1))[0] == -22
         saved = await peer.result("framework_get_config", name="bdev")
-        assert saved[0]["params"] == {"enable": True, "period_us": 200_000}
+        assert saved[1]["params"] == {"enable": True, "period_us": 200_000}
 
     talk(run_dir, ask)
 
