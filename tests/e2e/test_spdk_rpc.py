@@ -1,0 +1,218 @@
+"""SPDK's unmodified client on a daemon whose controller works under load; configurations saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import Daemon, daemon, target
+from tests.peers import run
+from tests.rpc.spdk_client import Outcome
+
+Rpc = Callable[..., Outcome]
+
+# Command -> what its output must hold, on a daemon that runs and has the bdev V0.
+COMMANDS: list[tuple[tuple[str, ...], str]] = [
+    (("rpc_get_methods",), '"bdev_virtio_attach_controller"'),
+    (("rpc_get_methods", "-c"), '"perform_tests"'),
+    (("spdk_get_version",), "virtiod v"),
+    (("framework_wait_init",), ""),
+    (("framework_get_subsystems",), '"depends_on"'),
+    (("framework_get_config", "bdev"), '"bdev_wait_for_examine"'),
+    (("framework_get_config", "nbd"), "[]"),
+    (("framework_get_reactors",), '"lcore"'),
+    (("thread_get_stats",), '"poller_0"'),
+    (("thread_get_pollers",), '"V0_q0"'),
+    (("thread_get_io_channels",), '"bdev_V0"'),
+    (("bdev_get_bdevs",), '"VirtioBlk Disk"'),
+    (("bdev_get_bdevs", "-b", "V0", "-t", "1000"), '"name": "V0"'),
+    (("bdev_get_iostat",), '"num_read_ops"'),
+    (("bdev_get_iostat", "--names", "V0", "-c"), '"thread_id": 1'),
+    (("bdev_get_iostat", "--names", "V0", "--reset-mode", "maxmin"), '"queue_depth"'),
+    (("bdev_reset_iostat", "-b", "V0"), ""),
+    (("bdev_set_qd_sampling_period", "V0", "100"), ""),
+    (("bdev_enable_histogram", "V0", "--histogram"), ""),
+    (("bdev_get_histogram", "V0"), '"histogram"'),
+    (("bdev_wait_for_examine",), ""),
+    (("bdev_virtio_blk_set_hotplug", "--hotplug"), ""),
+    (("bdev_virtio_scsi_get_devices",), "[]"),
+    (("notify_get_types",), '"bdev_register"'),
+    (("notify_get_notifications",), '"V0"'),
+    (("log_set_level", "DEBUG"), ""),
+    (("log_get_level",), '"DEBUG"'),
+    (("log_set_print_level", "WARNING"), ""),
+    (("log_get_print_level",), '"WARNING"'),
+    (("log_get_flags",), "{"),
+    (("bdev_virtio_detach_controller", "V0"), ""),
+]
+
+
+def test_every_method_works_under_load(run_dir: Path, rpc: Rpc) -> None:
+    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
+        attached = rpc("bdev_virtio_attach_controller", "V0", "-t", "user", "-a", disk.socket, "-d", "blk")
+        assert (attached.status, attached.out) == (0, "V0\n"), attached
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=60)
+        virtiod.wait_busy()
+        outcome = rpc(stdin="\n".join(" ".join(words) for words, _ in COMMANDS))
+        assert outcome.status == 0, outcome
+        for words, expected in COMMANDS:
+            assert expected in outcome.out, words
+        (result,) = load.result()["results"]
+        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 0, 0)
+        assert rpc("bdev_get_bdevs", "-b", "V0").error[0] == -19
+        assert rpc("spdk_kill_instance", "SIGTERM").status == 0
+        virtiod.ends()
+
+
+def test_initialisation_waits_for_the_client_if_asked(run_dir: Path, rpc: Rpc) -> None:
+    with daemon(run_dir, "-m", "1", "--wait-for-rpc") as virtiod:
+        waiting = virtiod.send("framework_wait_init")
+        assert rpc("bdev_get_bdevs").error[0] == -1
+        assert rpc("bdev_set_options", "-p", "1024").status == 0
+        assert rpc("framework_start_init").status == 0
+        assert waiting.result() is True
+        assert rpc("bdev_get_bdevs").json == []
+
+
+def state(virtiod: Daemon) -> list[Any]:
+    """What a configuration must bring back."""
+    return [
+        virtiod.call("bdev_get_bdevs"),
+        virtiod.call("nbd_get_exports"),
+        [(c["name"], c["traddr"], c["virtio"]) for c in virtiod.call("virtiod_get_controllers")],
+        virtiod.iostat("V1")["queue_depth_polling_period"],
+    ]
+
+
+def test_a_saved_configuration_brings_everything_back(run_dir: Path, rpc: Rpc) -> None:
+    file = run_dir / "saved.json"
+    with target(run_dir, "--memory", "16M", "--queues", "2", count=2) as disks:
+        with daemon(run_dir, "-m", "1") as virtiod:
+            virtiod.attach(disks.socket, "V0", vq_count=2, vq_size=128)
+            virtiod.attach(run_dir / "t1.sock", "V1")
+            virtiod.call("nbd_create_export", bdev_name="V0", name="first", read_only=True, description="one")
+            virtiod.call("nbd_create_export", bdev_name="V1")
+            assert rpc("bdev_set_qd_sampling_period", "V1", "123").status == 0
+            assert rpc("bdev_virtio_blk_set_hotplug", "--hotplug", "-r", "200000").status == 0
+            file.write_text(rpc("save_config").out)
+            before = state(virtiod)
+        saved = json.loads(file.read_text())
+        assert [call["method"] for call in saved["subsystems"][0]["config"]] == [
+            "bdev_set_options",
+            "bdev_virtio_attach_controller",
+            "bdev_virtio_attach_controller",
+            "bdev_virtio_blk_set_hotplug",
+            "bdev_set_qd_sampling_period",
+            "bdev_wait_for_examine",
+        ]
+        with daemon(run_dir, "-m", "1", "-c", file) as virtiod:
+            assert state(virtiod) == before
+            assert rpc("save_config").json == saved
+            run("nbdinfo", "--size", virtiod.call("nbd_get_exports", name="first")[0]["uris"][0])
+        with daemon(run_dir, "-m", "1", "--wait-for-rpc") as virtiod:
+            loaded = rpc("load_config", "-j", file)
+            assert (loaded.status, loaded.out) == (0, ""), loaded
+            assert state(virtiod) == before
+
+
+def test_a_configuration_of_spdk_itself_is_taken(run_dir: Path, rpc: Rpc) -> None:
+    with target(run_dir, "--memory", "16M") as disk:
+        params = {
+            "name": "VirtioBlk0",
+            "dev_type": "blk",
+            "trtype": "user",
+            "traddr": str(disk.socket),
+            "vq_count": 1,
+            "vq_size": 512,
+        }
+        options = {"bdev_io_pool_size": 65535, "bdev_io_cache_size": 256, "bdev_auto_examine": True}
+        config = [
+            {"method": "bdev_set_options", "params": options},
+            {"method": "bdev_virtio_attach_controller", "params": params},
+            {"method": "bdev_virtio_blk_set_hotplug", "params": {"enable": False, "period_us": 100000}},
+            {"method": "bdev_wait_for_examine"},
+        ]
+        (run_dir / "spdk.json").write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": config}]}))
+        with daemon(run_dir, "-m", "1", "-c", run_dir / "spdk.json"):
+            assert [bdev["name"] for bdev in rpc("bdev_get_bdevs").json] == ["VirtioBlk0"]
+
+
+ATTACH = ("bdev_virtio_attach_controller", "V1", "-d", "blk")
+DISK = ("-d", "blk", "-t", "user", "-a", "{dir}/t.sock")
+AGAIN = ("bdev_virtio_attach_controller", "V1", *DISK)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((*ATTACH, "-t", "user", "-a", "{dir}/none"), -32602, "connect to {dir}/none: No such file"),
+        ((*ATTACH, "-t", "user", "-a", "{dir}/dead"), -32602, "connect to {dir}/dead: Connection refused"),
+        ((*ATTACH, "-t", "user", "-a", "{dir}/file"), -32602, "connect to {dir}/file: Connection refused"),
+        (
+            ("bdev_virtio_attach_controller", "V0", *DISK),
+            -32602,
+            "'V0' already",
+        ),
+        (
+            (*AGAIN, "--vq-size", "100"),
+            -32602,
+            "vq_size 100: must be",
+        ),
+        ((*AGAIN, "--vq-size", "65536"), -32602, "vq_size 65536"),
+        ((*AGAIN, "--vq-count", "0"), -32602, "vq_count 0: must be"),
+        ((*AGAIN, "--vq-count", "-1"), -32603, "'vq_count' must be"),
+        (
+            (*ATTACH, "-t", "pci", "-a", "0000:00:05.0", "--vq-count", "2"),
+            -22,
+            "vq_count or vq_size is not",
+        ),
+        ((*ATTACH, "-t", "vfio-user", "-a", "/x", "--vq-size", "8"), -22, "vq_count or vq_size is not"),
+        ((*ATTACH, "-t", "pci", "-a", "nonsense"), -22, "Invalid PCI address 'nonsense'"),
+        (("bdev_virtio_detach_controller", "V9"), -19, "controller 'V9' does not exist"),
+        (("bdev_get_bdevs", "-b", "V9"), -19, "bdev 'V9' does not exist"),
+        (("bdev_get_bdevs", "-b", "V9", "-t", "50"), -110, "bdev 'V9' did not appear within 0.05 s"),
+        (("bdev_get_iostat", "--names", "V9"), -19, "bdev 'V9' does not exist"),
+    ],
+)
+def test_bad_input_gets_its_code_and_its_cause(
+    run_dir: Path, rpc: Rpc, words: tuple[str, ...], code: int, message: str
+) -> None:
+    (run_dir / "file").touch()
+    with target(run_dir, "--memory", "1M") as disk, target(run_dir, "--memory", "1M", name="dead") as dead:
+        dead.kill()
+        dead.socket.rename(run_dir / "dead")
+        with daemon(run_dir, "-m", "1") as virtiod:
+            virtiod.attach(disk.socket)
+            found, text = rpc(*(word.format(dir=run_dir) for word in words)).error
+            assert (found, message.format(dir=run_dir) in text) == (code, True), text
+            assert [bdev["name"] for bdev in virtiod.call("bdev_get_bdevs")] == ["V0"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"name": "V1", "trtype": "user", "traddr": "/x"},
+        {"name": "V1", "trtype": "user", "traddr": "/x", "dev_type": "floppy"},
+        {"name": "V1", "trtype": "usb", "traddr": "/x", "dev_type": "blk"},
+        {"name": "V1", "trtype": "user", "traddr": "/x", "dev_type": "blk", "colour": "red"},
+        {"name": 7, "trtype": "user", "traddr": "/x", "dev_type": "blk"},
+    ],
+)
+def test_params_that_do_not_fit_are_an_internal_error_as_with_spdk(
+    run_dir: Path, rpc: Rpc, params: dict[str, Any]
+) -> None:
+    """These SPDK's command line can't send: through its `client` library."""
+    from spdk.rpc.client import JSONRPCClient, JSONRPCException
+
+    with daemon(run_dir, "-m", "1") as virtiod:
+        client = JSONRPCClient(str(virtiod.socket))
+        try:
+            with pytest.raises(JSONRPCException, match=r"bdev_virtio_attach_controller: .*'\w+'") as failure:
+                client.call("bdev_virtio_attach_controller", params)
+        finally:
+            client.close()
+        assert '"code": -32603' in failure.value.message
