@@ -20,14 +20,6 @@ from tests.peers import Peer, nbd_uri, peer, wait_until
 CALL_S = 30.0
 END_S = 15.0  # for an orderly end, on a loaded machine
 
-_TARGET = """
-import argparse, sys
-from virtiod.commands import target
-parser = argparse.ArgumentParser()
-target.add_arguments(parser)
-sys.exit(target.run(parser.parse_args()))
-"""
-
 
 class RpcFailure(Exception):
     """An error response."""
@@ -161,7 +153,7 @@ def daemon(run_dir: Path, *options: str | Path) -> Iterator[Daemon]:
 def target(run_dir: Path, *options: str | Path, name: str = "t", count: int = 1) -> Iterator[Peer]:
     """The embedded target, at run_dir/NAME.sock (and NAME1.sock, ...)."""
     sockets = [run_dir / f"{name}{index or ''}.sock" for index in range(count)]
-    command: list[str | Path] = [sys.executable, "-c", _TARGET, *sockets, *options]
+    command: list[str | Path] = [sys.executable, "-m", "virtiod.cli", "target", *sockets, *options]
     with peer(run_dir, command, sockets[-1]) as process:
         process.socket = sockets[0]
         yield process

@@ -127,6 +127,9 @@ class BlkController(Controller):
         return {"virtio": self.virtio_info()}
 
     async def _config_changed(self) -> None:
-        self._config = await self._read_config(self._features)
+        config = await self._read_config(self._features)
+        if config.block_size != self._config.block_size:
+            raise ProtocolError(f"{self.traddr}: the device changed its block size to {config.block_size}")
+        self._config = config
         for bdev in self.bdevs:
             self.context.bdevs.update(bdev, self._config.bdev_info(bdev.info.serial))

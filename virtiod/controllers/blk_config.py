@@ -55,7 +55,7 @@ class BlkConfig:
             types.add("unmap")
         return BdevInfo(
             block_size=self.block_size,
-            num_blocks=self.capacity // self.block_size,
+            num_blocks=self.capacity // self.block_size if self.block_size else 0,
             read_only=self.read_only,
             write_cache=self.write_cache,
             io_types=frozenset(types),

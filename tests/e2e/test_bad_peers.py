@@ -1,0 +1,189 @@
+"""Attaching to what is no proper device: an error that says so, nothing left behind, nobody else slowed down.
+
+The daemon runs in this process, so that its memory, threads and descriptors can be counted; SPDK's client attaches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import allowed_cpus, spdk_module
+from tests.rpc.spdk_client import spdk_rpc
+from tests.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64, until
+from virtiod.controllers import AttachRequest
+from virtiod.daemon import Daemon
+from virtiod.options import Options
+from virtiod.parts import Parts
+from virtiod.perf import Workload
+from virtiod.target.blk import DiskSpec
+from virtiod.target.target import Target
+from virtiod.transports.features import BlkFeature
+from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user.wire import Request
+
+SAMPLE_S = 0.1
+BLK = FEATURES | 1 << BlkFeature.BLK_SIZE | wire.F_PROTOCOL_FEATURES
+
+Peer = Callable[[str], AbstractAsyncContextManager[Any]]
+
+
+def config(capacity: int = 2048, block_size: int = 512, queues: int = 1) -> bytes:
+    """A block device's configuration space (virtio 1.2 §5.2.4)."""
+    return struct.pack("<QII4xIBBHIBxH", capacity, 0, 0, block_size, 0, 0, 0, 0, 0, queues).ljust(60, b"\0")
+
+
+def scripted(**settings: Any) -> Peer:
+    return lambda path: ScriptedBackend(**{"features": BLK, "config": config(), **settings}).at(path)
+
+
+def hang_up(_: Any) -> bytes:
+    raise Hangup
+
+
+def talker(greeting: bytes) -> Peer:
+    """Accepts, says this, then nothing."""
+
+    @contextlib.asynccontextmanager
+    async def at(path: str) -> AsyncIterator[None]:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(greeting)
+            with contextlib.suppress(OSError):
+                while await reader.read(4096):
+                    pass
+            writer.close()
+
+        async with await asyncio.start_unix_server(talk, path):
+            yield
+
+    return at
+
+
+@contextlib.asynccontextmanager
+async def _nothing(_: str) -> AsyncIterator[None]:
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _file(path: str) -> AsyncIterator[None]:
+    os.close(os.open(path, os.O_CREAT))
+    yield
+
+
+PEERS: dict[str, tuple[Peer, str]] = {
+    "nothing": (_nothing, "connect to {path}: No such file or directory"),
+    "file": (_file, "connect to {path}: Connection refused"),
+    "silent": (talker(b""), "{path}: GET_FEATURES: no answer within 5 s"),
+    "garbage": (talker(bytes(range(255, 0, -1))), "{path}: message "),
+    "closes": (scripted(script={Request.SET_OWNER: hang_up}), "{path}: GET_FEATURES: "),
+    "no VERSION_1": (scripted(features=wire.F_PROTOCOL_FEATURES), "{path}: the device offers no VERSION_1"),
+    "capacity 0": (scripted(config=config(capacity=0)), "{path}: the device's configuration is unusable: capacity"),
+    "blocks of 768": (scripted(config=config(block_size=768)), "block size 768 is not a power of two"),
+    "blocks of 256": (scripted(config=config(block_size=256)), "block size 256 is not a power of two"),
+    "blocks of 0": (scripted(config=config(block_size=0)), "block size 0 is not a power of two"),
+    "num_queues 0": (scripted(config=config(queues=0)), "the device says it has 0 queues"),
+    "GET_QUEUE_NUM 0": (
+        scripted(script={Request.GET_QUEUE_NUM: lambda _: u64(Request.GET_QUEUE_NUM, 0)}),
+        "{path}: GET_QUEUE_NUM: the device has 0 queues",
+    ),
+    "no configuration": (
+        scripted(script={Request.GET_CONFIG: lambda _: reply(Request.GET_CONFIG, b"")}),
+        "{path}: GET_CONFIG: refused",
+    ),
+    "refuses features": (
+        scripted(script={Request.SET_FEATURES: lambda _: u64(Request.SET_FEATURES, 1)}),
+        "{path}: SET_FEATURES was refused",
+    ),
+    "dies over its memory": (scripted(script={Request.ADD_MEM_REG: hang_up}), "{path}: ADD_MEM_REG: "),
+    "dies over its ring": (scripted(script={Request.SET_VRING_KICK: hang_up}), "{path}: SET_VRING_KICK: "),
+}
+
+
+@contextlib.asynccontextmanager
+async def busy_daemon(run_dir: Path) -> AsyncIterator[tuple[Daemon, Parts]]:
+    """A daemon whose controller V0 is under load."""
+    target = Target({str(run_dir / "good"): DiskSpec(size=1 << 20, memory=True)})
+    options = Options(rpc_socket=str(run_dir / "rpc"), cpus=tuple(allowed_cpus(1)), memory_mib=64)
+    parts = Parts()
+    daemon = Daemon(options, parts)
+    await target.start()
+    try:
+        await daemon.start()
+        await daemon.controllers.attach(AttachRequest("V0", "user", str(run_dir / "good"), "blk"))
+        load = asyncio.create_task(daemon.perf.run(["V0"], Workload("randread", queue_depth=8, time_s=60)))
+        await until(lambda: reads(daemon) > 100)
+        yield daemon, parts
+    finally:
+        await daemon.stop(10)
+        await target.stop()
+    (result,) = (await load)["results"]
+    assert (result["status"], result["io_failed"]) == ("terminated", 0)
+
+
+def reads(daemon: Daemon) -> int:
+    return daemon.bdevs.get("V0").stats().ops["read"].completed
+
+
+async def sample_speed(daemon: Daemon, samples: list[int]) -> None:
+    """Reads of V0 in each interval, until cancelled."""
+    before = reads(daemon)
+    while True:
+        await asyncio.sleep(SAMPLE_S)
+        now = reads(daemon)
+        samples.append(now - before)
+        before = now
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_a_bad_peer_is_an_error_that_names_the_cause(run_dir: Path, kind: str) -> None:
+    spdk_module()
+    peer, cause = PEERS[kind]
+    path = str(run_dir / "bad")
+
+    async def main() -> None:
+        async with busy_daemon(run_dir) as (daemon, parts), peer(path):
+            samples: list[int] = []
+            sampling = asyncio.create_task(sample_speed(daemon, samples))
+            before = resources(parts)
+            attach = ("bdev_virtio_attach_controller", "V1", "-t", "user", "-a", path, "-d", "blk")
+            code, message = (await spdk_rpc(run_dir, *attach)).error
+            assert (code, cause.format(path=path) in message) == (-32602, True), message
+            await until(lambda: resources(parts) == before)
+            assert [c.name for c in daemon.controllers.list()] == [b.name for b in daemon.bdevs.list()] == ["V0"]
+            await until(lambda: len(samples) > 1)
+            sampling.cancel()
+            await asyncio.wait([sampling])
+            assert min(samples) > 0, samples
+
+    asyncio.run(main())
+
+
+def test_the_name_is_free_again(run_dir: Path) -> None:
+    async def main() -> None:
+        async with busy_daemon(run_dir) as (daemon, _):
+            request = AttachRequest("V1", "user", str(run_dir / "late"), "blk")
+            with pytest.raises(Exception, match="No such file"):
+                await daemon.controllers.attach(request)
+            target = Target({request.traddr: DiskSpec(size=1 << 20, memory=True)})
+            await target.start()
+            try:
+                assert await daemon.controllers.attach(request) == ["V1"]
+                await daemon.controllers.detach("V1")
+            finally:
+                await target.stop()
+
+    asyncio.run(main())
+
+
+def resources(parts: Parts) -> tuple[int, int, int]:
+    """DMA memory in use, file descriptors, threads."""
+    return parts.engine.memory.used, len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
