@@ -48,7 +48,7 @@ class System:
         kick, call = self.fds[2 * i : 2 * i + 2]
         regions = TargetMemory([(r.address, r.size, r.address) for r in self.memory.regions])
         rings = q.ring_addresses()
-        tq = TargetQueue(self.target, regions, self.disk, q.size, *rings, 0, kick, call, self.event_idx)
+        tq = TargetQueue(self.target, regions, self.disk, q.size, *rings, 0, kick, call, -1, self.event_idx)
         await tq.start()
         await q.start(kick, call, lambda: self.broken.append(i))
         self.served[i] = tq
