@@ -79,7 +79,7 @@ MIB = 1 << 20
 )
 def test_request_is_answered_with_the_error_of_the_protocol(command, offset, length, flags, error):
     found = judge(request(command, offset, length, flags=flags, cookie=7))
-    assert found[:5] == (command, flags, offset, length, error)
+    assert found[:6] == (command, flags, offset, length, 7, error)
 
 
 @pytest.mark.parametrize(

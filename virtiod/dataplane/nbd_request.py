@@ -263,6 +263,7 @@ class Judged(NamedTuple):
     flags: int
     offset: int
     length: int
+    cookie: int
     error: int
     reply: bytes
 
@@ -274,6 +275,7 @@ def judge(
     flags: int = 0xFFFF & ~NBD_FLAG_READ_ONLY,
     structured: bool = True,
     fast_zero: bool = False,
+    max_payload: int = NBD_MAX_PAYLOAD,
 ) -> Judged | None:
     """The request in the first 28 bytes of data; None when they are too few or no request. For tests and fuzzing."""
     r: NbdRequest
@@ -283,11 +285,11 @@ def judge(
     if len(data) < NBD_REQUEST_SIZE or not nbd_decode(data, cython.address(r)):
         return None
     limits.size = size
-    limits.max_payload = NBD_MAX_PAYLOAD
+    limits.max_payload = max_payload
     limits.block_size = block_size
     limits.flags = flags
     limits.structured = structured
     limits.fast_zero = fast_zero
     failure = FAIL_NONE if r.type == NBD_CMD_DISC else nbd_check(cython.address(r), cython.address(limits))
     length: cython.uint = nbd_reply(reply, cython.address(r), failure, structured)
-    return Judged(r.type, r.flags, r.offset, r.length, _error(failure), reply[:length])
+    return Judged(r.type, r.flags, r.offset, r.length, vd_swap64(r.cookie), _error(failure), reply[:length])
