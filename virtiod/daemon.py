@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _CALLS_TIMEOUT_S = 2.0  # for RPC calls that run when the daemon stops
 _SKIP_TIMEOUT_S = 1.0  # for what is left when the deadline is over
+_SKIP_STEP_S = 0.2  # for each thing of it
 
 
 class Daemon:
@@ -117,13 +118,23 @@ class Daemon:
         hurrying.cancel()
         if not unwinding.done():
             self.stop_deadline = 0.0
-            unwinding.cancel()  # what hangs is skipped, what comes after it still gets its turn
-            await asyncio.wait({unwinding}, timeout=_SKIP_TIMEOUT_S)
+            await _skip_through(unwinding)
             await self._server.close()
-            raise DeadlineError(f"the daemon did not end within {deadline_s:g} s")
+            why = "it was told to hurry" if self._hurry.is_set() else f"not within {deadline_s:g} s"
+            raise DeadlineError(f"the daemon did not end in order: {why}")
         await unwinding
 
     async def _unwind(self) -> None:
-        await self.rpc.stop(min(_CALLS_TIMEOUT_S, self.time_left()))
-        await self._server.disconnect()
-        await self._stack.aclose()
+        try:
+            await self.rpc.stop(min(_CALLS_TIMEOUT_S, self.time_left()))
+            await self._server.disconnect()
+        finally:
+            await self._stack.aclose()
+
+
+async def _skip_through(unwinding: asyncio.Task[None]) -> None:
+    """Have it give up what it waits for, thing after thing: what comes after each still gets its turn."""
+    deadline = time.monotonic() + _SKIP_TIMEOUT_S
+    while not unwinding.done() and time.monotonic() < deadline:
+        unwinding.cancel()
+        await asyncio.wait({unwinding}, timeout=_SKIP_STEP_S)

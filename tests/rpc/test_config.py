@@ -169,7 +169,7 @@ def test_what_hangs_at_the_end_is_skipped_at_the_deadline_and_the_rest_ends(run_
     async def run() -> None:
         daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc")), parts)
         await daemon.start()
-        with pytest.raises(VirtiodError, match=r"did not end within 0\.1 s"):
+        with pytest.raises(VirtiodError, match=r"did not end in order: not within 0\.1 s"):
             await daemon.stop(0.1)
 
     asyncio.run(run())

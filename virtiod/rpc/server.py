@@ -92,7 +92,8 @@ class RpcServer:
             return
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        await connection.serve()
+        with contextlib.suppress(asyncio.CancelledError):  # which asyncio's own callback can't take before Python 3.12
+            await connection.serve()
 
 
 class _Connection:
