@@ -83,8 +83,6 @@ def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
         discard_sectors, discard_segs, _, zeroes_sectors, zeroes_segs, _,
     ) = _LAYOUT.unpack(data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"))  # fmt: skip
     block_size = blk_size if has(BlkFeature.BLK_SIZE) else SECTOR
-    if block_size == 0:
-        raise ProtocolError("the device's configuration is unusable: block size 0 is not a power of two")
     segments = max(1, seg_max) if has(BlkFeature.SEG_MAX) else 1
     segments = min(segments, ring_size - 2, MAX_SEGMENTS)
     segment = size_max if has(BlkFeature.SIZE_MAX) and size_max else NO_LIMIT

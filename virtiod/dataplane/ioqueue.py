@@ -488,8 +488,6 @@ def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
     """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
     Nothing while the queue runs: its device may still answer. Returns how many requests were in flight for them."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
-    if not q.stopped:
-        return -EBUSY
     before: uint64_t = cython.cast(uint64_t, c.arg) if c.arg else UINT64_MAX
     status: cython.int = -cython.cast(cython.int, c.arg2)
     i: uint32_t
@@ -641,7 +639,7 @@ class RequestQueue:
         were in flight for it.
         """
         n: int = await self.poller.command(_cmd_fail, cython.address(self.q), before_ns, code)
-        return max(n, 0)
+        return n
 
     async def drain(self) -> None:
         """Return when nothing is in flight or waiting. The caller sees to a deadline; fail() ends it too."""

@@ -26,4 +26,4 @@ cdef class Probe:
     cdef BdevChannels channels
     cdef object memory
     cdef uint64_t address
-    cdef readonly uint64_t size
+    cdef readonly object size
