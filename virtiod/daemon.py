@@ -25,6 +25,7 @@ from virtiod.rpc.iostat import IoStats
 from virtiod.rpc.methods import METHODS
 from virtiod.rpc.registry import State
 from virtiod.rpc.server import RpcServer
+from virtiod.rpc.timing import Timings
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ _SKIP_STEP_S = 0.2  # for each thing of it
 class Daemon:
     """One virtiod. start() once, then stop().
 
-    pollers, bdevs, controllers, exports and perf are set by the parts when they are built.
+    memory, pollers, buffers, bdevs, controllers, exports and perf are set by the parts when they are built.
     """
 
     def __init__(self, options: Options, parts: Parts | None = None) -> None:
         self.options = options
+        self.memory: Any = None
         self.pollers: list[Any] = []
+        self.buffers: list[Any] = []  # of each poller
         self.bdevs: Any = None
         self.controllers: Any = None
         self.exports: Any = None
@@ -53,6 +56,8 @@ class Daemon:
         self.histograms = Histograms()
         self.logs = LogControl(options.log_level)
         self.rpc = Dispatcher(self, METHODS, options.rpcs_allowed)
+        self.rpc_timings = Timings()
+        self.rpc.observers.append(self.rpc_timings.add)
         self.started_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         self.initialised = asyncio.Event()
         self.stop_deadline = float("inf")  # of time.monotonic()

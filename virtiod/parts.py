@@ -13,6 +13,8 @@ from virtiod.engine import Engine
 from virtiod.exports.nbd.manager import ExportManager
 from virtiod.exports.nbd.server import ListenAddress
 from virtiod.exports.nbd.transmission import NbdDataPlane
+from virtiod.http.app import create_app
+from virtiod.http.server import HttpServer
 
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
@@ -22,11 +24,16 @@ class Parts:
     """The real parts. Tests give the daemon others."""
 
     async def build(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        """Before RPC can be called: sets daemon.pollers, bdevs, controllers, exports and perf. Nothing runs yet."""
+        """Before RPC can be called: sets daemon.memory, pollers, buffers, bdevs, controllers, exports and perf.
+
+        No poller runs yet. HTTP listens, so that health can be asked for from the beginning to the end.
+        """
         options = daemon.options
         engine = Engine(options.cpus, options.memory_mib, options.poll_mode, options.poll_us, options.io_timeout_s)
         stack.push_async_callback(engine.stop)
+        daemon.memory = engine.memory
         daemon.pollers = engine.pollers
+        daemon.buffers = engine.buffers
         daemon.bdevs = engine.bdevs
         daemon.controllers = engine.controllers
         daemon.perf = engine.perf
@@ -35,10 +42,14 @@ class Parts:
         daemon.exports = ExportManager(
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))
         )
+        if options.http is not None:
+            http = HttpServer(create_app(daemon), *options.http)
+            await http.start()
+            stack.push_async_callback(http.stop)
         stack.push_async_callback(daemon.exports.stop)
 
     async def open(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        """When initialisation begins: pollers run, exports and HTTP listen."""
+        """When initialisation begins: pollers run, exports listen."""
         self.engine.start()
         options = daemon.options
         if options.nbd_socket:

@@ -1,1 +1,9 @@
-"""TBD."""
+"""HTTP: metrics for Prometheus at /metrics, health at /healthz.
+
+catalogue   every metric with its type, labels and help; one description each
+families    a metric with its values, and how it is written
+collector   reads the daemon's counters into families
+health      whether the daemon does its work
+app         the pages, as an aiohttp application
+server      the listening socket, and what its clients may cost
+"""

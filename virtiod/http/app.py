@@ -1,0 +1,52 @@
+"""The pages: GET and HEAD of /metrics and /healthz."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from virtiod.http.collector import DaemonCollector
+from virtiod.http.families import encode
+from virtiod.http.health import ailment
+
+if TYPE_CHECKING:
+    from virtiod.daemon import Daemon
+
+HEADERS = {
+    "Server": "virtiod",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def create_app(daemon: Daemon) -> web.Application:
+    """The application for one daemon, which must have been built."""
+    collector = DaemonCollector(daemon)
+    scraping = asyncio.Lock()  # one page is written at a time, however many ask
+
+    async def metrics(request: web.Request) -> web.Response:
+        content_type = choose_encoder(request.headers.get("Accept", ""))[1]
+        async with scraping:
+            families = list(collector.collect())
+            # Writing takes several times as long as reading: it is left to a thread.
+            page = await asyncio.to_thread(encode, families, "openmetrics" in content_type)
+        return web.Response(body=page, headers={"Content-Type": content_type, "Vary": "Accept"})
+
+    async def healthz(_request: web.Request) -> web.Response:
+        reason = ailment(daemon)
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+
+    async def finish(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(HEADERS)
+        response.force_close()
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/healthz", healthz)
+    app.on_response_prepare.append(finish)
+    return app
