@@ -527,6 +527,7 @@ class Poller:
         self.tid = threading.get_native_id()
         if self.cpu >= 0:
             os.sched_setaffinity(0, {self.cpu})
+        self.core.heartbeat_ns = vd_clock_ns()
         self.started.set()
         with cython.nogil:
             poller_run(self.core)
