@@ -43,7 +43,7 @@ class Parts:
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))
         )
         if options.http is not None:
-            http = HttpServer(create_app(daemon), *options.http)
+            self.http = http = HttpServer(create_app(daemon), *options.http)
             await http.start()
             stack.push_async_callback(http.stop)
         stack.push_async_callback(daemon.exports.stop)

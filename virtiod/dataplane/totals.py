@@ -84,7 +84,7 @@ def _op_totals(channels: BdevChannels, op: cython.int, cuts: list[int]) -> objec
 
 
 @cython.cfunc
-def _fold(channels: BdevChannels, op: cython.int, cuts: list[int]) -> list:  # type: ignore[type-arg]
+def _fold(channels: BdevChannels, op: cython.int, cuts: list[int]) -> list[int]:
     c: cython.int
     i: cython.int = 0
     end: cython.int

@@ -74,7 +74,7 @@ class Family(Metric):
             labels = self._labels(values)
             start = f'{name}_bucket{labels[:-1]},le="'
             lines += [f'{start}{le}"}} {n}\n' for le, n in zip(self.les, below, strict=True)]
-            lines.append(f"{name}_sum{labels} {total}\n{name}_count{labels} {below[-1]}\n")
+            lines.append(f"{name}_count{labels} {below[-1]}\n{name}_sum{labels} {total}\n")
 
     def _labels(self, values: tuple[str, ...]) -> str:
         """Of the first labels, as many as there are values."""

@@ -71,12 +71,12 @@ class HttpServer:
             self._reaper = None
         await self._runner.cleanup()
 
-    def _open(self) -> list[web.RequestHandler]:
-        """Oldest first."""
+    def connections(self) -> list[web.RequestHandler]:
+        """Those that are open, oldest first."""
         return self._runner.server.connections if self._runner.server else []
 
     def _connection(self) -> asyncio.Protocol:
-        connections = self._open()
+        connections = self.connections()
         for oldest in connections[: max(0, len(connections) + 1 - MAX_CONNECTIONS)]:
             _cut_off(oldest)
         assert self._runner.server is not None
@@ -87,7 +87,7 @@ class HttpServer:
         now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(min(_REAP_S, self._connection_s))
-            seen = {connection: seen.get(connection, now()) for connection in self._open()}
+            seen = {connection: seen.get(connection, now()) for connection in self.connections()}
             for connection, since in seen.items():
                 if now() - since >= self._connection_s:
                     _cut_off(connection)

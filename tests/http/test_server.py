@@ -1,0 +1,195 @@
+"""The HTTP server: what it answers, and what clients of every kind can cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.http.live import Live, options, run_live, until
+from virtiod.daemon import Daemon
+from virtiod.errors import ConnectError, InvalidArgument
+from virtiod.http.app import create_app
+from virtiod.http.server import MAX_CONNECTIONS, MAX_LINE, HttpServer
+
+# ---- health
+
+
+def test_health_is_ok_while_every_poller_comes_round(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        assert (await live.get("/healthz"))[:2] == (200, "ok\n")
+
+    run_live(run_dir, test)
+
+
+def test_health_names_the_poller_that_hangs(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        late = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - 7_000_000_000
+        hung = SimpleNamespace(name="poller_9", stats=lambda: SimpleNamespace(heartbeat_ns=late))
+        live.daemon.pollers = [*live.daemon.pollers, hung]
+        status, text, _ = await live.get("/healthz")
+        live.daemon.pollers.pop()
+        assert status == 503
+        assert text.startswith("poller_9 has not come round for 7.")
+
+    run_live(run_dir, test)
+
+
+def test_health_is_bad_until_initialised_and_when_stopping(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        assert (await live.get("/healthz"))[:2] == (503, "not initialised\n")
+        assert (await live.get("/metrics"))[0] == 200
+        await live.daemon.start_init()
+        assert (await live.get("/healthz"))[:2] == (200, "ok\n")
+        live.daemon.stop_deadline = time.monotonic() + 10
+        assert (await live.get("/healthz"))[:2] == (503, "stopping\n")
+
+    run_live(run_dir, test, wait_for_rpc=True)
+
+
+# ---- pages
+
+
+def test_only_get_and_head_of_known_pages_are_served(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for method, path, expected in [
+            ("GET", "/", 404),
+            ("GET", "/metrics/", 404),
+            ("GET", "/../etc/passwd", 404),
+            ("POST", "/none", 404),
+            ("POST", "/metrics", 405),
+            ("DELETE", "/healthz", 405),
+            ("HEAD", "/metrics", 200),
+            ("HEAD", "/healthz", 200),
+            ("GET", "/metrics?name[]=x", 200),
+        ]:
+            status, text, headers = await live.get(path, method)
+            assert status == expected, (method, path)
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Server"] == "virtiod"
+            assert "default-src 'none'" in headers["Content-Security-Policy"]
+            if method == "HEAD":
+                assert text == ""
+
+    run_live(run_dir, test)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\1\2\3\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * (MAX_LINE + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (MAX_LINE + 1) + b"\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(1000)) + b"\r\n",
+    ],
+)
+def test_what_is_no_request_gets_400_and_costs_its_connection_only(run_dir: Path, data: bytes) -> None:
+    async def test(live: Live) -> None:
+        answer = await live.send(data)
+        assert answer.startswith(b"HTTP/1.") and answer[8:12] == b" 400", answer[:200]
+        assert (await live.get("/healthz"))[0] == 200
+
+    run_live(run_dir, test)
+
+
+# ---- clients
+
+
+@contextlib.asynccontextmanager
+async def serving(live: Live, connection_s: float) -> Any:
+    """A second server for the same daemon, with its own deadline."""
+    server = HttpServer(create_app(live.daemon), "127.0.0.1", 0, connection_s)
+    await server.start()
+    try:
+        yield server, Live(live.daemon, server.port)
+    finally:
+        await server.stop()
+        await server.stop()  # may be called again
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /metrics HTT", b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"]
+)
+def test_a_client_that_does_not_finish_its_request_is_cut_off(run_dir: Path, data: bytes) -> None:
+    async def test(live: Live) -> None:
+        async with serving(live, 0.05) as (_, second):
+            with contextlib.suppress(ConnectionResetError):
+                assert await second.send(data) == b""
+
+    run_live(run_dir, test)
+
+
+def test_a_client_that_does_not_take_its_page_is_cut_off(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for i in range(300):
+            live.add_null(f"Null{i}")
+        async with serving(live, 0.3) as (server, _):
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                slow.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(slow, ("127.0.0.1", server.port))
+                await loop.sock_sendall(slow, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await live.get("/metrics"))[0] == 200
+                await until(lambda: not server.connections(), "cut off")
+
+    run_live(run_dir, test)
+
+
+def test_idle_clients_cannot_keep_others_out(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        idle = []
+        for _ in range(MAX_CONNECTIONS * 2):
+            idle.append(await asyncio.open_connection("127.0.0.1", live.port))
+        assert (await live.get("/healthz"))[0] == 200
+        assert (await live.get("/metrics"))[0] == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert await idle[0][0].read() == b""  # the oldest had to go
+        for _, writer in idle:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    run_live(run_dir, test)
+
+
+def test_a_connection_carries_one_request(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert (await live.send(request * 3)).count(b"HTTP/1.1 200") == 1
+
+    run_live(run_dir, test)
+
+
+# ---- the address
+
+
+def test_port_in_use_fails_the_start_and_leaves_nothing(run_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        async def run() -> None:
+            daemon = Daemon(options(run_dir, http=("127.0.0.1", port)))
+            with pytest.raises(ConnectError, match=f"HTTP at 127.0.0.1 port {port}: Address already in use"):
+                await daemon.start()
+
+        asyncio.run(run())
+    assert list(run_dir.iterdir()) == []
+
+
+def test_address_that_is_none_fails_the_start(run_dir: Path) -> None:
+    async def run() -> None:
+        with pytest.raises(InvalidArgument, match=r"HTTP at no\.such\.host\.invalid port 1: "):
+            await Daemon(options(run_dir, http=("no.such.host.invalid", 1))).start()
+        with pytest.raises(ConnectError, match=r"HTTP at 192\.0\.2\.1 port 1: Cannot assign requested address"):
+            await Daemon(options(run_dir, http=("192.0.2.1", 1))).start()
+
+    asyncio.run(run())
+    assert list(run_dir.iterdir()) == []
