@@ -46,9 +46,8 @@ cdef extern from "<signal.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_NOSIGNAL
-        SHUT_WR
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    int shutdown(int fd, int how)
+    ssize_t recv(int fd, void *buffer, size_t length, int flags)

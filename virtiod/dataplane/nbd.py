@@ -1,6 +1,6 @@
 """NBD's transmission phase on a poller: requests from a socket to a bdev's channel, and replies back.
 
-A round costs a busy connection one readv, which takes as many requests as have come, and one sendmsg, which carries all
+A round costs a busy connection one recv, which takes as many requests as have come, and one sendmsg, which carries all
 replies that became ready. Data goes straight between the socket and DMA buffers; only the part of a payload that comes
 with its header is copied. What a connection may use is bounded: SLOTS requests, HELD_MAX bytes of buffers. When that is
 used up it stops reading until replies are sent, so a client that does not read holds up only itself.
@@ -24,7 +24,7 @@ from cython.cimports.posix.unistd import close
 from cython.cimports.virtiod.dataplane.atomics import vd_load_u64, vd_relaxed_u64
 from cython.cimports.virtiod.dataplane.buffers import LARGE_BUFFER, PollerBuffers, pool_get, pool_lose, pool_put
 from cython.cimports.virtiod.dataplane.channel import BdevChannels, channel_submit
-from cython.cimports.virtiod.dataplane.linux import MSG_NOSIGNAL, msghdr, readv, sendmsg
+from cython.cimports.virtiod.dataplane.linux import MSG_NOSIGNAL, msghdr, readv, recv, sendmsg
 from cython.cimports.virtiod.dataplane.nbd import (
     DEAD,
     DRAINING,
@@ -110,7 +110,7 @@ RECEIVE_AHEAD = cython.declare(uint32_t, 4096)  # behind a long payload: its dat
 FEW_BYTES = cython.declare(uint64_t, (FEW_SEGMENTS - 1) * LARGE_BUFFER)
 HOT_NS = cython.declare(uint64_t, 50_000)
 HOT_STREAK = cython.declare(cython.uint, 8)
-TRY_NS = cython.declare(uint64_t, 1_000)
+TRY_NS = cython.declare(uint64_t, 300)
 STALL_NS = cython.declare(uint64_t, 5_000_000_000)
 
 MAX_PAYLOAD = 32 << 20  # "Size constraints": what a client may send without asking
@@ -177,7 +177,7 @@ def _tick(s: SourcePtr, now: uint64_t) -> None:
 
 
 def _receive(c: ConnPtr) -> cython.int:
-    """One readv: the rest of the payload that is coming, then requests."""
+    """One recv: the rest of the payload that is coming, then requests."""
     iov: iovec[RECEIVE_SEGMENTS]
     n: cython.int = 0
     offset: uint64_t = c.fill_offset
@@ -199,7 +199,7 @@ def _receive(c: ConnPtr) -> cython.int:
         iov[n].iov_base = c.buffer + c.tail
         iov[n].iov_len = RECEIVE_AHEAD if c.writes_long and not c.skip else RECEIVE_SIZE - c.tail
         n += 1
-    got = readv(c.fd, iov, n)
+    got = recv(c.fd, iov[0].iov_base, iov[0].iov_len, 0) if n == 1 else readv(c.fd, iov, n)
     if got <= 0:
         if got == 0:
             _drain(c, END_EOF)
