@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 ATTACH_DEADLINE_S = 10.0  # for all of attach, whatever the device does
 DRAIN_DEADLINE_S = 5.0
+LEAVE_STEP_S = 0.05  # between failures of I/O that users of a lost device wait for
 STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 STEADY_S = 10.0  # up for so long, a controller starts again with the shortest back-off
@@ -168,9 +169,10 @@ class Controller(ABC):
         try:
             either: set[asyncio.Future[Any]] = {task, self._loss}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
+            if task.done():
+                task.result()
+            if self._loss.done():  # perhaps just after the work was: nobody else would hear of it
                 raise self._loss.result()
-            task.result()
         finally:
             self._loss.cancel()
             if not task.done():
@@ -303,8 +305,12 @@ class Controller(ABC):
             self._returning.cancel()
             await asyncio.wait({self._returning})
             self._returning = None
-        for bdev in self.bdevs:
-            await self.context.bdevs.unregister(bdev)
+        leaving = asyncio.gather(*(self.context.bdevs.unregister(bdev) for bdev in self.bdevs))
+        if not was_up:
+            await self._cut_off()
+            while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:  # nobody will answer what they wait for
+                await self._give_up(time.monotonic_ns())
+        await leaving
         if was_up:
             await self._stop_gently()
         await self._end()
@@ -327,10 +333,15 @@ class Controller(ABC):
 
     async def _end(self) -> None:
         await self._cut_off()
+        await self._give_up()
+        for queue in self.request_queues:
+            queue.close()
+        self._enter(State.GONE)
+
+    async def _give_up(self, before_ns: int = 0) -> None:
+        """Fail all I/O, and all that comes, or what was submitted before that time. The device is cut off."""
         given_up = 0
         for queue in self.request_queues:
-            given_up += await queue.fail(errno.ENODEV)
-            queue.close()
+            given_up += await queue.fail(errno.ENODEV, before_ns)
         if given_up:
             log.warning("controller %s: gave up %d requests in flight", self.name, given_up)
-        self._enter(State.GONE)

@@ -1,0 +1,153 @@
+"""Targets that die, come back, stay away, or misbehave: what those who do I/O see."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.nbd_client import READ, NbdClient
+from tests.e2e.process import Daemon, daemon, target
+from tests.peers import Peer, storage_daemon, wait_until
+
+MIB = 1 << 20
+EIO = 5  # NBD's, for everything that is no other error
+
+
+def start_target(stack: ExitStack, run_dir: Path, kind: str) -> Peer:
+    """A target over the file disk.img, which outlives it."""
+    image = run_dir / "disk.img"
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(16 * MIB)
+    if kind == "qemu":
+        return stack.enter_context(storage_daemon(run_dir, f"driver=file,filename={image}", queues=2, name="t"))
+    return stack.enter_context(target(run_dir, "--file", image, "--queues", "2"))
+
+
+@pytest.mark.parametrize("kind", ["qemu", "embedded"])
+def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, kind: str) -> None:
+    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+        victim = start_target(stack, run_dir, kind)
+        virtiod.attach(victim.socket, vq_count=2)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=16, time_s=60)
+        for times in (1, 2):
+            virtiod.wait_busy(more=500)
+            victim.kill()
+            wait_until(lambda: virtiod.controller()["state"] == "reconnecting", "the loss to be noticed")
+            victim = start_target(stack, run_dir, kind)
+            wait_until(lambda: virtiod.controller()["state"] == "up", "the controller to return")
+            assert virtiod.controller()["reconnects"] == times
+        virtiod.wait_busy(more=500)
+        assert virtiod.call("bdev_virtio_detach_controller", name="V0") is True
+        (result,) = load.result()["results"]
+        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 0, 0)
+
+
+def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
+    with ExitStack() as stack, daemon(run_dir, "-m", "1", "--io-timeout", "1") as virtiod:
+        victim = start_target(stack, run_dir, "embedded")
+        virtiod.attach(victim.socket)
+        virtiod.export()
+        with NbdClient(virtiod.nbd_socket, "V0") as client:
+            assert client.ask(READ, 0, 4096) == (0, bytes(4096))
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+            virtiod.wait_busy()
+            victim.kill()
+            (result,) = load.result()["results"]
+            assert (result["status"], result["io_timeout"]) == ("failed", 4)
+            assert result["first_error"] == "Connection timed out"
+            assert client.ask(READ, 0, 4096)[0] == EIO
+        assert virtiod.iostat()["io_error"] == {"timeout": 5}
+        assert virtiod.controller()["state"] == "reconnecting"
+
+
+def test_a_detach_from_a_target_that_is_gone_ends_and_tells_what_it_gave_up(run_dir: Path) -> None:
+    with ExitStack() as stack, daemon(run_dir, "-m", "1", "--io-timeout", "0") as virtiod:
+        victim = start_target(stack, run_dir, "embedded")
+        virtiod.attach(victim.socket)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+        virtiod.wait_busy()
+        victim.kill()
+        wait_until(lambda: virtiod.controller()["state"] == "reconnecting", "the loss to be noticed")
+        assert virtiod.call("bdev_virtio_detach_controller", name="V0") is True
+        assert virtiod.call("bdev_get_bdevs") == []
+        (result,) = load.result()["results"]
+        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 4, 0)
+        assert result["first_error"] == "No such device"
+        assert "controller V0: gave up 4 requests in flight" in virtiod.log.read_text()
+
+
+def short_load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
+    """A verifying load of 200 I/Os at queue depth 1, unless said otherwise."""
+    workload = {"rw": "verify", "queue_depth": 1, "total_bytes": 100 * 4096, **params}
+    (result,) = virtiod.call("perform_tests", bdevs=["V0"], **workload)["results"]
+    return result
+
+
+def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
+    with target(run_dir, "--memory", "1M", "--fault=delay,delay=20000") as disk, daemon(run_dir, "-m", "1") as virtiod:
+        virtiod.attach(disk.socket)
+        result = short_load(virtiod, queue_depth=16)
+        assert (result["status"], result["io_mismatched"]) == ("finished", 0)
+        assert result["min_latency_us"] >= 20000
+
+
+def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path) -> None:
+    fault = "--fault=error,after=10,every=10"
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1") as virtiod:
+        virtiod.attach(disk.socket)
+        result = short_load(virtiod)
+        assert (result["status"], result["first_error"]) == ("failed", "Input/output error")
+        assert 15 <= result["io_failed"] <= 20
+        assert result["io_mismatched"] == 0
+        assert virtiod.iostat()["io_error"] == {"io": result["io_failed"]}
+        assert virtiod.controller()["state"] == "up"
+
+
+@pytest.mark.parametrize("fault", ["used-id", "used-index"])
+def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path, fault: str) -> None:
+    options = ("--memory", "1M", f"--fault={fault},after=50,every=50")
+    with target(run_dir, *options) as disk, daemon(run_dir, "-m", "1") as virtiod:
+        virtiod.attach(disk.socket)
+        result = short_load(virtiod)
+        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
+        assert virtiod.controller()["reconnects"] >= 2
+        assert "the device wrote an invalid used ring" in virtiod.log.read_text()
+
+
+def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:
+    fault = "--fault=no-status,after=10,every=1000"
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1") as virtiod:
+        virtiod.attach(disk.socket)
+        # 1200 requests and GET_ID: one of them, the 1010th, is hit.
+        result = short_load(virtiod, total_bytes=600 * 4096)
+        assert (result["status"], result["io_failed"], result["first_error"]) == ("failed", 1, "Input/output error")
+
+
+def test_io_that_the_target_swallows_times_out(run_dir: Path) -> None:
+    fault = "--fault=silence,after=50"
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1", "--io-timeout", "1") as virtiod:
+        virtiod.attach(disk.socket)
+        result = short_load(virtiod, queue_depth=4)
+        assert (result["status"], result["io_timeout"], result["io_mismatched"]) == ("failed", 4, 0)
+        assert "the device did not answer an I/O within 1 s" in virtiod.log.read_text()
+        wait_until(lambda: virtiod.controller()["state"] == "up", "the controller to return")
+        assert virtiod.controller()["reconnects"] == 1
+
+
+def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) -> None:
+    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+        image = run_dir / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(MIB)
+        dying = stack.enter_context(target(run_dir, "--file", image, "--fault=death,after=100"))
+        virtiod.attach(dying.socket)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, total_bytes=200 * 4096)
+        wait_until(lambda: dying.process.poll() is not None, "the target to die")
+        stack.enter_context(target(run_dir, "--file", image))
+        (result,) = load.result()["results"]
+        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
+        assert virtiod.controller()["reconnects"] == 1
