@@ -19,7 +19,9 @@ SIZE = 8 << 20
 
 @pytest.mark.parametrize(("pollers", "queues"), [(1, 1), (1, 4), (2, 1), (2, 2), (2, 4)])
 @pytest.mark.parametrize("vq_size", [8, 512])
-def test_any_number_of_queues_suits_any_number_of_pollers(run_dir: Path, pollers: int, queues: int, vq_size: int) -> None:
+def test_any_number_of_queues_suits_any_number_of_pollers(
+    run_dir: Path, pollers: int, queues: int, vq_size: int
+) -> None:
     path = str(run_dir / "t.sock")
 
     async def main() -> None:

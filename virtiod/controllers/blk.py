@@ -44,7 +44,6 @@ class BlkController(Controller):
     dev_type = "blk"
     _features = 0
     _config: BlkConfig
-    _routes: Routes
 
     async def _negotiate(self) -> None:
         offered = self.transport.device_features()
@@ -58,10 +57,19 @@ class BlkController(Controller):
         config = await self._read_config(features)
         if self._features and config.block_size != self._config.block_size:
             raise ProtocolError(f"{self.traddr}: the device came back with block size {config.block_size}")
+        if self._features:
+            self._check_limits(config)
         if self.request_queues and self._queue_count(config) < len(self.request_queues):
             raise ProtocolError(f"{self.traddr}: the device came back with {self._queue_count(config)} queues")
         self._features = features
         self._config = config
+
+    def _check_limits(self, config: BlkConfig) -> None:
+        """I/O was split by the limits that the device had at first: it must still take such requests."""
+        for limit in ("max_segments", "max_segment", "max_transfer", "max_discard", "max_write_zeroes"):
+            before, now = getattr(self._config, limit), getattr(config, limit)
+            if now < before:
+                raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
     async def _read_config(self, features: int) -> BlkConfig:
         data = await self.transport.read_config(0, blk_config.CONFIG_SIZE)
@@ -97,7 +105,7 @@ class BlkController(Controller):
     async def _make_bdevs(self) -> list[Bdev]:
         serial = await self._serial()
         channels = BdevChannels(list(self.context.pollers))
-        self._routes = Routes(channels, self.request_queues)
+        Routes(channels, self.request_queues)
         self._limit(channels)
         bdev = Bdev(
             name=self.name,

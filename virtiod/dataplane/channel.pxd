@@ -34,6 +34,7 @@ cdef class BdevChannels:
     cdef readonly list pollers
     cdef Channel **channels
     cdef int count
+    cdef public object served_by  # what must live as long as the channels
     cdef uint64_t busy_shown  # the largest io_time that bdev_totals() told: it never goes back
     cdef Channel *channel(self, Poller poller) except NULL
     cdef void connect(self, int index, channel_submit_fn submit, void *device) noexcept

@@ -251,6 +251,7 @@ class BdevChannels:
     pollers: list[Poller]
     channels: ChannelArray
     count: cython.int
+    served_by: object
 
     def __cinit__(self, pollers: list[Poller]) -> None:
         i: cython.int

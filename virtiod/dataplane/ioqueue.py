@@ -454,6 +454,7 @@ def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
         return ret
     q.stopped = 0
     _serve_waiting(q)
+    _check_drained(q)
     return 0
 
 
@@ -623,6 +624,7 @@ class RequestQueue:
         self.poller.control.expect(cython.address(self.q.event), on_broken)
         ret: int = await self.poller.command(_cmd_start, cython.address(self.q))
         if ret:
+            self.poller.control.forget(cython.address(self.q.event))
             raise OSError(-ret, f"poll queue {self.index}")
         self.poller.own(cython.address(self.q.source), self)
 
@@ -683,7 +685,8 @@ def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
 
 
 class Routes:
-    """Which queue serves which channel of a bdev. Must live as long as the bdev."""
+    """Which queue serves which channel of a bdev. The channels keep it, and it the queues: an I/O that another poller
+    hands over finds its queue, however late."""
 
     routes: RoutePtr
     count: cython.int
@@ -696,6 +699,7 @@ class Routes:
         r: RoutePtr
         queue: RequestQueue
         self.queues = list(queues)
+        channels.served_by = self
         self.count = channels.count
         self.routes = cython.cast(RoutePtr, calloc(self.count, cython.sizeof(self.routes[0])))
         if self.routes == cython.NULL:

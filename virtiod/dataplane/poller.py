@@ -12,6 +12,7 @@ then looks at `sleeping`; a full barrier stands between the two steps on either 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -70,6 +71,8 @@ from cython.cimports.virtiod.dataplane.structs import (
     VoidPtr,
     command_fn,
 )
+
+log = logging.getLogger(__name__)
 
 MAX_SOURCES = cython.declare(cython.uint, 4096)
 TICK_NS = cython.declare(uint64_t, 10_000_000)
@@ -447,7 +450,10 @@ class Control:
             after = m.next
             callback = self.callbacks.pop(cython.cast(cython.size_t, m), None)
             if callback is not None:
-                callback()
+                try:
+                    callback()
+                except Exception:
+                    log.exception("a callback of the data plane")  # those behind it still get their turn
             m = after
 
     def __dealloc__(self) -> None:
