@@ -20,7 +20,7 @@ async def bdev_null_create(
     daemon: Daemon,
     name: Annotated[str, Arg("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
-    block_size: Annotated[int, Arg("bytes of a block", "block_size", 512, MAX_UINT32)] = 512,
+    block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
     uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
 ) -> str:
     """Creates a bdev whose I/O succeeds at once and moves no data.
