@@ -108,6 +108,7 @@ HELD_MAX = cython.declare(uint64_t, 16 << 20)  # a single longer request is take
 LONG_WRITE = cython.declare(uint32_t, 65536)
 RECEIVE_AHEAD = cython.declare(uint32_t, 4096)  # behind a long payload: its data is not worth a copy
 FEW_BYTES = cython.declare(uint64_t, (FEW_SEGMENTS - 1) * LARGE_BUFFER)
+SEND_BYTES = cython.declare(uint64_t, 1 << 20)
 HOT_NS = cython.declare(uint64_t, 50_000)
 HOT_STREAK = cython.declare(cython.uint, 8)
 TRY_NS = cython.declare(uint64_t, 300)
@@ -131,7 +132,7 @@ END_REASONS = (
 
 def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
     c: ConnPtr = cython.cast(ConnPtr, s)
-    work: cython.int = 0
+    work: cython.int = s.dirty
     ready: cython.uint = s.ready
     s.ready = 0
     if c.blocked and ready & READY_OUT:
@@ -158,7 +159,7 @@ def _arm(s: SourcePtr) -> cython.bint:
     wanted: cython.uint = READY_OUT if c.blocked else 0
     if c.state == RUNNING and c.paused and _parse(c):
         return True
-    if (c.state != RUNNING or c.stopping) and _idle(c):
+    if s.dirty or ((c.state != RUNNING or c.stopping) and _idle(c)):
         return True
     if c.state == RUNNING and not c.paused:
         wanted |= READY_IN
@@ -453,6 +454,7 @@ def _submit(slot: NbdSlotPtr) -> None:
     io.length = r.length
     io.iovcnt = slot.n_buffers
     io.flags = 0
+    slot.flush_after = 0
     if r.type == NBD_CMD_READ:
         io.op = OP_READ
     elif r.type == NBD_CMD_WRITE:
@@ -515,39 +517,40 @@ def _answer(slot: NbdSlotPtr, failure: cython.int) -> None:
 
 
 def _flush(s: SourcePtr) -> None:
-    """Send what is queued, until the socket takes no more."""
+    """Send what is queued, SEND_BYTES at most: the poller has others to serve. The rest follows in the next round."""
     c: ConnPtr = cython.cast(ConnPtr, s)
     iov: iovec[SEND_SEGMENTS]
     m: msghdr
     total: uint64_t
     n: cython.Py_ssize_t
+    if c.out == cython.NULL or c.blocked:
+        return
     memset(cython.address(m), 0, cython.sizeof(msghdr))
     m.msg_iov = iov
-    while c.out != cython.NULL and not c.blocked:
-        m.msg_iovlen = _gather(c, iov, cython.address(total))
-        n = sendmsg(c.fd, cython.address(m), MSG_NOSIGNAL)
-        if n < 0:
-            if errno == EINTR:
-                continue
-            if errno != EAGAIN:
-                _die(c, END_LOST)
-                return
-            n = 0
-        c.sent += n
-        _advance(c, n)
-        if cython.cast(uint64_t, n) < total:
-            c.blocked = 1
-            poller_want(s, s.wanted | READY_OUT)
+    m.msg_iovlen = _gather(c, iov, cython.address(total))
+    n = sendmsg(c.fd, cython.address(m), MSG_NOSIGNAL)
+    if n < 0:
+        if errno != EAGAIN and errno != EINTR:
+            _die(c, END_LOST)
+            return
+        n = 0
+    c.sent += n
+    _advance(c, n)
+    if cython.cast(uint64_t, n) < total:
+        c.blocked = 1
+        poller_want(s, s.wanted | READY_OUT)
+    else:
+        s.dirty = c.out != cython.NULL
 
 
 def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
-    """The unsent bytes of the queue, as far as SEND_SEGMENTS go: how many segments, and their bytes in total."""
+    """The next bytes of the queue, as many as fit into SEND_SEGMENTS: how many segments, and their bytes in total."""
     slot: NbdSlotPtr = c.out
     skip: uint64_t = c.out_sent
     n: cython.int = 0
     k: cython.int
     total[0] = 0
-    while slot != cython.NULL and n < SEND_SEGMENTS:
+    while slot != cython.NULL and n < SEND_SEGMENTS and total[0] < SEND_BYTES:
         if skip < slot.reply_length:
             iov[n].iov_base = slot.reply + skip
             iov[n].iov_len = slot.reply_length - skip
@@ -561,7 +564,7 @@ def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
                 if skip >= slot.io.iov[k].iov_len:
                     skip -= slot.io.iov[k].iov_len
                     continue
-                if n == SEND_SEGMENTS:
+                if n == SEND_SEGMENTS or total[0] >= SEND_BYTES:
                     break
                 iov[n].iov_base = cython.cast(CharPtr, slot.io.iov[k].iov_base) + skip
                 iov[n].iov_len = slot.io.iov[k].iov_len - skip
@@ -610,10 +613,14 @@ def _die(c: ConnPtr, end: cython.uint) -> None:
     if c.state == RUNNING:
         c.end = end
     c.state = DEAD
+    _leave_queue(c)
     poller_unwatch(cython.address(c.source))
     close(c.fd)
     c.fd = -1
     c.blocked = 0
+    if c.filling != cython.NULL:
+        _release(c.filling)
+        c.filling = cython.NULL
     while c.out != cython.NULL:
         slot = c.out
         c.out = slot.next
@@ -623,12 +630,7 @@ def _die(c: ConnPtr, end: cython.uint) -> None:
 def _bury(c: ConnPtr) -> None:
     """All is done: give the connection to the control plane, which may free it at once."""
     p: PollerPtr = c.source.poller
-    _leave_queue(c)
-    if c.filling != cython.NULL:
-        _release(c.filling)
-        c.filling = cython.NULL
-    if c.state != DEAD:
-        _die(c, END_STOPPED)
+    _die(c, END_STOPPED)
     poller_remove_source(p, cython.address(c.source))
     c.state = GONE
     mailbox_push(p.control, cython.address(c.ended))
@@ -649,7 +651,10 @@ def _cmd_start(p: PollerPtr, cmd: CommandPtr) -> int64_t:
 
 
 def _cmd_stop(p: PollerPtr, cmd: CommandPtr) -> int64_t:
-    cython.cast(ConnPtr, cmd.ctx).stopping = 1
+    c: ConnPtr = cython.cast(ConnPtr, cmd.ctx)
+    c.stopping = 1
+    if c.state != GONE:
+        _leave_queue(c)  # its requests need no buffers any more
     return 0
 
 

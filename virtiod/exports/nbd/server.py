@@ -29,7 +29,8 @@ HANDSHAKE_S = 10.0  # from accept to transmission
 MAX_NEGOTIATING = 64  # on one listener; more wait in the backlog
 BACKLOG = 256
 RECEIVE = 16 << 10
-SOCKET_BUFFER = 4 << 20  # asked for; the kernel caps it: fewer, larger sends
+SOCKET_BUFFER = 1 << 20  # asked for; the kernel caps it: fewer, larger sends
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}  # seconds, seconds, tries
 ACCEPT_RETRY_S = 0.1  # after accept failed, as for want of file descriptors
 
 Connect = Callable[[str, str], Client]  # (export name, peer): takes a place
@@ -194,6 +195,8 @@ def _tune(sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def peer_name(sock: socket.socket) -> str:
