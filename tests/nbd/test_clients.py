@@ -218,7 +218,14 @@ def test_fio_verifies_what_it_wrote(run_dir, disk):
         async with Service(run_dir, pollers=2) as service:
             export = await service.attach(daemon.socket)
             words = ["--ioengine=nbd", "--uri=URI", "--rw=randwrite", "--iodepth=32", "--size=4m", "--numjobs=2"]
-            more = ["--offset_increment=8m", "--bsrange=4k-64k", "--verify=crc32c", "--verify_fatal=1", "--name=v"]
+            more = [
+                "--offset_increment=8m",
+                "--bsrange=4k-64k",
+                "--verify=crc32c",
+                "--verify_fatal=1",
+                "--verify_state_save=0",
+                "--name=v",
+            ]
             requires("fio")
             await service.client("fio", *words, *more)
             await until(lambda: not export.clients)
