@@ -1,0 +1,45 @@
+"""What idle controllers cost, and how fast they wake up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.e2e.process import allowed_cpus, cpu_s, cpumask, daemon, target
+
+CONTROLLERS = 16
+IDLE_S = 3.0
+MAX_SHARE = 0.015  # of a core: the goal is 1 %, the rest is for the noise of a machine that does other things too
+FIRST_IO_US = 200
+WAKE_UPS = 15
+NAP_S = 0.1  # long enough for pollers to sleep, which they do after 200 us
+
+
+def test_idle_controllers_cost_next_to_nothing(run_dir: Path) -> None:
+    with target(run_dir, "--memory", "1M", count=CONTROLLERS) as disks, daemon(run_dir, "-m", cpumask(2)) as virtiod:
+        for number in range(CONTROLLERS):
+            virtiod.attach(run_dir / f"t{number or ''}.sock", f"V{number}")
+        time.sleep(0.5)  # for what attaching left to do
+        before, target_before, started = virtiod.cpu_s(), cpu_s(disks.process.pid), time.monotonic()
+        time.sleep(IDLE_S)
+        elapsed = time.monotonic() - started
+        share = (virtiod.cpu_s() - before) / elapsed
+        target_share = (cpu_s(disks.process.pid) - target_before) / elapsed
+        print(f"daemon {share:.3%}, target {target_share:.3%} of a core")
+        assert share < MAX_SHARE
+        assert target_share < MAX_SHARE
+
+
+def test_the_first_io_after_a_sleep_is_fast(run_dir: Path) -> None:
+    ours, theirs = allowed_cpus(2)  # on one core each would wait until the other has looked for work in vain
+    with target(run_dir, "--null", "1G", "-m", f"[{theirs}]") as disk, daemon(run_dir, "-m", f"[{ours}]") as virtiod:
+        virtiod.attach(disk.socket)
+        latencies = []
+        for _ in range(WAKE_UPS):
+            time.sleep(NAP_S)
+            virtiod.call("perform_tests", bdevs=["V0"], total_bytes=4096, queue_depth=1)
+            latencies.append(virtiod.iostat()["read_latency_ticks"])
+            virtiod.call("bdev_reset_iostat", name="V0", mode="all")
+        latencies = sorted(latency / 1000 for latency in latencies)
+        print("us:", *(f"{latency:.0f}" for latency in latencies))
+        assert latencies[WAKE_UPS // 2] < FIRST_IO_US
