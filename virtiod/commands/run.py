@@ -50,10 +50,11 @@ async def _serve(daemon: Daemon) -> int:
     starting = asyncio.create_task(daemon.start())
     stop_asked = asyncio.create_task(daemon.wants_to_stop.wait())
     await asyncio.wait({starting, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
+    if not starting.done() and daemon.fatal is None:
         starting.cancel()  # which stops what has come up
         await asyncio.wait({starting})
         return 1
+    await asyncio.wait({starting})  # at most until what has come up is stopped: its start failed
     if starting.exception() is not None:
         stop_asked.cancel()
         await starting
