@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from virtiod.bdev.stats import bucket_start
 from virtiod.controllers.request import AttachRequest
 from virtiod.dataplane.channel import ERRORS
 from virtiod.dataplane.totals import bdev_totals
+from virtiod.http import describe
 from virtiod.http.catalogue import ENTRIES
 from virtiod.http.collector import IO_BOUNDS_NS, IO_CUTS, DaemonCollector
 from virtiod.http.families import encode
@@ -114,6 +117,24 @@ def test_format_is_the_one_that_the_client_accepts(run_dir: Path) -> None:
         assert {family.name for family in parse_openmetrics(text)} >= {"virtiod_bdev_reads_completed", "virtiod_build"}
 
     run_live(run_dir, test)
+
+
+def test_the_page_about_the_metrics_is_up_to_date() -> None:
+    assert describe.DOCUMENT.read_text() == describe.document(), "run python -m virtiod.http.describe"
+
+
+def test_the_queries_of_that_page_are_ones(tmp_path: Path) -> None:
+    requires("promtool")
+    rules = [{"record": "a:b", "expr": query} for query in describe.QUERIES.values()]
+    file = tmp_path / "rules.json"  # which is YAML too
+    file.write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = set(re.findall(r"virtiod_\w+", " ".join(describe.QUERIES.values())))
+    known = {
+        e.name + end for e in ENTRIES for end in (("_bucket", "_sum", "_count") if e.kind == "histogram" else ("",))
+    }
+    assert named <= known
 
 
 def test_promtool_finds_nothing_to_complain_of(run_dir: Path) -> None:
