@@ -19,7 +19,7 @@ copy_network_settings() {
     local root=$1 file
     cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} /etc/apt/apt.conf.d/* \
-        /etc/apt/auth.conf.d/* /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf \
+        /etc/apt/auth.conf.d/* /etc/pip.conf ~/.config/pip/pip.conf ~/.pip/pip.conf \
         /usr/local/share/ca-certificates/*.crt; do
         [[ -f $file ]] || continue
         grep -qs '^[^#]*\(DPkg::\|APT::Update::\)' "$file" && continue # hooks run programs that are not in there
@@ -28,7 +28,7 @@ copy_network_settings() {
     [[ -e $root/etc/apt/sources.list || -n $(ls "$root/etc/apt/sources.list.d") ]] ||
         echo "deb $mirror $suite main" >"$root/etc/apt/sources.list"
     chroot "$root" update-ca-certificates >/dev/null 2>&1
-    env | grep -iE '^(PIP_|(https?|ftp|all|no)_proxy=|SSL_CERT_|REQUESTS_CA_BUNDLE=|CURL_CA_BUNDLE=)' >"$root/root/env" || true
+    env | grep -iE '^(PIP_|(https?|ftp|all|no)_proxy=|SSL_CERT_|REQUESTS_CA_BUNDLE=|CURL_CA_BUNDLE=)' >"$root/srv/env" || true
 }
 
 # Directories of packages on this host: find-links, and indexes with file:// addresses.
@@ -49,10 +49,10 @@ run_inside() {
         mkdir -p "$root$directory"
         mount --bind -o ro "$directory" "$root$directory"
     done
-    mapfile -t settings <"$root/root/env"
+    mapfile -t settings <"$root/srv/env"
     SECONDS=0
-    env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 "${settings[@]}" \
-        chroot "$root" /bin/sh -c 'cd /root/virtiod && exec "./$0"' "$command" </dev/null || code=$?
+    env -i HOME="$HOME" PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 "${settings[@]}" \
+        chroot "$root" /bin/sh -c 'cd /srv/virtiod && exec "./$0"' "$command" </dev/null || code=$?
     say "fresh ./$command: exit code $code after $SECONDS s"
     for process in "$root"/proc/[0-9]*; do
         [[ ${process##*/} == "$BASHPID" ]] || left+="  $(tr '\0' ' ' <"$process/cmdline")"$'\n'
@@ -82,12 +82,12 @@ debootstrap --variant=minbase --include=git,ca-certificates "$suite" "$work/base
     { cat "$work/log" >&2; exit 1; }
 failed=0
 for command in "$@"; do
-    rm -rf --one-file-system "$work/root"
-    cp -a "$work/base" "$work/root"
-    copy_network_settings "$work/root"
-    git clone -q --no-hardlinks . "$work/root/root/virtiod"
-    git -C "$work/root/root/virtiod" checkout -q --detach "$head"
+    rm -rf --one-file-system "$work/chroot"
+    cp -a "$work/base" "$work/chroot"
+    copy_network_settings "$work/chroot"
+    git clone -q --no-hardlinks . "$work/chroot/srv/virtiod"
+    git -C "$work/chroot/srv/virtiod" checkout -q --detach "$head"
     say "fresh ./$command of $head"
-    unshare --mount --pid --fork --kill-child scripts/fresh.sh --inside "$work/root" "$command" || failed=1
+    unshare --mount --pid --fork --kill-child scripts/fresh.sh --inside "$work/chroot" "$command" || failed=1
 done
 exit "$failed"

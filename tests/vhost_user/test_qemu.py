@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 import struct
 
 import pytest
 
-from tests.peers import peer, run, storage_daemon
+from tests.peers import storage_daemon
 from tests.vhost_user.fakes import layout_at, until
 from virtiod.errors import DeadlineError, LostError
 from virtiod.transports.features import BlkFeature, Feature
@@ -112,53 +110,6 @@ def test_the_write_cache_can_be_switched(run_dir, memory):
 
     with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
         asyncio.run(main(daemon.socket))
-
-
-def tells_of_resizes():
-    """Before QEMU 8.1 an export keeps the size that it started with."""
-    version = re.search(r"version (\d+)\.(\d+)", run("qemu-storage-daemon", "--version"))
-    return (int(version[1]), int(version[2])) >= (8, 1)
-
-
-def test_a_resize_arrives_as_a_config_change(run_dir, memory):
-    if not tells_of_resizes():
-        pytest.skip("this qemu-storage-daemon does not tell of resizes")
-    disk, socket, monitor = run_dir / "disk.img", run_dir / "qsd.sock", run_dir / "qmp"
-    with disk.open("wb") as file:
-        file.truncate(1 << 20)
-    command = [
-        "qemu-storage-daemon",
-        *("--blockdev", f"driver=file,node-name=disk,filename={disk}"),
-        *("--chardev", f"socket,id=m,path={monitor},server=on,wait=off", "--monitor", "chardev=m"),
-        *("--export", f"vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path={socket},writable=on"),
-    ]
-
-    async def resize(size):
-        reader, writer = await asyncio.open_unix_connection(str(monitor))
-        for name, arguments in (
-            ("qmp_capabilities", {}),
-            ("block_resize", {"node-name": "disk", "size": size}),
-        ):
-            writer.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
-        await reader.readline()
-        for _ in range(2):
-            assert b"return" in await reader.readline()
-        writer.close()
-        await writer.wait_closed()
-
-    async def main():
-        async with closing(VhostUserTransport(str(socket), memory)) as transport:
-            changes = []
-            transport.on_config_change = lambda: changes.append(1)
-            await transport.connect(5)
-            await transport.acknowledge_features(transport.device_features())
-            assert capacity(await transport.read_config(0, 60)) == 1 << 20
-            await resize(3 << 20)
-            await until(lambda: changes)
-            assert capacity(await transport.read_config(0, 60)) == 3 << 20
-
-    with peer(run_dir, command, socket):
-        asyncio.run(main())
 
 
 def test_a_killed_daemon_is_noticed_and_its_successor_is_connected_to(run_dir, memory):
