@@ -15,11 +15,8 @@ COMMANDS: dict[str, ModuleType] = {"run": run, "perf": perf, "target": target, "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a sub-command, `run` when none is named; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or (words[0] not in COMMANDS and words[0] not in {"-h", "--help", "--version"}):
-        words.insert(0, "run")
-    args = _parser().parse_args(words)
+    """Runs a sub-command; returns the exit status."""
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         status: int = COMMANDS[args.command].run(args)
     except VirtiodError as error:
@@ -28,18 +25,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The sub-command, `run` when none is named, and its options. Exits when they do not fit."""
+    words = list(argv)
+    if not words or (words[0] not in COMMANDS and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "run")
+    return parser().parse_args(words)
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
         prog="virtiod",
         description="Drives virtio storage controllers from user space by polling.",
         epilog="`virtiod OPTION...` is short for `virtiod run OPTION...`.",
     )
-    parser.add_argument("--version", action="version", version=f"virtiod {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    found.add_argument("--version", action="version", version=f"virtiod {__version__}")
+    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").strip().splitlines()[0]
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
-    return parser
+    return found
 
 
 if __name__ == "__main__":
