@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="each server on the first core, fio on the rest")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end as well
     with tempfile.TemporaryDirectory(prefix="vb-", dir="/tmp") as name:
         folder = Path(name)
         servers = [running(command, folder / f"{key}.sock", options.apart) for key, command in OTHERS.items()]
