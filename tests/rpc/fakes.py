@@ -63,10 +63,10 @@ class FakeBdev:
     def driver_specific(self) -> dict[str, Any]:
         return {"virtio": self.virtio}
 
-    def channel_stats(self) -> list[tuple[FakePoller, BdevStats]]:
+    def channel_stats(self, latencies: bool = True) -> list[tuple[FakePoller, BdevStats]]:
         return [(p, BdevStats.of([s])) for p, s in zip(self.pollers, self.per_channel, strict=True)]
 
-    def stats(self) -> BdevStats:
+    def stats(self, latencies: bool = True) -> BdevStats:
         return BdevStats.of(self.per_channel)
 
     def reset_extremes(self) -> None:

@@ -160,16 +160,16 @@ class Bdev:
                 log.warning("bdev %s: a user did not leave: %r", self.name, r)
         self.channels.close()
 
-    def stats(self) -> BdevStats:
-        """The sum over all channels."""
-        return BdevStats.of(c for _, c in self._counters())
+    def stats(self, latencies: bool = True) -> BdevStats:
+        """The sum over all channels. Without latencies (buckets are empty) it takes microseconds, else milliseconds."""
+        return BdevStats.of((c for _, c in self._counters(latencies)), latencies)
 
-    def channel_stats(self) -> list[tuple[Poller, BdevStats]]:
+    def channel_stats(self, latencies: bool = True) -> list[tuple[Poller, BdevStats]]:
         """Channel by channel."""
-        return [(p, BdevStats.of([c])) for p, c in self._counters()]
+        return [(p, BdevStats.of([c], latencies)) for p, c in self._counters(latencies)]
 
-    def _counters(self) -> list[tuple[Poller, Any]]:
-        return [(p, self.channels.counters(i)) for i, p in enumerate(self.channels.pollers)]
+    def _counters(self, latencies: bool) -> list[tuple[Poller, Any]]:
+        return [(p, self.channels.counters(i, latencies)) for i, p in enumerate(self.channels.pollers)]
 
     def reset_extremes(self) -> None:
         """Forget the smallest and largest latencies."""

@@ -39,7 +39,7 @@ class OpStats:
         self.time_ns += other.time_ns
         self.min_ns = min((m for m in (self.min_ns, other.min_ns) if m), default=0)
         self.max_ns = max(self.max_ns, other.max_ns)
-        if other.submitted:
+        if other.submitted and other.buckets:
             self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
     def quantile(self, q: float) -> float:
@@ -78,9 +78,9 @@ class BdevStats:
     weighted_ns: int = 0
 
     @classmethod
-    def of(cls, channels: Iterable[ChannelCounters]) -> BdevStats:
-        """The sum over channels."""
-        total = cls()
+    def of(cls, channels: Iterable[ChannelCounters], latencies: bool = True) -> BdevStats:
+        """The sum over channels; without latencies they have no buckets, and neither has it."""
+        total = cls() if latencies else cls(ops={op: OpStats(buckets=[]) for op in OPS})
         for c in channels:
             for op in OPS:
                 total.ops[op].add(c.ops[op])

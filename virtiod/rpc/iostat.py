@@ -23,6 +23,10 @@ class _Baseline:
     errors: dict[str, int] = field(default_factory=dict)
 
 
+_NEVER = _Baseline()  # of a bdev that was not reset
+_NO_OPS = OpStats()
+
+
 class IoStats:
     """The view that RPC clients have of all bdevs' statistics."""
 
@@ -39,8 +43,8 @@ class IoStats:
 
     def device(self, bdev: Bdev) -> dict[str, Any]:
         """Members of a bdev, without its name."""
-        stats = bdev.stats()
-        baseline = self._baselines.get(bdev) or _Baseline()
+        stats = bdev.stats(latencies=False)
+        baseline = self._baselines.get(bdev) or _NEVER
         shown = _ops(stats, baseline.total)
         errors = {status: count - baseline.errors.get(status, 0) for status, count in _errors(stats).items()}
         if any(errors.values()):
@@ -60,22 +64,22 @@ class IoStats:
 
     def channels(self, bdev: Bdev) -> list[dict[str, Any]]:
         """The same for each channel, by thread id."""
-        baseline = self._baselines.get(bdev) or _Baseline()
+        baseline = self._baselines.get(bdev) or _NEVER
         return [
-            {"thread_id": poller.id, **_ops(stats, baseline.channels.get(poller.id) or BdevStats())}
-            for poller, stats in bdev.channel_stats()
+            {"thread_id": poller.id, **_ops(stats, baseline.channels.get(poller.id) or _NEVER.total)}
+            for poller, stats in bdev.channel_stats(latencies=False)
         ]
 
     def reset(self, bdev: Bdev, mode: str) -> None:
         """mode: "all", "maxmin" (latencies), "error" (error counts) or "none"."""
         baseline = self._baselines.setdefault(bdev, _Baseline())
         if mode == "all":
-            baseline.total = bdev.stats()
-            baseline.channels = {poller.id: stats for poller, stats in bdev.channel_stats()}
+            baseline.total = bdev.stats(latencies=False)
+            baseline.channels = {poller.id: stats for poller, stats in bdev.channel_stats(latencies=False)}
         if mode in {"all", "maxmin"}:
             bdev.reset_extremes()
         if mode in {"all", "error"}:
-            baseline.errors = _errors(bdev.stats())
+            baseline.errors = _errors(bdev.stats(latencies=False))
 
 
 def _ops(stats: BdevStats, base: BdevStats) -> dict[str, Any]:
@@ -87,7 +91,7 @@ def _ops(stats: BdevStats, base: BdevStats) -> dict[str, Any]:
         ("unmap", "bytes_unmapped", "unmap"),
         ("copy", "bytes_copied", ""),
     ):
-        now, then = stats.ops.get(op) or OpStats(), base.ops.get(op) or OpStats()
+        now, then = stats.ops.get(op, _NO_OPS), base.ops.get(op, _NO_OPS)
         shown[bytes_name] = now.bytes - then.bytes
         shown[f"num_{name}_ops"] = now.completed - then.completed
         shown[f"{name}_latency_ticks"] = now.time_ns - then.time_ns

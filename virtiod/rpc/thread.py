@@ -78,7 +78,7 @@ async def thread_get_io_channels(daemon: Daemon) -> dict[str, Any]:
     """Lists the bdevs that have a channel on each poller."""
     channels: dict[int, list[dict[str, Any]]] = {poller.id: [] for poller in daemon.pollers}
     for bdev in daemon.bdevs.list():
-        for poller, _ in bdev.channel_stats():
+        for poller, _ in bdev.channel_stats(latencies=False):
             channels[poller.id].append({"name": f"bdev_{bdev.name}", "ref": 1})
     threads = [{"name": poller.name, "io_channels": channels[poller.id]} for poller in daemon.pollers]
     return {"tick_rate": TICK_RATE, "threads": threads}
