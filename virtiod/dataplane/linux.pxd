@@ -51,3 +51,6 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     ssize_t recv(int fd, void *buffer, size_t length, int flags)
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()

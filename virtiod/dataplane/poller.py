@@ -52,6 +52,7 @@ from cython.cimports.virtiod.dataplane.linux import (
     epoll_event,
     epoll_wait,
     eventfd,
+    sched_yield,
 )
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
@@ -76,6 +77,7 @@ log = logging.getLogger(__name__)
 
 MAX_SOURCES = cython.declare(cython.uint, 4096)
 TICK_NS = cython.declare(uint64_t, 10_000_000)
+YIELD_NS = cython.declare(uint64_t, 10_000)
 SLEEP_MS = cython.declare(cython.int, 1000)
 SLEEP_IN_FLIGHT_MS = cython.declare(cython.int, 100)
 
@@ -392,6 +394,8 @@ def poller_run(p: PollerPtr) -> None:
                 _sleep(p)
                 p.now = vd_clock_ns()
                 p.idle_ns += p.now - before - (p.sleep_ns - slept)
+            elif not p.busy_mode and p.now - last_work > YIELD_NS and not p.rounds & 7:
+                sched_yield()  # whoever shares the core may be the one that is waited for
             else:
                 vd_pause()
         before = p.now
