@@ -8,7 +8,8 @@ virtiod runs one poller, pinned to the first core. The others, and fio, run wher
 each server runs on the first core and fio on the rest.
 
 fio makes six system calls for each I/O, which fill a core of its own at 150,000 to 200,000 I/O a second whatever the
-server: where "fio uses" is near a core for each connection, or all cores that are left, fio is what is measured.
+server: where "client uses" is near a core for each connection, or all cores that are left, fio is what is measured. The
+last rows have a client that costs less, benchmarks/nbd_batches.py, and so show more of the servers.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from virtiod.exports.nbd.transmission import NbdDataPlane
 SIZE = 1 << 30
 START_S = 10.0
 OWN = "virtiod"
+BATCHES = "batches"  # of random reads, by nbd_batches.py
 NULL = f"driver=null-co,size={SIZE},read-zeroes=off"
 OTHERS = {
     "qemu-storage-daemon": [
@@ -64,6 +66,7 @@ class Case(NamedTuple):
 
 CASES = [Case("randread", "4k", depth, connections) for connections in (1, 4) for depth in (1, 32, 128)]
 CASES += [Case("read", "128k", depth, 1) for depth in (1, 16)]
+CASES += [Case(BATCHES, "4k", depth, 1) for depth in (32, 128)]
 
 
 class Run(NamedTuple):
@@ -103,6 +106,12 @@ def say(text: str) -> None:
 
 def measure(case: Case, socket: Path, pid: int, seconds: float, apart: bool) -> Run:
     command = ["taskset", "-c", f"1-{(os.cpu_count() or 2) - 1}"] if apart else []
+    if case.rw == BATCHES:
+        client = [sys.executable, str(Path(__file__).with_name("nbd_batches.py"))]
+        command += [*client, str(socket), str(case.depth), str(seconds)]
+        before, start = cpu_seconds(pid), time.monotonic()
+        figures = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60).stdout)
+        return Run(figures["iops"], figures["cpu"], (cpu_seconds(pid) - before) / (time.monotonic() - start))
     command += ["fio", "--name=x", "--ioengine=nbd", f"--uri=nbd+unix:///disk?socket={socket}", f"--rw={case.rw}"]
     command += [f"--bs={case.block}", f"--iodepth={case.depth}", f"--numjobs={case.connections}", f"--size={SIZE}"]
     command += ["--time_based", f"--runtime={seconds}", "--ramp_time=0.3", "--group_reporting", "--thread"]
@@ -144,7 +153,7 @@ PIDS: dict[str, int] = {}
 def table(found: dict[Case, dict[str, list[Run]]]) -> list[dict[str, Any]]:
     """Medians by case; prints them."""
     rows = []
-    heads = ["virtiod", "q-s-daemon", "qemu-nbd", "to q-s-d", "to qemu-nbd", "fio uses"]
+    heads = ["virtiod", "q-s-daemon", "qemu-nbd", "to q-s-d", "to qemu-nbd", "client uses"]
     print(f"{'kIOPS, ratios, cores':28}" + "".join(f"{head:>12}" for head in heads))
     for case, runs in found.items():
         iops = {name: statistics.median(run.iops for run in runs[name]) for name in runs}
