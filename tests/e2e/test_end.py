@@ -23,7 +23,7 @@ from virtiod.target.blk import BlkDevice, DiskSpec
 from virtiod.target.session import Session
 from virtiod.target.target import Target
 
-DELAY = "--fault=delay,delay=300000"  # so that I/O is in flight when the signal comes
+DELAY = "--fault=delay,delay=800000"  # so that I/O is in flight when the signal comes
 REQUESTS = 16
 
 
