@@ -15,12 +15,16 @@ from tests.dataplane.rig import ALL, in_loop
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.dataplane.blk import BlkQueue
 from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.devq import TargetDisk, TargetMemory, TargetQueue
+from virtiod.dataplane.devblk import BlkRing, TargetUnit
+from virtiod.dataplane.devdisk import TargetDisk
+from virtiod.dataplane.devring import TargetMemory
 from virtiod.dataplane.ioqueue import Routes
 from virtiod.dataplane.load import LoadJob
 from virtiod.dataplane.poller import Control, Poller
 from virtiod.dataplane.probe import Probe
 from virtiod.memory import MIB, DmaMemory
+from virtiod.target import QueueSetup
+from virtiod.transports.features import Feature
 
 BOTH = [True, False]
 DEADLINE_S = 20
@@ -34,11 +38,11 @@ class System:
     pollers: list[Poller]
     bdev: Bdev
     queues: list[BlkQueue]
-    disk: TargetDisk
+    unit: TargetUnit
     event_idx: bool
     target: Poller
     fds: list[int] = field(default_factory=list)
-    served: dict[int, TargetQueue] = field(default_factory=dict)
+    served: dict[int, BlkRing] = field(default_factory=dict)
     broken: list[int] = field(default_factory=list)
 
     async def start(self, i: int) -> None:
@@ -48,7 +52,9 @@ class System:
         kick, call = self.fds[2 * i : 2 * i + 2]
         regions = TargetMemory([(r.address, r.size, r.address) for r in self.memory.regions])
         rings = q.ring_addresses()
-        tq = TargetQueue(self.target, regions, self.disk, q.size, *rings, 0, kick, call, -1, self.event_idx)
+        features = self.event_idx << Feature.EVENT_IDX
+        setup = QueueSetup(q.size, *rings, 0, kick, call, -1, features)
+        tq = BlkRing(self.target, regions, setup, self.unit)
         await tq.start()
         await q.start(kick, call, lambda: self.broken.append(i))
         self.served[i] = tq
@@ -85,7 +91,8 @@ async def system(
     size: int = 64,
     indirect: bool = True,
     event_idx: bool = True,
-    **disk: object,
+    serial: str = "",
+    read_only: bool = False,
 ) -> AsyncIterator[System]:
     control = Control()
     control.attach(asyncio.get_running_loop())
@@ -93,13 +100,13 @@ async def system(
     threads = [Poller(control, i, -1, poll_us=20) for i in range(pollers + 1)]
     *own, target = threads
     capacity = 16 * MIB
-    made = TargetDisk(capacity, memory.allocate(capacity), **disk)  # type: ignore[arg-type]
+    unit = TargetUnit(TargetDisk(capacity, memory.allocate(capacity), -1, read_only), serial)
     channels = BdevChannels(own)
     channels.limit(set(ALL), 2, 1 << 20, 1 << 20, 1 << 20, 1 << 20)
     rings = [BlkQueue(memory, own[i % pollers], i, size, 2, indirect, event_idx, f"q{i}") for i in range(queues)]
     routes = Routes(channels, rings)
     bdev = Bdev("B0", BdevInfo(512, capacity >> 9), channels)
-    s = System(memory, own, bdev, rings, made, event_idx, target)
+    s = System(memory, own, bdev, rings, unit, event_idx, target)
     s.fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2 * queues)]
     for p in threads:
         p.start()
@@ -191,12 +198,12 @@ async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
 @in_loop
 async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: str, depth: int) -> None:
     async with system(size=16) as s:
-        s.disk.fault(fault, 50)
+        s.unit.fault(fault, 50)
         load = asyncio.ensure_future(s.verify(depth, 0.3))
         async with asyncio.timeout(DEADLINE_S):
             while not s.broken:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-        s.disk.fault("")
+        s.unit.fault("")
         await s.cut(0)
         await s.start(0)
         assert await load > 0
@@ -207,7 +214,7 @@ async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: st
 @in_loop
 async def test_a_target_that_fails_some_requests_fails_just_those(fault: str, result: int) -> None:
     async with system() as s:
-        s.disk.fault(fault, 2, 3)  # the 5th, the 8th ...
+        s.unit.fault(fault, 2, 3)  # the 5th, the 8th ...
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
         results = [await asyncio.wait_for(probe.submit("read", 0, 512), DEADLINE_S) for _ in range(9)]
         assert results == [0, 0, 0, 0, result, 0, 0, result, 0]
@@ -216,7 +223,7 @@ async def test_a_target_that_fails_some_requests_fails_just_those(fault: str, re
 @in_loop
 async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> None:
     async with system(pollers=2, size=16) as s:
-        s.disk.fault("silence")
+        s.unit.fault("silence")
         probes = [Probe(s.memory, p, s.bdev.channels) for p in s.pollers]
         done = [probe.submit("read", 512 * i, 512) for probe in probes for i in range(40)]
         async with asyncio.timeout(DEADLINE_S):
@@ -232,7 +239,7 @@ async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> No
 @in_loop
 async def test_held_back_answers_come_late_and_all() -> None:
     async with system(size=16) as s:
-        s.disk.fault("", delay_us=2000)
+        s.unit.fault("", delay_us=2000)
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
         done = [probe.submit("read", 512 * i, 512) for i in range(40)]
         assert await asyncio.wait_for(asyncio.gather(*done), DEADLINE_S) == [0] * 40

@@ -9,7 +9,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from virtiod.dataplane.devq import FAULTS, TargetDisk, TargetMemory, TargetQueue
+from virtiod.dataplane.devblk import FAULTS, BlkRing, TargetUnit
+from virtiod.dataplane.devdisk import TargetDisk
+from virtiod.dataplane.devring import TargetMemory
 from virtiod.dataplane.poller import Poller
 from virtiod.errors import InvalidArgument
 from virtiod.target import MappedRegion, QueueSetup, TargetDevice
@@ -24,7 +26,7 @@ _CONFIG = struct.Struct("<QII4xIBBHIBxHIIIIIB3x")
 
 @dataclass(frozen=True)
 class Fault:
-    """What to spoil, for tests of front-ends: see TargetDisk.fault."""
+    """What to spoil, for tests of front-ends: see TargetUnit.fault."""
 
     kind: str = ""
     after: int = 0
@@ -89,9 +91,10 @@ class BlkDevice(TargetDevice):
         self._fd = -1
         self._memory: mmap.mmap | None = None
         self.disk = self._make_disk()
-        self.disk.fault(spec.fault.kind, spec.fault.after, spec.fault.every, spec.fault.delay_us)
+        self.unit = TargetUnit(self.disk, spec.serial)
+        self.unit.fault(spec.fault.kind, spec.fault.after, spec.fault.every, spec.fault.delay_us)
         self._table = TargetMemory()
-        self._queues: dict[int, TargetQueue] = {}
+        self._queues: dict[int, BlkRing] = {}
         bits = [BlkFeature.SEG_MAX, BlkFeature.BLK_SIZE, BlkFeature.TOPOLOGY, BlkFeature.MQ]
         bits += [BlkFeature.DISCARD, BlkFeature.WRITE_ZEROES]
         bits += [BlkFeature.FLUSH] if spec.write_cache else []
@@ -111,7 +114,7 @@ class BlkDevice(TargetDevice):
         elif spec.memory:
             self._memory = mmap.mmap(-1, self.size)
             address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        return TargetDisk(self.size, address, self._fd, spec.read_only, spec.serial, self._memory)
+        return TargetDisk(self.size, address, self._fd, spec.read_only, self._memory)
 
     def _file_size(self) -> int:
         size = os.fstat(self._fd).st_size // self.spec.block_size * self.spec.block_size
@@ -140,20 +143,7 @@ class BlkDevice(TargetDevice):
 
     async def queue_start(self, index: int, setup: QueueSetup, regions: Sequence[MappedRegion]) -> None:
         await self.memory_changed(regions)
-        queue = TargetQueue(
-            self._pollers[index % len(self._pollers)],
-            self._table,
-            self.disk,
-            setup.size,
-            setup.desc,
-            setup.avail,
-            setup.used,
-            setup.base,
-            setup.kick_fd,
-            setup.call_fd,
-            setup.err_fd,
-            setup.event_idx,
-        )
+        queue = BlkRing(self._pollers[index % len(self._pollers)], self._table, setup, self.unit)
         await queue.start()
         self._queues[index] = queue
 
