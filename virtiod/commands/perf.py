@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 from rpc_client.tables import table as render
-from virtiod.commands.target import parse_size
 from virtiod.controllers import AttachRequest
 from virtiod.engine import Engine
 from virtiod.errors import InvalidArgument
 from virtiod.options import parse_cpumask
 from virtiod.perf import PATTERNS, WRITERS, Snapshot, Workload
+from virtiod.target.sizes import parse_size
 
 __all__ = ["add_arguments", "run"]
 

@@ -1,4 +1,4 @@
-"""Serve a virtio-blk device over vhost-user: the embedded target."""
+"""Serve a virtio-blk or virtio-scsi device over vhost-user: the embedded target."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import argparse
 import asyncio
 import signal
 import sys
+from dataclasses import replace
 
 from virtiod.errors import InvalidArgument, VirtiodError
 from virtiod.options import parse_cpumask
 from virtiod.target.blk import DiskSpec, Fault
+from virtiod.target.scsi import HostSpec
+from virtiod.target.scsi_spec import LunFault, parse_luns
+from virtiod.target.sizes import parse_size
 from virtiod.target.target import Target
 
 __all__ = ["add_arguments", "run"]
-
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "64M"; raises InvalidArgument."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in UNITS:
-        raise InvalidArgument(f"size {text!r}: must be a number, and K, M, G or T at most")
-    return int(number) * UNITS[unit]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--memory", metavar="SIZE", help="a disk in memory, e.g. 64M (default: 64M)")
     kind.add_argument("--file", metavar="PATH", help="a disk over a file; SIGHUP: it may have grown")
     kind.add_argument("--null", metavar="SIZE", help="a disk that moves no data")
+    kind.add_argument(
+        "--scsi",
+        metavar="TARGET:LUN=SPEC,...",
+        help="a SCSI host instead of a disk; SPEC is a size (in memory), null:SIZE or file:PATH, for example "
+        '"0:0=64M,0:1=null:1G,2:300=file:PATH"',
+    )
     parser.add_argument("--queues", type=int, default=1, metavar="N", help="request queues (default: %(default)s)")
     parser.add_argument("--block-size", type=int, default=512, metavar="BYTES", help="default: %(default)s")
     parser.add_argument("--read-only", action="store_true")
@@ -43,15 +43,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fault",
         metavar="KIND[,after=N][,every=N][,delay=US]",
         default="",
-        help="for tests: delay, error, used-id, used-index, no-status, silence or death",
+        help="for tests: delay, error, used-id, used-index, no-status, silence or death; of a SCSI host, "
+        "for all its LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with ,value=H), silence, "
+        "death, used-id, used-index or no-response, and ,times=N,opcode=H",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
-    if args.file and len(args.sockets) > 1:
-        raise InvalidArgument("--file: one socket only")
-    spec = DiskSpec(
+    if (args.file or (args.scsi and "file:" in args.scsi)) and len(args.sockets) > 1:
+        raise InvalidArgument("a file: one socket only")
+    cpus = parse_cpumask(args.cpumask) if args.cpumask else (-1,)
+    spec = _host(args) if args.scsi else _disk(args)
+    target = Target(dict.fromkeys(args.sockets, spec), cpus, args.poll_mode, args.poll_us)
+    asyncio.run(_serve(target))
+    return 0
+
+
+def _host(args: argparse.Namespace) -> HostSpec:
+    luns = parse_luns(args.scsi, LunFault.parse(args.fault))
+    changes = {"block_size": args.block_size, "read_only": args.read_only, "write_cache": not args.no_write_cache}
+    targets = {t: {n: replace(lun, **changes) for n, lun in of.items()} for t, of in luns.items()}
+    return HostSpec(targets, queues=args.queues)
+
+
+def _disk(args: argparse.Namespace) -> DiskSpec:
+    return DiskSpec(
         size=None if args.file else parse_size(args.null or args.memory or "64M"),
         memory=not args.file and not args.null,
         path=args.file or "",
@@ -62,10 +79,6 @@ def run(args: argparse.Namespace) -> int:
         serial=args.serial,
         fault=Fault.parse(args.fault),
     )
-    cpus = parse_cpumask(args.cpumask) if args.cpumask else (-1,)
-    target = Target(dict.fromkeys(args.sockets, spec), cpus, args.poll_mode, args.poll_us)
-    asyncio.run(_serve(target))
-    return 0
 
 
 async def _serve(target: Target) -> None:
@@ -74,17 +87,26 @@ async def _serve(target: Target) -> None:
     await target.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, _resize, target)
+    resizes: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGHUP, lambda: resizes.add(asyncio.ensure_future(_resize(target))))
     for path, device in target.devices.items():
         print(f"serving {device.size} bytes at {path}", flush=True)
+    for path, host in target.hosts.items():
+        print(f"serving {len(host.luns)} LUNs at {path}", flush=True)
     await ended.wait()
+    await asyncio.gather(*resizes)
     await target.stop()
 
 
-def _resize(target: Target) -> None:
+async def _resize(target: Target) -> None:
     for path, device in target.devices.items():
         if device.spec.path:
             try:
                 target.resize(path)
             except VirtiodError as error:
                 print(f"virtiod target: {path}: {error}", file=sys.stderr)
+    for path, host in target.hosts.items():
+        try:
+            await host.resize_files()
+        except VirtiodError as error:
+            print(f"virtiod target: {path}: {error}", file=sys.stderr)

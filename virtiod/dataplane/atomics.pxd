@@ -21,10 +21,14 @@ cdef extern from *:
     static inline void vd_store_u16(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE); }
     static inline void vd_store_u32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELEASE); }
     static inline void vd_store_u64(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE); }
+    static inline void vd_store_ptr(void *p, void *v) { __atomic_store_n((void **)p, v, __ATOMIC_RELEASE); }
     static inline void *vd_exchange_ptr(void *p, void *v) { return __atomic_exchange_n((void **)p, v, __ATOMIC_ACQ_REL); }
     static inline int vd_cas_ptr(void *p, void *expected, void *v) {
         return __atomic_compare_exchange_n((void **)p, &expected, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     }
+    static inline uint32_t vd_fetch_and_u32(void *p, uint32_t v) { return __atomic_fetch_and((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
+    static inline uint32_t vd_fetch_or_u32(void *p, uint32_t v) { return __atomic_fetch_or((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
+    static inline uint64_t vd_fetch_add_u64(void *p, uint64_t v) { return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_ACQ_REL); }
     static inline void vd_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     static inline void vd_pause(void) {
     #if defined(__x86_64__)
@@ -55,8 +59,12 @@ cdef extern from *:
     void vd_store_u16(void *p, uint16_t v) noexcept nogil
     void vd_store_u32(void *p, uint32_t v) noexcept nogil
     void vd_store_u64(void *p, uint64_t v) noexcept nogil
+    void vd_store_ptr(void *p, void *v) noexcept nogil
     void *vd_exchange_ptr(void *p, void *v) noexcept nogil
     bint vd_cas_ptr(void *p, void *expected, void *v) noexcept nogil
+    uint32_t vd_fetch_and_u32(void *p, uint32_t v) noexcept nogil
+    uint32_t vd_fetch_or_u32(void *p, uint32_t v) noexcept nogil
+    uint64_t vd_fetch_add_u64(void *p, uint64_t v) noexcept nogil
     void vd_fence() noexcept nogil
     void vd_pause() noexcept nogil
     void vd_prefetch(const void *p) noexcept nogil

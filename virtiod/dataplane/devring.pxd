@@ -34,7 +34,7 @@ cdef struct Held:
     uint32_t written
     uint16_t head
 
-# What a device does with the chain at head, as out[] and into[] have it: 0, or negative when the front-end broke
+# What a device does with the chain at head: 0, 1 to serve no more in this round, or negative when the front-end broke
 # the ring. It calls ring_push() or ring_hold() at most once.
 cdef struct DevRing
 ctypedef DevRing *DevRingPtr
@@ -51,6 +51,7 @@ cdef struct DevRing:
     uint16_t size
     uint16_t mask
     uint16_t last_avail    # next entry to take
+    uint16_t taken         # head of what ring_take() took
     uint16_t used_idx      # next entry to fill
     uint16_t published
     uint8_t event_idx
@@ -74,6 +75,8 @@ cdef int ring_collect(DevRing *q, uint16_t head) noexcept nogil
 cdef uint64_t ring_copy_out(DevRing *q, void *to, uint64_t n, uint32_t *index) noexcept nogil
 cdef void ring_push(DevRing *q, uint32_t id, uint32_t written) noexcept nogil
 cdef void ring_hold(DevRing *q, Held *h) noexcept nogil
+cdef bint ring_take(DevRing *q) noexcept nogil
+cdef bint ring_put(DevRing *q, unsigned char *data, uint32_t n) noexcept nogil
 cdef void ring_break(DevRing *q) noexcept nogil
 
 # What a Source of a ring needs; devices with more to do wrap ring_poll and ring_arm.

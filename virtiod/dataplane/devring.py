@@ -37,7 +37,15 @@ from cython.cimports.virtiod.dataplane.devring import (
     MemTablePtr,
 )
 from cython.cimports.virtiod.dataplane.poller import poller_add_source, poller_remove_source
-from cython.cimports.virtiod.dataplane.structs import CharPtr, CommandPtr, IovPtr, PollerPtr, SourcePtr, VoidPtr
+from cython.cimports.virtiod.dataplane.structs import (
+    BytePtr,
+    CharPtr,
+    CommandPtr,
+    IovPtr,
+    PollerPtr,
+    SourcePtr,
+    VoidPtr,
+)
 from cython.cimports.virtiod.dataplane.vring import (
     AVAIL_NO_INTERRUPT,
     DESC_INDIRECT,
@@ -197,6 +205,7 @@ def ring_poll(s: SourcePtr, now: uint64_t) -> cython.int:
     """Complete what is due, and serve what is there."""
     q: DevRingPtr = cython.cast(DevRingPtr, s)
     n: cython.int = 0
+    ret: cython.int
     seen: uint16_t
     count: uint16_t
     if q.broken:
@@ -214,12 +223,43 @@ def ring_poll(s: SourcePtr, now: uint64_t) -> cython.int:
         count = BATCH
     while count:
         count -= 1
-        if q.serve(q, vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)])), now) < 0:
+        ret = q.serve(q, vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)])), now)
+        if ret < 0:
             ring_break(q)
             break
         q.last_avail += 1
         n += 1
+        if ret:
+            break
     return n
+
+
+def ring_take(q: DevRingPtr) -> cython.bint:
+    """Collect the next chain, if there is one; its head is q.taken. For rings whose buffers wait for the device."""
+    count: uint16_t
+    if q.broken:
+        return False
+    count = vd_load_u16(cython.address(q.avail[1])) - q.last_avail  # acquire: the entries before it are complete
+    if count == 0:
+        return False
+    q.taken = vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)]))
+    if count > q.size or ring_collect(q, q.taken) < 0:
+        ring_break(q)
+        return False
+    q.last_avail += 1
+    return True
+
+
+def ring_put(q: DevRingPtr, data: BytePtr, n: uint32_t) -> cython.bint:
+    """Write n bytes to the front of into[]; false if there is no room for them all."""
+    i: uint32_t
+    take: uint32_t
+    for i in range(q.n_in):
+        take = n if n < q.into[i].iov_len else cython.cast(uint32_t, q.into[i].iov_len)
+        memcpy(q.into[i].iov_base, data, take)
+        data += take
+        n -= take
+    return n == 0
 
 
 def _flush(s: SourcePtr) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virtiod.dataplane.devblk import FAULTS, BlkRing, TargetUnit
-from virtiod.dataplane.devdisk import TargetDisk
 from virtiod.dataplane.devring import TargetMemory
 from virtiod.dataplane.poller import Poller
 from virtiod.errors import InvalidArgument
 from virtiod.target import MappedRegion, QueueSetup, TargetDevice
+from virtiod.target.store import Store
 from virtiod.transports.features import BlkFeature
 
 SECTOR = 512
@@ -88,10 +85,8 @@ class BlkDevice(TargetDevice):
         self.spec = spec
         self.num_queues = spec.queues
         self._pollers = pollers
-        self._fd = -1
-        self._memory: mmap.mmap | None = None
-        self.disk = self._make_disk()
-        self.unit = TargetUnit(self.disk, spec.serial)
+        self._store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
+        self.unit = TargetUnit(self._store.disk, spec.serial)
         self.unit.fault(spec.fault.kind, spec.fault.after, spec.fault.every, spec.fault.delay_us)
         self._table = TargetMemory()
         self._queues: dict[int, BlkRing] = {}
@@ -101,26 +96,10 @@ class BlkDevice(TargetDevice):
         bits += [BlkFeature.RO] if spec.read_only else []
         self.features = sum(1 << bit for bit in bits)
 
-    def _make_disk(self) -> TargetDisk:
-        spec = self.spec
-        address = 0
-        self.size = spec.size or 0
-        if spec.path:
-            try:
-                self._fd = os.open(spec.path, (os.O_RDONLY if spec.read_only else os.O_RDWR) | os.O_CLOEXEC)
-            except OSError as error:
-                raise InvalidArgument(f"open {spec.path}: {error.strerror}", error.errno) from error
-            self.size = spec.size or self._file_size()
-        elif spec.memory:
-            self._memory = mmap.mmap(-1, self.size)
-            address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        return TargetDisk(self.size, address, self._fd, spec.read_only, self._memory)
-
-    def _file_size(self) -> int:
-        size = os.fstat(self._fd).st_size // self.spec.block_size * self.spec.block_size
-        if size == 0:
-            raise InvalidArgument(f"{self.spec.path}: smaller than one block")
-        return size
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._store.size
 
     def config(self) -> bytes:
         ranges = MAX_RANGE_SECTORS
@@ -135,11 +114,7 @@ class BlkDevice(TargetDevice):
 
     def resize(self, size: int | None = None) -> None:
         """Change the size (bytes; None: to the file's). A memory disk can't grow. The front-end must be told after."""
-        size = self._file_size() if size is None else size
-        if self._memory is not None and size > len(self._memory):
-            raise InvalidArgument(f"size {size}: a memory disk of {len(self._memory)} bytes can't grow")
-        self.size = size
-        self.disk.resize(size)
+        self._store.resize(size)
 
     async def queue_start(self, index: int, setup: QueueSetup, regions: Sequence[MappedRegion]) -> None:
         await self.memory_changed(regions)
@@ -159,6 +134,4 @@ class BlkDevice(TargetDevice):
 
     def close(self) -> None:
         """No queue runs any more."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._store.close()

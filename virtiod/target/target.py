@@ -1,4 +1,4 @@
-"""Several disks with their sockets and pollers: what `virtiod target` runs, and the demo and tests too."""
+"""Disks and SCSI hosts with their sockets and pollers: what `virtiod target` runs, and the demo and tests too."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from virtiod.dataplane.poller import Control, Poller
+from virtiod.target import TargetDevice
 from virtiod.target.backend import Backend
 from virtiod.target.blk import BlkDevice, DiskSpec
+from virtiod.target.scsi import HostSpec, ScsiDevice
+from virtiod.target.session import OFFERED
+from virtiod.transports.vhost_user.wire import ProtocolFeature
+
+_CONFIG = 1 << ProtocolFeature.CONFIG
 
 
 class Target:
-    """Serves a disk at each socket path. start() once, then stop(). Event-loop thread only.
+    """Serves a disk or a SCSI host at each socket path. start() once, then stop(). Event-loop thread only.
 
     cpus: a poller for each (-1: not pinned).
     """
 
     def __init__(
         self,
-        disks: Mapping[str, DiskSpec],
+        specs: Mapping[str, DiskSpec | HostSpec],
         cpus: Sequence[int] = (-1,),
         poll_mode: str = "adaptive",
         poll_us: int = 200,
@@ -26,11 +32,16 @@ class Target:
         self._control = Control()
         self.pollers = [Poller(self._control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
         self.devices: dict[str, BlkDevice] = {}
+        self.hosts: dict[str, ScsiDevice] = {}
         self._backends: dict[str, Backend] = {}
         try:
-            for number, (path, spec) in enumerate(disks.items()):
+            for number, (path, spec) in enumerate(specs.items()):
                 start = number % len(self.pollers)  # disks of one queue each use all pollers too
-                self.devices[path] = BlkDevice(spec, [*self.pollers[start:], *self.pollers[:start]])
+                pollers = [*self.pollers[start:], *self.pollers[:start]]
+                if isinstance(spec, HostSpec):
+                    self.hosts[path] = ScsiDevice(spec, pollers)
+                else:
+                    self.devices[path] = BlkDevice(spec, pollers)
         except BaseException:
             self._close_devices()
             raise
@@ -42,12 +53,17 @@ class Target:
             poller.start()
         try:
             for path, device in self.devices.items():
-                backend = Backend(path, device)
-                await backend.start()
-                self._backends[path] = backend
+                await self._listen(path, device, OFFERED)
+            for path, host in self.hosts.items():
+                await self._listen(path, host, OFFERED if host.spec.config else OFFERED & ~_CONFIG)
         except BaseException:
             await self.stop()
             raise
+
+    async def _listen(self, path: str, device: TargetDevice, protocol_features: int) -> None:
+        backend = Backend(path, device, protocol_features)
+        await backend.start()
+        self._backends[path] = backend
 
     def resize(self, path: str, size: int | None = None) -> None:
         """Change a disk's size (bytes; None: to its file's) and tell its front-end."""
@@ -66,3 +82,5 @@ class Target:
     def _close_devices(self) -> None:
         for device in self.devices.values():
             device.close()
+        for host in self.hosts.values():
+            host.close()
