@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fault",
         metavar="KIND[,after=N][,every=N][,delay=US]",
         default="",
-        help="for tests: delay, error, used-id, used-index, no-status, silence or death; of a SCSI host, "
-        "for all its LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with ,value=H), silence, "
-        "death, used-id, used-index or no-response, and ,times=N,opcode=H",
+        help="for tests: delay, error, used-id, used-index, no-status, silence or death; of a SCSI host, for all its "
+        "LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with ,value=H), "
+        "silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
     )
 
 

@@ -1,4 +1,4 @@
-# The embedded target's SCSI logical units and the commands that they carry out; how that works is in devlun.py.
+# The embedded target's SCSI logical units, and a command while one carries it out; more is in devlun.py.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.dataplane.devdisk cimport Disk, TargetDisk
@@ -161,31 +161,16 @@ cdef struct ScsiTask:
     uint32_t sense_length  # at most so much of it is told
 
 cdef ScsiLun *target_lun(ScsiTarget *t, uint32_t number) noexcept nogil
-cdef void task_execute(ScsiTask *t) noexcept nogil
 cdef void task_check(ScsiTask *t, uint8_t key, uint16_t asc) noexcept nogil
 cdef bint task_attention(ScsiTask *t) noexcept nogil
 
-cdef uint16_t _be16(unsigned char *p) noexcept nogil
-cdef uint32_t _be32(unsigned char *p) noexcept nogil
-cdef uint64_t _be64(unsigned char *p) noexcept nogil
-cdef void _put32(unsigned char *p, uint32_t v) noexcept nogil
-cdef uint32_t _trim(iovec *v, uint32_t n, uint64_t total) noexcept nogil
-cdef void _reply(ScsiTask *t, unsigned char *data, uint64_t n, uint64_t allocated) noexcept nogil
-cdef uint16_t _take_attention(ScsiLun *lun) noexcept nogil
-cdef void _request_sense(ScsiTask *t) noexcept nogil
-cdef void _prepared(ScsiTask *t) noexcept nogil
-cdef void _report_luns(ScsiTask *t) noexcept nogil
-cdef void _capacity(ScsiTask *t) noexcept nogil
-cdef bint _in_range(ScsiTask *t, uint64_t lba, uint64_t blocks) noexcept nogil
-cdef void _read(ScsiTask *t, uint64_t lba, uint64_t blocks) noexcept nogil
-cdef void _write(ScsiTask *t, uint64_t lba, uint64_t blocks, bint fua) noexcept nogil
-cdef void _flush_cache(ScsiTask *t, uint64_t lba, uint64_t blocks) noexcept nogil
-cdef void _unmap(ScsiTask *t) noexcept nogil
-cdef bint _all_zero(iovec *v, uint32_t n) noexcept nogil
-cdef void _write_same(ScsiTask *t, uint64_t lba, uint64_t blocks, bint no_data) noexcept nogil
-cdef bint _is_media(uint8_t op) noexcept nogil
-cdef void _media(ScsiTask *t) noexcept nogil
-cdef void _absent(ScsiTask *t) noexcept nogil
+cdef uint16_t be16(unsigned char *p) noexcept nogil
+cdef uint32_t be32(unsigned char *p) noexcept nogil
+cdef uint64_t be64(unsigned char *p) noexcept nogil
+cdef void put32(unsigned char *p, uint32_t v) noexcept nogil
+cdef uint32_t task_trim(iovec *v, uint32_t n, uint64_t total) noexcept nogil
+cdef void task_reply(ScsiTask *t, unsigned char *data, uint64_t n, uint64_t allocated) noexcept nogil
+cdef uint16_t lun_attention(ScsiLun *lun) noexcept nogil
 
 
 cdef class TargetLun:

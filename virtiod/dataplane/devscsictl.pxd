@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.dataplane.devring cimport DeviceRing, DevRing
-from virtiod.dataplane.devscsi cimport ScsiHost
+from virtiod.dataplane.devhost cimport ScsiHost
 from virtiod.dataplane.structs cimport Command, PollerCore, Source
 
 # virtio 1.2 §5.6.6.2

@@ -20,19 +20,7 @@ from cython.cimports.virtiod.dataplane.atomics import (
     vd_store_u32,
     vd_store_u64,
 )
-from cython.cimports.virtiod.dataplane.devlun import ATTENTION_RESET, ScsiLunPtr, ScsiTargetPtr, target_lun
-from cython.cimports.virtiod.dataplane.devring import (
-    DevRingPtr,
-    ring_arm,
-    ring_break,
-    ring_collect,
-    ring_copy_out,
-    ring_poll,
-    ring_push,
-    ring_put,
-    ring_take,
-)
-from cython.cimports.virtiod.dataplane.devscsi import (
+from cython.cimports.virtiod.dataplane.devhost import (
     MAX_QUEUES,
     TMF_CLEAR_ACA,
     TMF_I_T_NEXUS_RESET,
@@ -44,6 +32,18 @@ from cython.cimports.virtiod.dataplane.devscsi import (
     host_target,
     host_wake,
     lun_number,
+)
+from cython.cimports.virtiod.dataplane.devlun import ATTENTION_RESET, ScsiLunPtr, ScsiTargetPtr, target_lun
+from cython.cimports.virtiod.dataplane.devring import (
+    DevRingPtr,
+    ring_arm,
+    ring_break,
+    ring_collect,
+    ring_copy_out,
+    ring_poll,
+    ring_push,
+    ring_put,
+    ring_take,
 )
 from cython.cimports.virtiod.dataplane.devscsictl import (
     AN_BYTES,

@@ -6,9 +6,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from virtiod.dataplane.devhost import TargetHost
 from virtiod.dataplane.devlun import TargetLun
 from virtiod.dataplane.devring import DeviceRing, TargetMemory
-from virtiod.dataplane.devscsi import ScsiRing, TargetHost
+from virtiod.dataplane.devscsi import ScsiRing
 from virtiod.dataplane.devscsictl import MODES, ControlRing, EventRing
 from virtiod.dataplane.poller import Poller
 from virtiod.errors import Busy, InvalidArgument, NotFound
