@@ -105,7 +105,7 @@ class Ring:
                 self.look()
                 if head in self.done:
                     return self.done.pop(head)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
 
 
 class FrontEnd:

@@ -16,13 +16,7 @@ from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy
 from cython.cimports.posix.unistd import write
-from cython.cimports.virtiod.dataplane.atomics import (
-    vd_fence,
-    vd_load_u16,
-    vd_load_u32,
-    vd_store_u16,
-    vd_store_u32,
-)
+from cython.cimports.virtiod.dataplane.atomics import vd_fence, vd_load_u16, vd_load_u32, vd_store_u16, vd_store_u32
 from cython.cimports.virtiod.dataplane.devring import (
     BATCH,
     HELD_FOR_EVER,
