@@ -304,6 +304,12 @@ class BdevChannels:
         self.core.max_unmap = max_unmap
         self.core.max_write_zeroes = max_write_zeroes
 
+    def set_unit(self, address: int, native_fua: bool, zeroes_unmap: bool) -> None:
+        """Say which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""
+        self.core.unit = address
+        self.core.native_fua = native_fua
+        self.core.zeroes_unmap = zeroes_unmap
+
     def resize(self, size: int) -> None:
         """Change the size (bytes) for every later I/O."""
         vd_store_u64(cython.address(self.core.size), size)

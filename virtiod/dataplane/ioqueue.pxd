@@ -9,6 +9,7 @@ from virtiod.dataplane.vring cimport Seg, Virtq
 cdef enum:
     KIND_CONTROL = 5       # a command of the control plane; 0..4 are OP_*
     NO_SLOT = 0xffff
+    RESULT_RETRY = 1       # of result(): put the request on the ring again when Slot.due has come
     DATA_SEG = 2           # data segments start here in IoQueue.segs
     # Io.phase
     PHASE_HANDING = 0      # pieces are still to be handed to the device
@@ -28,6 +29,8 @@ cdef struct Slot:
     uint16_t next          # free list
     uint8_t kind           # OP_* or KIND_CONTROL
     uint8_t used
+    uint8_t tries          # times that it is to be retried
+    uint64_t due           # when to put it on the ring again (ns); 0: it is on the ring
 
 ctypedef IoQueue *IoQueuePtr
 ctypedef IoQueue **IoQueueArray
@@ -35,7 +38,7 @@ ctypedef IoQueue **IoQueueArray
 cdef struct DeviceOps:
     # Write headers, complete segs around segs[DATA_SEG .. DATA_SEG + n) and add. 0, or -ENOSPC from the ring.
     int (*build)(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
-    # The device's answer: 0 or -errno.
+    # The device's answer: 0, -errno, or RESULT_RETRY with the slot's due set.
     int (*result)(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
 
 cdef struct IoQueue:
@@ -46,12 +49,16 @@ cdef struct IoQueue:
     Slot *slots
     uint16_t free_slot
     uint32_t n_in_flight   # slots in use
+    uint32_t n_commands    # of them control commands, which may wait for ever
+    uint32_t n_retry       # of them not on the ring, but due at some time
+    uint64_t retry_at      # when the first is
     Io *waiting            # for a slot or descriptors, linked by msg.next
     Io *waiting_tail
     Seg *segs              # scratch: DATA_SEG + table_len
     char *zeroes           # for WRITE_ZEROES by WRITE
     uint64_t zeroes_len
     int kick_fd
+    void *kind             # the device layer's own
     uint8_t stopped        # I/O waits: the device is away
     uint8_t failed         # I/O fails with this errno: the device is gone for good
     Command *drain         # to be answered when nothing is left, linked by msg.next
@@ -83,6 +90,10 @@ cdef uint32_t _take_slot(IoQueue *q) noexcept nogil
 cdef void _free_slot(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _complete_slot(IoQueue *q, uint32_t slot, int status) noexcept nogil
 cdef void _check_drained(IoQueue *q) noexcept nogil
+cdef bint _drained(IoQueue *q) noexcept nogil
+cdef void _postpone(IoQueue *q, uint32_t slot) noexcept nogil
+cdef int _retry(IoQueue *q, uint64_t now) noexcept nogil
+cdef bint _flush_needed(Io *io) noexcept nogil
 cdef int _poll(Source *s, uint64_t now) noexcept nogil
 cdef void _flush(Source *s) noexcept nogil
 cdef bint _arm(Source *s) noexcept nogil

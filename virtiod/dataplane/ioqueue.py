@@ -28,6 +28,7 @@ from cython.cimports.virtiod.dataplane.ioqueue import (
     PHASE_FUA,
     PHASE_FUA_SENT,
     PHASE_HANDED,
+    RESULT_RETRY,
     IoQueue,
     IoQueueArray,
     IoQueuePtr,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
 ZEROES = 65536
+RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -242,15 +244,17 @@ def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     return True
 
 
+def _flush_needed(io: IoPtr) -> cython.bint:
+    """Whether what a FUA write wrote may still be in the device's cache."""
+    b: BdevCorePtr = io.channel.bdev
+    if not b.write_cache or (io.op != OP_WRITE and io.op != OP_WRITE_ZEROES):
+        return False
+    return not b.native_fua or (io.op == OP_WRITE_ZEROES and (b.native >> OP_WRITE_ZEROES) & 1)
+
+
 def _finish(q: IoQueuePtr, io: IoPtr) -> None:
     """All pieces of io are back. A FUA write is not done before its flush is."""
-    if (
-        io.phase == PHASE_HANDED
-        and io.flags & IO_FUA
-        and not io.status
-        and io.channel.bdev.write_cache
-        and (io.op == OP_WRITE or io.op == OP_WRITE_ZEROES)
-    ):
+    if io.phase == PHASE_HANDED and io.flags & IO_FUA and not io.status and _flush_needed(io):
         io.phase = PHASE_FUA
         if q.waiting != cython.NULL or q.stopped or not _advance(q, io):
             _wait(q, io)
@@ -266,6 +270,7 @@ def _take_slot(q: IoQueuePtr) -> uint32_t:
     if slot != NO_SLOT:
         q.free_slot = q.slots[slot].next
         q.slots[slot].used = 1
+        q.slots[slot].tries = 0
         q.n_in_flight += 1
     return slot
 
@@ -273,6 +278,9 @@ def _take_slot(q: IoQueuePtr) -> uint32_t:
 def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
     q.slots[slot].used = 0
     q.slots[slot].io = cython.NULL
+    if q.slots[slot].due:
+        q.slots[slot].due = 0
+        q.n_retry -= 1
     q.slots[slot].next = q.free_slot
     q.free_slot = cython.cast(uint16_t, slot)
     q.n_in_flight -= 1
@@ -342,6 +350,7 @@ def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
         _free_slot(q, slot)
         return ret
     q.submitted += 1
+    q.n_commands += 1
     q.source.dirty = 1
     return 0
 
@@ -353,6 +362,7 @@ def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     _free_slot(q, slot)
     q.completed += 1
     if io == cython.NULL:
+        q.n_commands -= 1
         command_done(c, status)
         return
     io.pieces -= 1
@@ -362,10 +372,46 @@ def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
         _finish(q, io)
 
 
+def _postpone(q: IoQueuePtr, slot: uint32_t) -> None:
+    """The device asked for the request again, at the slot's due."""
+    if q.n_retry == 0 or q.slots[slot].due < q.retry_at:
+        q.retry_at = q.slots[slot].due
+    q.n_retry += 1
+
+
+def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
+    """Put on the ring again what is due; what finds no room, in a while."""
+    i: uint32_t
+    n: cython.int = 0
+    s: SlotPtr
+    at: uint64_t = UINT64_MAX
+    for i in range(q.vq.size):
+        s = cython.address(q.slots[i])
+        if s.due == 0:
+            continue
+        if s.due <= now:
+            if _build(q, i, s.length) == 0:
+                s.due = 0
+                q.n_retry -= 1
+                n += 1
+                continue
+            s.due = now + RETRY_NO_ROOM_NS
+        if s.due < at:
+            at = s.due
+    q.retry_at = at
+    if n:
+        q.source.dirty = 1
+    return n
+
+
+def _drained(q: IoQueuePtr) -> cython.bint:
+    return q.n_in_flight == q.n_commands and q.waiting == cython.NULL
+
+
 def _check_drained(q: IoQueuePtr) -> None:
     c: CommandPtr = q.drain
     after: CommandPtr
-    if q.n_in_flight == 0 and q.waiting == cython.NULL:
+    if _drained(q):
         q.drain = cython.NULL
         while c != cython.NULL:
             after = cython.cast(CommandPtr, c.msg.next)
@@ -380,6 +426,7 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
     q: IoQueuePtr = cython.cast(IoQueuePtr, s)
     n: cython.int = 0
     slot: cython.int
+    status: cython.int
     written: uint32_t = 0
     while n < BATCH:
         slot = q.vq.ops.pop(cython.address(q.vq), cython.address(written))
@@ -388,8 +435,14 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
                 q.event.run = cython.NULL
                 mailbox_push(q.poller.control, cython.address(q.event))
             break
-        _complete_slot(q, slot, q.ops.result(q, slot, written))
+        status = q.ops.result(q, slot, written)
+        if status == RESULT_RETRY:
+            _postpone(q, slot)
+        else:
+            _complete_slot(q, slot, status)
         n += 1
+    if q.n_retry and now >= q.retry_at:
+        n += _retry(q, now)
     if n:
         if q.waiting != cython.NULL:
             _serve_waiting(q)
@@ -408,7 +461,7 @@ def _flush(s: SourcePtr) -> None:
 
 def _arm(s: SourcePtr) -> cython.bint:
     q: IoQueuePtr = cython.cast(IoQueuePtr, s)
-    return q.vq.ops.arm(cython.address(q.vq))
+    return q.vq.ops.arm(cython.address(q.vq)) or q.n_retry != 0
 
 
 def _disarm(s: SourcePtr) -> None:
@@ -444,8 +497,10 @@ def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     i: uint32_t
     ret: cython.int
+    q.n_retry = 0
     for i in range(q.vq.size):
         if q.slots[i].used:
+            q.slots[i].due = 0
             # Safety: the ring had room for all of them before, and each is built from private state.
             _build(q, i, q.slots[i].length)
             q.source.dirty = 1
@@ -510,7 +565,7 @@ def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
 
 def _cmd_drain(p: PollerPtr, c: CommandPtr) -> int64_t:
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
-    if q.n_in_flight == 0 and q.waiting == cython.NULL:
+    if _drained(q):
         return 0
     c.msg.next = cython.cast(MessagePtr, q.drain)
     q.drain = c
@@ -644,7 +699,7 @@ class RequestQueue:
         return n
 
     async def drain(self) -> None:
-        """Return when nothing is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
+        """Return when no I/O is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
         await self.poller.command(_cmd_drain, cython.address(self.q))
 
     def counters(self) -> QueueCounters:

@@ -221,3 +221,7 @@ cdef struct BdevCore:
     uint64_t max_transfer      # bytes, of READ and WRITE
     uint64_t max_unmap         # bytes
     uint64_t max_write_zeroes  # bytes
+    # the device layer's, for a device of several units
+    uint64_t unit              # the unit's address, as requests carry it
+    uint8_t native_fua         # WRITE takes FUA along: no flush is needed after it
+    uint8_t zeroes_unmap       # WRITE_ZEROES may deallocate
