@@ -73,7 +73,7 @@ class Bdev:
     """A named block device.
 
     channels must be connected to a device before the bdev is registered. driver_specific() is what
-    bdev_get_bdevs shows of the device.
+    bdev_get_bdevs shows of the device. reset() has the device drop what it is about and begin again, if it can.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Bdev:
     driver_specific: Callable[[], dict[str, Any]] = dict
     aliases: list[str] = field(default_factory=list)
     uuid: str = ""
+    reset: Callable[[], Awaitable[None]] | None = None
     handles: list[BdevHandle] = field(default_factory=list)
     removing: bool = False
 

@@ -16,6 +16,7 @@ from virtiod.dataplane.channel import BdevChannels
 from virtiod.dataplane.ioqueue import RequestQueue, Routes
 from virtiod.errors import ProtocolError
 from virtiod.transports.features import BlkFeature, Feature, feature_names
+from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class BlkController(Controller):
     """A virtio-blk controller; its bdev has its name."""
 
     dev_type = "blk"
+    config_sizes = BLK_CONFIG_SIZES
     _features = 0
     _config: BlkConfig
 

@@ -12,7 +12,7 @@ import errno
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,8 @@ class Controller(ABC):
     """One controller. The manager calls attach() once, detach() once; between them it lives by itself."""
 
     dev_type: str
+    config_sizes: Sequence[int]  # that the configuration space may have, in the order to try them
+    fixed_queues = 0  # that every device of the kind has, besides its request queues
 
     def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
         self.request = request
@@ -66,6 +68,7 @@ class Controller(ABC):
         self.io_timeouts = 0
         self.last_error = ""
         self.bdevs: list[Bdev] = []
+        self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
         self.on_state: Callable[[Controller], None] | None = None
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
@@ -93,6 +96,9 @@ class Controller(ABC):
     async def _config_changed(self) -> None:
         """Read the configuration again and tell the bdevs."""
 
+    async def _end_tasks(self) -> None:  # noqa: B027
+        """End what the kind of controller does by itself; it starts nothing new."""
+
     def queue_index(self, queue: RequestQueue) -> int:
         """The queue's number in the device."""
         return queue.index
@@ -113,12 +119,16 @@ class Controller(ABC):
 
     @property
     def queues(self) -> list[QueueCounters]:
-        return [q.counters() for q in self.request_queues]
+        return [q.counters() for q in self.all_queues]
+
+    @property
+    def all_queues(self) -> list[RequestQueue]:
+        return [*self.service_queues, *self.request_queues]
 
     @property
     def vq_count(self) -> int:
         """All of the device's virtqueues in use."""
-        return len(self.request_queues)
+        return len(self.all_queues)
 
     @property
     def vq_size(self) -> int:
@@ -186,7 +196,7 @@ class Controller(ABC):
             self.request_queues = self._make_queues()
         self._regions = len(self.context.memory.regions)
         await self.transport.share_memory()
-        for queue in self.request_queues:
+        for queue in self.all_queues:
             await self._start_queue(queue)
         await self.transport.driver_ok()
 
@@ -243,7 +253,7 @@ class Controller(ABC):
 
     async def _cut_off(self) -> None:
         """Take the queues off their pollers, then let go of the device: from here on it can answer nothing."""
-        for queue in self.request_queues:
+        for queue in self.all_queues:
             await queue.stop()
         await self.transport.close()
 
@@ -252,14 +262,17 @@ class Controller(ABC):
     async def supervise(self) -> None:
         """Called by the manager now and then: I/O that waited too long fails, and its device is cut off."""
         before = self._expired_before()
-        oldest = min((t for b in self.bdevs if (t := b.channels.oldest_ns())), default=0)
-        if not oldest or oldest >= before:
+        if not self._overdue(before):
             return
         if self.state is State.UP:
             seconds = self.context.io_timeout_s
             self._lost(DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s"))
         elif self.state is State.RECONNECTING:
             await self._expire()
+
+    def _overdue(self, before: int) -> bool:
+        """Whether an I/O is in flight since before that time (CLOCK_MONOTONIC, ns)."""
+        return any(0 < b.channels.oldest_ns() < before for b in self.bdevs)
 
     def _expired_before(self) -> int:
         """I/O submitted before this time (CLOCK_MONOTONIC, ns) waited too long; 0: none does."""
@@ -301,11 +314,12 @@ class Controller(ABC):
         """End it, within deadlines: users leave, I/O drains, the device stops, memory goes back."""
         was_up = self.state is State.UP
         self._enter(State.DETACHING)
+        await self._end_tasks()
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.wait({self._returning})
             self._returning = None
-        leaving = asyncio.gather(*(self.context.bdevs.unregister(bdev) for bdev in self.bdevs))
+        leaving = asyncio.gather(*self._leave())
         if not was_up:
             await self._cut_off()
             while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:  # nobody will answer what they wait for
@@ -315,6 +329,10 @@ class Controller(ABC):
             await self._stop_gently()
         await self._end()
 
+    def _leave(self) -> list[Awaitable[None]]:
+        """What ends the use of its bdevs."""
+        return [self.context.bdevs.unregister(bdev) for bdev in self.bdevs]
+
     async def _stop_gently(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_DEADLINE_S):
@@ -322,11 +340,11 @@ class Controller(ABC):
                     await queue.drain()
         except TimeoutError:
             log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
-        for queue in self.request_queues:
+        for queue in self.all_queues:
             await queue.stop()
         try:
             async with asyncio.timeout(STOP_DEADLINE_S):
-                for queue in self.request_queues:
+                for queue in self.all_queues:
                     await self.transport.stop_queue(self.queue_index(queue))
         except (TimeoutError, VirtiodError) as error:
             log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
@@ -334,14 +352,15 @@ class Controller(ABC):
     async def _end(self) -> None:
         await self._cut_off()
         await self._give_up()
-        for queue in self.request_queues:
+        for queue in self.all_queues:
             queue.close()
         self._enter(State.GONE)
 
     async def _give_up(self, before_ns: int = 0) -> None:
         """Fail all I/O, and all that comes, or what was submitted before that time. The device is cut off."""
         given_up = 0
-        for queue in self.request_queues:
-            given_up += await queue.fail(errno.ENODEV, before_ns)
+        for queue in self.all_queues:
+            failed = await queue.fail(errno.ENODEV, before_ns)
+            given_up += failed if queue in self.request_queues else 0
         if given_up:
             log.warning("controller %s: gave up %d requests in flight", self.name, given_up)

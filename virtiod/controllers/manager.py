@@ -10,6 +10,7 @@ from collections.abc import Callable
 from virtiod.controllers.blk import BlkController
 from virtiod.controllers.controller import Context, Controller, State
 from virtiod.controllers.request import AttachRequest
+from virtiod.controllers.scsi import ScsiController
 from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound, NotSupported
 from virtiod.memory import Region
 from virtiod.transports import Transport
@@ -20,16 +21,16 @@ log = logging.getLogger(__name__)
 MAX_VQ_SIZE = 1024  # what vhost-user back-ends take
 MAX_VQ_COUNT = 256
 SUPERVISION_S = 1.0
-KINDS: dict[str, type[Controller]] = {"blk": BlkController}
+KINDS: dict[str, type[Controller]] = {"blk": BlkController, "scsi": ScsiController}
 
 
 def check_request(request: AttachRequest) -> None:
     """Raise InvalidArgument or NotSupported for what can't be attached, whatever is at the address."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
         raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
-    if request.dev_type not in {"blk", "scsi"}:
+    if request.dev_type not in KINDS:
         raise InvalidArgument(f"dev_type {request.dev_type!r}: must be blk or scsi")
-    if request.dev_type not in KINDS or request.trtype != "user":
+    if request.trtype != "user":
         raise NotSupported(f"{request.dev_type} controllers over {request.trtype} are not supported yet")
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
@@ -77,7 +78,13 @@ class ControllerManager:
             raise
 
     def _transport(self, request: AttachRequest) -> Transport:
-        return VhostUserTransport(request.traddr, self._context.memory)
+        kind = KINDS[request.dev_type]
+        return VhostUserTransport(
+            request.traddr,
+            self._context.memory,
+            config_sizes=kind.config_sizes,
+            queues_without_mq=kind.fixed_queues + 1,
+        )
 
     async def detach(self, name: str) -> None:
         """Detach a controller; returns when nothing of it is left. Raises NotFound, Busy."""

@@ -42,7 +42,8 @@ class _Queue:
 
 
 class VhostUserTransport(Transport):
-    """`config_sizes` are the sizes that the device's configuration may have, in the order to try them."""
+    """`config_sizes` are the sizes that the device's configuration may have, in the order to try them;
+    `queues_without_mq` how many queues a device of its kind has that can't tell."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class VhostUserTransport(Transport):
         memory: Memory,
         *,
         config_sizes: Sequence[int] = BLK_CONFIG_SIZES,
+        queues_without_mq: int = 1,
         message_timeout: float = MESSAGE_TIMEOUT,
     ) -> None:
         self._path = path
@@ -60,7 +62,8 @@ class VhostUserTransport(Transport):
         self._client: Client | None = None
         self._offered = 0
         self._acknowledged: int | None = None
-        self._queue_num = 1
+        self._queues_without_mq = queues_without_mq
+        self._queue_num = queues_without_mq
         self._slots = wire.MAX_TABLE_REGIONS
         self._shared: list[Region] = []
         self._sharing = asyncio.Lock()
@@ -101,7 +104,7 @@ class VhostUserTransport(Transport):
         if self._offered & wire.F_PROTOCOL_FEATURES:
             offer = await client.get_protocol_features()
             await client.set_protocol_features(offer & WANTED)
-        self._queue_num = 1
+        self._queue_num = self._queues_without_mq
         if client.agreed(ProtocolFeature.MQ):
             self._queue_num = min(await client.get_queue_num(), wire.MAX_QUEUES)
             if self._queue_num == 0:

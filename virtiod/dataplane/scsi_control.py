@@ -1,0 +1,129 @@
+"""virtio-scsi's control and event queues (virtio 1.2 §5.6.6.2, §5.6.6.3).
+
+Both carry commands of the control plane only: a task management function, or a buffer that waits for an event.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import cython
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.virtiod.dataplane.atomics import vd_load_u8
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, ioqueue_command
+from cython.cimports.virtiod.dataplane.scsi_control import (
+    EVENT_BYTES,
+    NO_ANSWER,
+    T_TMF,
+    TMF_BYTES,
+    TmfArea,
+    TmfAreaPtr,
+    TmfPtr,
+)
+from cython.cimports.virtiod.dataplane.structs import COMMAND_LATER, BytePtr, CommandPtr, PollerPtr, VoidPtr
+from cython.cimports.virtiod.dataplane.virtq import virtq_area
+from cython.cimports.virtiod.dataplane.vring import SegPtr
+
+from virtiod.dataplane.ioqueue import RequestQueue
+from virtiod.errors import DeviceError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.dataplane.poller import Poller
+    from virtiod.memory import DmaMemory
+
+_TMF = struct.Struct("<I4x8sQ")  # struct Tmf
+
+
+def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
+    area: TmfAreaPtr = cython.cast(TmfAreaPtr, virtq_area(cython.address(q.vq), slot))
+    tmf: TmfPtr = cython.cast(TmfPtr, q.slots[slot].command.out)
+    at: uint64_t = cython.cast(uint64_t, area) + q.vq.to_device
+    seg: SegPtr = cython.address(q.segs[DATA_SEG])
+    area.type = T_TMF
+    area.subtype = tmf.subtype
+    area.lun = tmf.lun
+    area.id = tmf.id
+    area.response = NO_ANSWER
+    seg[0].addr = at
+    seg[0].len = TMF_BYTES
+    seg[1].addr = at + TMF_BYTES
+    seg[1].len = 1
+    return q.vq.ops.add(cython.address(q.vq), slot, seg, 1, 1)
+
+
+def _result_tmf(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
+    area: TmfAreaPtr = cython.cast(TmfAreaPtr, virtq_area(cython.address(q.vq), slot))
+    return vd_load_u8(cython.address(area.response))
+
+
+def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
+    area: BytePtr = cython.cast(BytePtr, virtq_area(cython.address(q.vq), slot))
+    seg: SegPtr = cython.address(q.segs[DATA_SEG])
+    memset(area, 0, EVENT_BYTES)
+    seg[0].addr = cython.cast(uint64_t, area) + q.vq.to_device
+    seg[0].len = EVENT_BYTES
+    return q.vq.ops.add(cython.address(q.vq), slot, seg, 0, 1)
+
+
+def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
+    memcpy(q.slots[slot].command.out, virtq_area(cython.address(q.vq), slot), EVENT_BYTES)
+    return 0
+
+
+def _cmd_post(p: PollerPtr, c: CommandPtr) -> int64_t:
+    ret: cython.int = ioqueue_command(cython.cast(IoQueuePtr, c.ctx), c)
+    return ret if ret else COMMAND_LATER
+
+
+class ControlQueue(RequestQueue):
+    """Takes task management functions. A device may never answer one; its place on the ring is lost then."""
+
+    def __init__(
+        self, memory: DmaMemory, poller: Poller, index: int, size: int, indirect: bool, event_idx: bool, name: str
+    ) -> None:
+        self.q.ops.build = _build_tmf
+        self.q.ops.result = _result_tmf
+        self.allocate(memory, poller, index, size, cython.sizeof(TmfArea), 2, indirect, event_idx)
+        self.set_name(name)
+
+    def _post(self, request: bytearray) -> asyncio.Future[int]:
+        data: BytePtr = request
+        return self.poller.command(_cmd_post, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (request, self))
+
+    async def tmf(self, subtype: int, lun: bytes, task: int = 0) -> int:
+        """Ask for a task management function; the device's response. DeviceError when it could not be sent.
+
+        The caller sees to a deadline.
+        """
+        ret: int = await self._post(bytearray(_TMF.pack(subtype, lun, task)))
+        if ret < 0:
+            raise DeviceError(f"task management function {subtype} was not sent", -ret)
+        return ret
+
+
+class EventQueue(RequestQueue):
+    """Brings events, into buffers that wait on the ring."""
+
+    def __init__(
+        self, memory: DmaMemory, poller: Poller, index: int, size: int, indirect: bool, event_idx: bool, name: str
+    ) -> None:
+        self.q.ops.build = _build_event
+        self.q.ops.result = _result_event
+        self.allocate(memory, poller, index, size, EVENT_BYTES, 1, indirect, event_idx)
+        self.set_name(name)
+
+    def _post(self, event: bytearray) -> asyncio.Future[int]:
+        data: BytePtr = event
+        return self.poller.command(_cmd_post, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (event, self))
+
+    async def event(self) -> bytes:
+        """Wait for an event, for as long as it takes; its bytes. DeviceError when the queue does not run."""
+        event = bytearray(EVENT_BYTES)
+        ret: int = await self._post(event)
+        if ret:
+            raise DeviceError("no event buffer was posted", -ret)
+        return bytes(event)

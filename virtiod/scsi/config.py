@@ -1,0 +1,60 @@
+"""A SCSI host's configuration space (virtio 1.2 §5.6.4): bytes in, a checked description out."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from virtiod.errors import ProtocolError
+from virtiod.scsi.address import MAX_LUN, MAX_TARGET
+
+SECTOR = 512
+CONFIG_SIZE = 36
+# num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target, max_lun
+_LAYOUT = struct.Struct("<IIIIIIIHHI")
+MAX_SEGMENTS = 254  # of one request; more would only cost memory
+MAX_CDB = 64
+MAX_SENSE = 252
+
+
+@dataclass(frozen=True)
+class ScsiConfig:
+    """num_queues: request queues; max_transfer in bytes. The defaults are for a device without a configuration."""
+
+    num_queues: int = 256
+    max_segments: int = 126
+    max_transfer: int = 0xFFFF * SECTOR
+    cmd_per_lun: int = 128
+    sense_size: int = 96
+    cdb_size: int = 32
+    max_target: int = MAX_TARGET
+    max_lun: int = MAX_LUN
+
+
+def parse(data: bytes) -> ScsiConfig:
+    """What the configuration says; 0 means no limit where a limit of 0 can't be. ProtocolError for what can't be."""
+    if len(data) < CONFIG_SIZE:
+        raise ProtocolError(f"configuration of {len(data)} bytes, {CONFIG_SIZE} are needed")
+    (
+        queues, seg_max, max_sectors, cmd_per_lun, event_size, sense_size, cdb_size, _channel, max_target, max_lun,
+    ) = _LAYOUT.unpack_from(data)  # fmt: skip
+    default = ScsiConfig()
+    if queues == 0:
+        raise ProtocolError("the device says it has 0 request queues (num_queues)")
+    if not 16 <= cdb_size <= MAX_CDB or not 18 <= sense_size <= MAX_SENSE:
+        raise ProtocolError(
+            f"the device's cdb_size {cdb_size} or sense_size {sense_size} can't be: "
+            f"16 to {MAX_CDB} and 18 to {MAX_SENSE} bytes are supported"
+        )
+    if event_size not in {0, 16}:
+        raise ProtocolError(f"the device's events are of {event_size} bytes (event_info_size), not of 16")
+    return ScsiConfig(
+        num_queues=queues,
+        max_segments=min(seg_max or default.max_segments, MAX_SEGMENTS),
+        max_transfer=min(max_sectors or 0xFFFF, 0xFFFF) * SECTOR,
+        cmd_per_lun=cmd_per_lun or default.cmd_per_lun,
+        sense_size=sense_size,
+        cdb_size=cdb_size,
+        max_target=min(max_target, MAX_TARGET),
+        max_lun=min(max_lun, MAX_LUN),
+    )

@@ -1,0 +1,55 @@
+"""What the event queue brings (virtio 1.2 §5.6.6.3)."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+from virtiod.errors import ProtocolError
+from virtiod.scsi import address
+
+EVENT_SIZE = 16
+_LAYOUT = struct.Struct("<I8sI")
+_MISSED = 1 << 31
+_TRANSPORT_RESET, _ASYNC_NOTIFY, _PARAM_CHANGE = 1, 2, 3
+_HARD_RESET, _RESCAN, _REMOVED = 0, 1, 2
+
+
+class What(enum.StrEnum):
+    """What a controller has to do about it."""
+
+    NOTHING = "nothing"
+    RESCAN = "look at the target again"
+    REMOVED = "the unit, or with LUN 0 perhaps the target, is gone"
+    RESET = "the unit was reset"
+    CHANGED = "the unit's parameters changed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """missed: others were lost before it. target, lun: whom it is about; -1 for nobody known. reason: as given; of
+    CHANGED it is ascq << 8 | asc."""
+
+    what: What
+    missed: bool = False
+    target: int = -1
+    lun: int = -1
+    reason: int = 0
+
+
+def parse(data: bytes) -> Event:
+    """One event. Raises ProtocolError for what is none."""
+    if len(data) < EVENT_SIZE:
+        raise ProtocolError(f"event of {len(data)} bytes, {EVENT_SIZE} are needed")
+    kind, where, reason = _LAYOUT.unpack_from(data)
+    missed = bool(kind & _MISSED)
+    kind &= ~_MISSED
+    target, lun = address.unpack(where) or (-1, -1)
+    if kind == _TRANSPORT_RESET:
+        what = {_HARD_RESET: What.RESET, _RESCAN: What.RESCAN, _REMOVED: What.REMOVED}.get(reason, What.NOTHING)
+    else:
+        what = What.CHANGED if kind == _PARAM_CHANGE else What.NOTHING
+    if what is not What.NOTHING and target < 0:
+        raise ProtocolError(f"event {kind} about {where.hex()}, which is no unit's address")
+    return Event(what, missed, target, lun, reason)

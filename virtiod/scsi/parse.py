@@ -1,0 +1,218 @@
+"""What units answer (SPC-4, SBC-4): bytes in, checked values out.
+
+An answer that is too short to mean anything raises ProtocolError; one that ends early is read as far as it goes.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from dataclasses import dataclass
+
+from virtiod.errors import ProtocolError
+
+DISK = 0x00
+NOT_CONNECTED = 0x03  # peripheral qualifier: the target has no such unit
+CACHING_PAGE = 0x08
+
+
+def _need(data: bytes, size: int, what: str) -> None:
+    if len(data) < size:
+        raise ProtocolError(f"{what} of {len(data)} bytes, at least {size} are needed")
+
+
+def _text(data: bytes) -> str:
+    return "".join(chr(c) if 0x20 <= c < 0x7F else " " for c in data).strip()
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Who a unit is (SPC-4 §6.6.2). type: peripheral device type; qualifier 0: a unit is there."""
+
+    qualifier: int
+    type: int
+    version: int
+    vendor: str
+    product: str
+    revision: str
+
+
+def inquiry(data: bytes) -> Inquiry:
+    """Standard INQUIRY data; its first 36 bytes count."""
+    _need(data, 5, "INQUIRY data")
+    return Inquiry(data[0] >> 5, data[0] & 0x1F, data[2], _text(data[8:16]), _text(data[16:32]), _text(data[32:36]))
+
+
+def _page(data: bytes, page: int) -> bytes:
+    """A VPD page's body, as long as it says and as there is (SPC-4 §7.8)."""
+    _need(data, 4, f"VPD page {page:#04x}")
+    if data[1] != page:
+        raise ProtocolError(f"VPD page {data[1]:#04x} came for {page:#04x}")
+    return data[4 : 4 + int.from_bytes(data[2:4], "big")]
+
+
+def supported_pages(data: bytes) -> frozenset[int]:
+    """VPD page 0x00."""
+    return frozenset(_page(data, 0x00))
+
+
+def serial(data: bytes) -> str:
+    """VPD page 0x80."""
+    return _text(_page(data, 0x80))
+
+
+@dataclass(frozen=True)
+class Designator:
+    """A name of a unit (SPC-4 §7.8.6). type: 1 T10 vendor, 2 EUI-64, 3 NAA, 8 SCSI name string, 10 UUID."""
+
+    type: int
+    value: bytes
+
+    @property
+    def name(self) -> str:
+        """As other systems write it."""
+        if self.type == 1:
+            return f"t10.{_text(self.value)}"
+        if self.type == 8:
+            return self.value.split(b"\0")[0].decode("utf-8", "replace").strip()
+        prefix = {2: "eui", 3: "naa", 10: "uuid"}[self.type]
+        return f"{prefix}.{self.value.hex()}"
+
+
+_LENGTHS = {2: {8, 12, 16}, 3: {8, 16}, 10: {18}}
+_WORTH = (10, 3, 2, 8, 1)
+
+
+def designators(data: bytes) -> list[Designator]:
+    """VPD page 0x83: the unit's own designators (not its ports'), the most unique kind first."""
+    body = _page(data, 0x83)
+    found = []
+    at = 0
+    while at + 4 <= len(body):
+        size = body[at + 3]
+        value = body[at + 4 : at + 4 + size]
+        kind, association = body[at + 1] & 0xF, body[at + 1] >> 4 & 3
+        at += 4 + size
+        if association or kind not in _WORTH or not value or len(value) < size:
+            continue
+        if kind in _LENGTHS and size not in _LENGTHS[kind]:
+            continue
+        if kind == 10:
+            value = value[2:]  # §7.8.6.12: kind and a reserved byte before the UUID
+        found.append(Designator(kind, value))
+    return sorted(found, key=lambda d: _WORTH.index(d.type))
+
+
+def unit_uuid(found: list[Designator]) -> str | None:
+    """A UUID that is the unit's wherever it appears; None when it has no name that is."""
+    if not found:
+        return None
+    if found[0].type == 10:
+        return str(uuid.UUID(bytes=found[0].value))
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"scsi:{found[0].type}:{found[0].value.hex()}"))
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """VPD page 0xB0 (SBC-4 §6.6.4), in blocks; 0: no limit, but of max_unmap: no UNMAP."""
+
+    max_transfer: int = 0
+    optimal_transfer: int = 0
+    max_unmap: int = 0
+    max_unmap_descriptors: int = 0
+    max_write_same: int = 0
+
+
+def block_limits(data: bytes) -> BlockLimits:
+    """VPD page 0xB0; the fields beyond its end are 0."""
+    body = _page(data, 0xB0)[:60].ljust(60, b"\0")
+    max_transfer, optimal = struct.unpack_from(">II", body, 4)
+    max_unmap, descriptors = struct.unpack_from(">II", body, 16)
+    (write_same,) = struct.unpack_from(">Q", body, 32)
+    return BlockLimits(max_transfer, optimal, max_unmap, descriptors, write_same)
+
+
+@dataclass(frozen=True)
+class Provisioning:
+    """VPD page 0xB2 (SBC-4 §6.6.6): whether UNMAP is supported, and the UNMAP bit of WRITE SAME(16)."""
+
+    unmap: bool = False
+    write_same_unmap: bool = False
+
+
+def provisioning(data: bytes) -> Provisioning:
+    """VPD page 0xB2."""
+    body = _page(data, 0xB2)
+    _need(body, 2, "VPD page 0xb2's body")
+    return Provisioning(bool(body[1] & 0x80), bool(body[1] & 0x40))
+
+
+def luns(data: bytes) -> tuple[list[int], int]:
+    """REPORT LUNS (SPC-4 §6.33): the LUNs in order, by peripheral or flat addressing, and the list's full length in
+    bytes. What virtio-scsi can't address is left out."""
+    _need(data, 8, "REPORT LUNS data")
+    length = int.from_bytes(data[:4], "big")
+    found = set()
+    for at in range(8, min(len(data), 8 + length) - 7, 8):
+        entry = data[at : at + 8]
+        method = entry[0] >> 6
+        if any(entry[2:]):
+            continue  # of more levels
+        if method == 0 and entry[0] == 0:
+            found.add(entry[1])  # SAM-5 §4.7.7.2: peripheral device addressing of bus 0
+        elif method == 1:
+            found.add((entry[0] & 0x3F) << 8 | entry[1])  # §4.7.7.3: flat space addressing
+    return sorted(found), 8 + length
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """blocks of block_size bytes; thin: logical block provisioning is enabled. full: (10) could not say."""
+
+    blocks: int
+    block_size: int
+    physical_exponent: int = 0
+    thin: bool = False
+
+
+def capacity_10(data: bytes) -> Capacity | None:
+    """READ CAPACITY (10); None when the unit is too large for it."""
+    _need(data, 8, "READ CAPACITY(10) data")
+    last, size = struct.unpack_from(">II", data)
+    return None if last == 0xFFFFFFFF else Capacity(last + 1, size)
+
+
+def capacity_16(data: bytes) -> Capacity:
+    """READ CAPACITY (16)."""
+    _need(data, 12, "READ CAPACITY(16) data")
+    last, size = struct.unpack_from(">QI", data)
+    rest = data[12:16].ljust(4, b"\0")
+    return Capacity(last + 1, size, rest[1] & 0xF, bool(rest[2] & 0x80))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """MODE SENSE of a disk: write_cache None when the unit has no caching page; fua: READ and WRITE know the bit."""
+
+    write_protected: bool
+    fua: bool
+    write_cache: bool | None
+
+
+def mode(data: bytes, long: bool) -> Mode:
+    """MODE SENSE (10) if long, else (6) (SPC-4 §7.5.5), of the caching page (SBC-4 §6.5.5) among others."""
+    header = 8 if long else 4
+    _need(data, header, "MODE SENSE data")
+    specific = data[3] if long else data[2]
+    end = min(len(data), (int.from_bytes(data[:2], "big") + 2) if long else data[0] + 1)
+    at = header + (int.from_bytes(data[6:8], "big") if long else data[3])
+    write_cache = None
+    while at + 3 <= end:
+        subpage = bool(data[at] & 0x40)
+        if data[at] & 0x3F == CACHING_PAGE and not subpage:
+            write_cache = bool(data[at + 2] & 0x04)
+            break
+        if subpage and at + 4 > end:
+            break
+        at += 4 + int.from_bytes(data[at + 2 : at + 4], "big") if subpage else 2 + data[at + 1]
+    return Mode(bool(specific & 0x80), bool(specific & 0x10), write_cache)
