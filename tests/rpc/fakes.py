@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,7 @@ class FakeBdev:
     claimed: bool = False
     io_types: frozenset[str] = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
     extremes_reset: int = 0
+    reset: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self.per_channel = [BdevStats() for _ in self.pollers]

@@ -121,6 +121,23 @@ def test_scsi_controllers_are_listed_apart(run_dir: Path) -> None:
     talk(run_dir, ask)
 
 
+def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
+    async def ask(peer: Peer, daemon: Any) -> None:
+        await attach(peer)
+        assert await peer.error("bdev_reset", name="B0") == (-95, "bdev B0 (VirtioBlk Disk) can't be reset")
+        assert (await peer.error("bdev_reset", name="B9"))[0] == -19
+        resets = []
+
+        async def reset() -> None:
+            resets.append(1)
+
+        daemon.bdevs.get("B0").reset = reset
+        assert await peer.result("bdev_reset", name="B0") is True
+        assert resets == [1]
+
+    talk(run_dir, ask)
+
+
 def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
     async def ask(peer: Peer, _: Any) -> None:
         assert await peer.result("bdev_virtio_blk_set_hotplug", enable=True, period_us=200_000) is True

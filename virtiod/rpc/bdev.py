@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from virtiod.errors import InvalidArgument
+from virtiod.errors import InvalidArgument, NotSupported
 from virtiod.rpc.params import MAX_UINT32, Arg
 from virtiod.rpc.registry import State, method
 from virtiod.rpc.thread import TICK_RATE, now_ns
@@ -132,6 +132,20 @@ async def bdev_set_qd_sampling_period(
 ) -> bool:
     """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway."""
     daemon.iostats.set_qd_period(daemon.bdevs.get(name), period)
+    return True
+
+
+@method()
+async def bdev_reset(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+    """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
+
+    SCSI disks know LOGICAL UNIT RESET; others are answered with -95 (EOPNOTSUPP). A device that does not answer in
+    time is an error too.
+    """
+    bdev = daemon.bdevs.get(name)
+    if bdev.reset is None:
+        raise NotSupported(f"bdev {bdev.name} ({bdev.product_name}) can't be reset")
+    await bdev.reset()
     return True
 
 

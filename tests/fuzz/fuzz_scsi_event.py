@@ -1,0 +1,21 @@
+"""Events and configurations: read, or refused with ProtocolError."""
+
+from __future__ import annotations
+
+from virtiod.errors import ProtocolError
+from virtiod.scsi import config, event
+
+
+def fuzz(data: bytes) -> None:
+    try:
+        found = event.parse(data)
+        assert found.what is event.What.NOTHING or 0 <= found.target < 256
+    except ProtocolError:
+        pass
+    try:
+        space = config.parse(data)
+    except ProtocolError:
+        return
+    assert 1 <= space.max_segments <= config.MAX_SEGMENTS
+    assert space.max_transfer >= 512
+    assert 0 <= space.max_target < 256

@@ -1,0 +1,208 @@
+"""What units answer, byte by byte; sg3-utils has to read the same from the same bytes."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.peers import requires, run
+from tests.scsi.units import FakeUnit, descriptor_sense, designator, fixed_sense, page
+from virtiod.dataplane.scsi import sense_code
+from virtiod.errors import ProtocolError
+from virtiod.scsi import address, cdb, config, event, parse, sense
+
+UNIT = FakeUnit(serial="SN-0042", naa=0x5000C500A1B2C3D4, max_transfer=2048, max_write_same=65536, attentions=[])
+
+
+def vpd(number: int) -> bytes:
+    return UNIT.execute(cdb.inquiry(number), b"", [0])
+
+
+# ---- sg3-utils
+
+
+def sg(tool: str, run_dir: Path, data: bytes, *options: str) -> str:
+    requires(tool)
+    file = run_dir / "answer"
+    file.write_bytes(data)
+    return run(tool, *options, f"--inhex={file}", "--raw")
+
+
+def test_sg_inq_reads_the_same_inquiry(run_dir: Path) -> None:
+    data = UNIT.execute(cdb.inquiry(), b"", [0])
+    said = sg("sg_inq", run_dir, data)
+    who = parse.inquiry(data)
+    assert (who.qualifier, who.type) == (0, parse.DISK)
+    for label, value in (("Vendor", who.vendor), ("Product", who.product), ("Product revision level", who.revision)):
+        assert f" {label}" in said
+        assert f": {value}" in said
+
+
+def test_sg_vpd_reads_the_same_pages(run_dir: Path) -> None:
+    assert f"Unit serial number: {parse.serial(vpd(0x80))}" in sg("sg_vpd", run_dir, vpd(0x80), "--page=sn")
+    pages = parse.supported_pages(vpd(0x00))
+    listed = sg("sg_vpd", run_dir, vpd(0x00), "--page=sv")
+    assert {0x00, 0x80, 0x83, 0xB0, 0xB2} == set(pages)
+    assert all(words in listed for words in ("Unit serial number", "Device identification", "Block limits"))
+    limits = parse.block_limits(vpd(0xB0))
+    said = sg("sg_vpd", run_dir, vpd(0xB0), "--page=bl")
+    for name, value in (
+        ("Maximum transfer length", limits.max_transfer),
+        ("Optimal transfer length", limits.optimal_transfer),
+        ("Maximum unmap LBA count", limits.max_unmap),
+        ("Maximum unmap block descriptor count", limits.max_unmap_descriptors),
+        ("Maximum write same length", limits.max_write_same),
+    ):
+        found = re.search(rf"{name}: (\S+)", said)
+        assert found, said
+        assert int(found[1], 0) == value
+    thin = parse.provisioning(vpd(0xB2))
+    said = sg("sg_vpd", run_dir, vpd(0xB2), "--page=lbpv")
+    assert f"(LBPU): {int(thin.unmap)}" in said
+    assert f"(LBPWS): {int(thin.write_same_unmap)}" in said
+
+
+def test_sg_vpd_reads_the_same_designators(run_dir: Path) -> None:
+    first, second = parse.designators(vpd(0x83))
+    said = sg("sg_vpd", run_dir, vpd(0x83), "--page=di")
+    assert first.name == f"naa.{UNIT.naa:016x}"
+    assert f"0x{UNIT.naa:016x}" in said
+    assert second.name == "t10.VIRTIOD SN-0042"
+    assert "vendor id: VIRTIOD" in said
+
+
+@pytest.mark.parametrize("make", [fixed_sense, descriptor_sense])
+@pytest.mark.parametrize(
+    ("key", "asc", "ascq", "words"),
+    [
+        (3, 0x11, 0x00, "Unrecovered read error"),
+        (6, 0x2A, 0x09, "Capacity data has changed"),
+        (5, 0x21, 0x00, "Logical block address out of range"),
+        (6, 0x3F, 0x0E, "Reported luns data has changed"),
+        (2, 0x04, 0x01, "Logical unit is in process of becoming ready"),
+    ],
+)
+def test_sg_decode_sense_reads_the_same_sense(
+    run_dir: Path, make: type, key: int, asc: int, ascq: int, words: str
+) -> None:
+    requires("sg_decode_sense")
+    data = make(key, asc, ascq)
+    file = run_dir / "sense"
+    file.write_bytes(data)
+    said = run("sg_decode_sense", f"--binary={file}")
+    assert words in said
+    assert sense.parse(data) == sense.Sense(key, asc, ascq)
+    assert sense_code(data) == key << 16 | asc << 8 | ascq
+
+
+@pytest.mark.parametrize("lun", [0, 1, 7, 255, 256, 300, 16383])
+def test_sg_luns_reads_the_same_lun(lun: int) -> None:
+    requires("sg_luns")
+    entry = address.pack(0, lun)[2:4] + bytes(6)
+    said = run("sg_luns", f"--test={entry.hex()}")
+    assert f"Flat space addressing: lun={lun}" in said.replace("flat", "Flat")
+    assert parse.luns(struct.pack(">I4x", 8) + entry) == ([lun], 16)
+
+
+# ---- one by one
+
+
+def test_luns_by_peripheral_and_flat_addressing_once_each_and_in_order() -> None:
+    entries = [b"\x41\x2c", b"\x00\x07", b"\x40\x07", b"\x00\x00", b"\xc1\x01", b"\x01\x05", b"\x80\x01"]
+    data = struct.pack(">I4x", 8 * len(entries)) + b"".join(e + bytes(6) for e in entries)
+    assert parse.luns(data)[0] == [0, 7, 300]
+    assert parse.luns(data[:20])[0] == [300]
+    with pytest.raises(ProtocolError):
+        parse.luns(data[:7])
+
+
+def test_designators_of_ports_and_of_wrong_sizes_do_not_name_the_unit() -> None:
+    body = (
+        designator(3, bytes(8), association=1)
+        + designator(3, bytes(7))
+        + designator(8, b"iqn.2026-01.org.example:disk\0\0\0\0")
+        + designator(10, b"\x10\x00" + bytes(range(16)))
+        + designator(2, bytes(8))
+        + designator(3, bytes(8))[:-1]
+    )
+    found = parse.designators(page(0x83, body))
+    assert [d.name for d in found] == [
+        "uuid.000102030405060708090a0b0c0d0e0f",
+        "eui.0000000000000000",
+        "iqn.2026-01.org.example:disk",
+    ]
+    assert parse.unit_uuid(found) == "00010203-0405-0607-0809-0a0b0c0d0e0f"
+    assert parse.unit_uuid([]) is None
+
+
+def test_capacities() -> None:
+    assert parse.capacity_10(struct.pack(">II", 99, 512)) == parse.Capacity(100, 512)
+    assert parse.capacity_10(struct.pack(">II", 0xFFFFFFFF, 512)) is None
+    assert parse.capacity_16(struct.pack(">QIBBBB", 1 << 33, 4096, 0, 3, 0x80, 0)) == parse.Capacity(
+        (1 << 33) + 1, 4096, 3, True
+    )
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_mode_sense_finds_the_caching_page_behind_others(long: bool) -> None:
+    pages = b"\x01\x02\xff\xff" + b"\x4a\x01\x00\x02\xff\xff" + b"\x88\x12\x04" + bytes(17)
+    descriptor = bytes(8)
+    n = len(descriptor) + len(pages)
+    data = (struct.pack(">HBB2xH", 6 + n, 0, 0x80, 8) if long else bytes([3 + n, 0, 0x80, 8])) + descriptor + pages
+    assert parse.mode(data, long) == parse.Mode(True, False, True)
+    assert parse.mode(data[:-19], long).write_cache is None
+
+
+@pytest.mark.parametrize("lun", [0, 1, 255, 256, 16383])
+def test_addresses_go_both_ways(lun: int) -> None:
+    assert address.unpack(address.pack(200, lun)) == (200, lun)
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(8), b"\x01\x02\x40", b"\x01\x00\x40\x00\x00\x00\x00\x01", b"\x01\x00\xc1\x01" + bytes(4)]
+)
+def test_what_is_no_address(data: bytes) -> None:
+    assert address.unpack(data) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ((0, 126, 0xFFFF, 1, 16, 96, 32, 0, 255, 16383), "num_queues"),
+        ((1, 126, 0xFFFF, 1, 16, 96, 15, 0, 255, 16383), "cdb_size"),
+        ((1, 126, 0xFFFF, 1, 16, 300, 32, 0, 255, 16383), "sense_size"),
+        ((1, 126, 0xFFFF, 1, 17, 96, 32, 0, 255, 16383), "event_info_size"),
+    ],
+)
+def test_configurations_that_can_not_be(fields: tuple[int, ...], what: str) -> None:
+    with pytest.raises(ProtocolError, match=what):
+        config.parse(struct.pack("<IIIIIIIHHI", *fields))
+
+
+def test_a_configuration_is_bounded() -> None:
+    huge = config.parse(struct.pack("<IIIIIIIHHI", *[0xFFFFFFFF] * 4, 16, 96, 32, 0xFFFF, 0xFFFF, 0xFFFFFFFF))
+    assert (huge.max_segments, huge.max_transfer, huge.max_target, huge.max_lun) == (254, 0xFFFF * 512, 255, 16383)
+    zero = config.parse(struct.pack("<IIIIIIIHHI", 1, 0, 0, 0, 0, 96, 32, 0, 0, 0))
+    assert (zero.max_segments, zero.max_transfer, zero.max_target) == (126, 0xFFFF * 512, 0)
+
+
+def test_events() -> None:
+    where = address.pack(3, 300)
+    parsed = event.parse(struct.pack("<I8sI", 1 | 1 << 31, where, 2))
+    assert parsed == event.Event(event.What.REMOVED, True, 3, 300, 2)
+    assert event.parse(struct.pack("<I8sI", 1 << 31, bytes(8), 0)).missed
+    for data in (bytes(15), struct.pack("<I8sI", 1, bytes(8), 1), struct.pack("<I8sI", 3, b"\2" + bytes(7), 1)):
+        with pytest.raises(ProtocolError):
+            event.parse(data)
+
+
+@given(st.binary(max_size=40))
+def test_both_sense_parsers_agree(data: bytes) -> None:
+    parsed = sense.parse(data)
+    code = sense_code(data)
+    assert code == (-1 if parsed is None else parsed.key << 16 | parsed.code)
