@@ -32,6 +32,7 @@ DEFAULT_VQ_SIZE = 512
 CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
 RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
 RETRY_S = 30.0  # without an I/O timeout
+SCAN_PAUSE_S = 0.02  # between scans: a device may ask for them without end
 ABORT_SETTLE_S = 1.0  # for aborted requests to come back
 SETTLE_POLL_S = 0.01
 WANTED = (
@@ -210,6 +211,7 @@ class ScsiController(Controller):
                 for target, units in (await self._discovery.scan(targets)).items():
                     if units is not None and self.state is State.UP:
                         self._compare(target, units)
+                await asyncio.sleep(SCAN_PAUSE_S)
         finally:
             self._scanning = None
 

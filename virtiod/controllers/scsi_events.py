@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from virtiod.dataplane.channel import OPS
 from virtiod.dataplane.scsi import ScsiQueue, UnitReport
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 BUFFERS = 16  # that wait for events
 REPOST_S = 0.1  # while the queue does not run
+PAUSE_S = 0.02  # after an event, for each buffer: a device that floods is not served at its own rate
 GATHER_S = 0.05  # reports are read at most so often
 MAX_LOGGED = 4096
 CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED = 0x2A09, 0x2A01, 0x3F0E, 0x3F03
@@ -25,11 +26,26 @@ CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED = 0x2A09, 0x2A01, 
 Rescan = Callable[[set[int] | None], None]
 
 
+class _Said:
+    """Logs what a device can repeat at will: at its level the first time, for debugging from then on."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._keys: set[Hashable] = set()
+
+    def say(self, level: int, key: Hashable, message: str, *args: object) -> None:
+        again = key in self._keys or len(self._keys) >= MAX_LOGGED
+        if not again:
+            self._keys.add(key)
+        log.log(logging.DEBUG if again else level, f"controller %s: {message}", self._who, *args)
+
+
 class EventListener:
     """Keeps buffers on the event queue, for as long as the controller lives; rescan() is called for what changed."""
 
     def __init__(self, who: str, queue: EventQueue, rescan: Rescan) -> None:
         self._who = who
+        self._said = _Said(who)
         self._queue = queue
         self._rescan = rescan
         count = min(BUFFERS, queue.size)
@@ -45,15 +61,16 @@ class EventListener:
             try:
                 self._handle(event.parse(data))
             except ProtocolError as error:
-                log.warning("controller %s: %s", self._who, error)
-                await asyncio.sleep(REPOST_S)  # a device that sends nonsense does not keep the loop from its work
+                self._said.say(logging.WARNING, "nonsense", "%s", error)
+            await asyncio.sleep(PAUSE_S)
 
     def _handle(self, what: Event) -> None:
-        log.info("controller %s: event: %s", self._who, what)
+        log.debug("controller %s: event: %s", self._who, what)
         if what.missed:
             self._rescan(None)
         elif what.what is What.RESET:
-            log.warning("controller %s: target %d LUN %d was reset", self._who, what.target, what.lun)
+            place = what.target, what.lun
+            self._said.say(logging.WARNING, place, "target %d LUN %d was reset", *place)
         elif what.what is not What.NOTHING:
             self._rescan({what.target})
 
@@ -70,7 +87,7 @@ class ReportReader:
         self._who = who
         self._queues = queues
         self._rescan = rescan
-        self._logged: set[tuple[bytes, int]] = set()
+        self._said = _Said(who)
         self._tasks: set[asyncio.Task[None]] = set()
         for queue in queues:
             self._expect(queue)
@@ -93,19 +110,16 @@ class ReportReader:
         target, lun = address.unpack(report.unit) or (-1, -1)
         what = cause.describe(report.cause)
         reason = cause.sense_of(report.cause)
+        key = (report.unit, report.cause)
         if reason is not None and reason.key == sense.UNIT_ATTENTION:
-            log.info("controller %s: target %d LUN %d: %s", self._who, target, lun, what)
+            self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
             if reason.code in {CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED}:
                 self._rescan({target})
             return
         if cause.is_gone(report.cause):
             self._rescan({target})
-        key = (report.unit, report.cause)
-        if key in self._logged or len(self._logged) >= MAX_LOGGED:
-            return
-        self._logged.add(key)
         where = f"{OPS[report.op]} at byte {report.offset}"
-        log.warning("controller %s: target %d LUN %d: %s: %s", self._who, target, lun, where, what)
+        self._said.say(logging.WARNING, key, "target %d LUN %d: %s: %s", target, lun, where, what)
 
     async def stop(self) -> None:
         for queue in self._queues:
