@@ -114,7 +114,7 @@ def measure(case: Case, socket: Path, pid: int, seconds: float, apart: bool) -> 
         return Run(figures["iops"], figures["cpu"], (cpu_seconds(pid) - before) / (time.monotonic() - start))
     command += ["fio", "--name=x", "--ioengine=nbd", f"--uri=nbd+unix:///disk?socket={socket}", f"--rw={case.rw}"]
     command += [f"--bs={case.block}", f"--iodepth={case.depth}", f"--numjobs={case.connections}", f"--size={SIZE}"]
-    command += ["--time_based", f"--runtime={seconds}", "--ramp_time=0.3", "--group_reporting", "--thread"]
+    command += ["--time_based", f"--runtime={seconds * 1000:.0f}ms", "--ramp_time=0.3", "--group_reporting", "--thread"]
     before, start = cpu_seconds(pid), time.monotonic()
     done = subprocess.run([*command, "--output-format=json"], check=True, capture_output=True, timeout=seconds + 60)
     used = (cpu_seconds(pid) - before) / (time.monotonic() - start)
