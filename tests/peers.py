@@ -30,6 +30,7 @@ DEBIAN_PACKAGES = {
     "nbdinfo": "libnbd-bin",
     "nbdsh": "python3-libnbd",
     "prometheus": "prometheus",
+    **dict.fromkeys(("sg_decode_sense", "sg_inq", "sg_luns", "sg_vpd"), "sg3-utils"),
     "promtool": "prometheus",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",

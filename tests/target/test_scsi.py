@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.dataplane.rig import in_loop
+from tests.peers import requires
 from tests.target.frontend import connected, serving
 from virtiod.errors import DeviceError, NotSupported
 from virtiod.target.scsi import HostSpec
@@ -39,11 +39,9 @@ def inquiry(page: int | None = None, size: int = 255) -> bytes:
     return struct.pack(">BBBHB", 0x12, page is not None, page or 0, size, 0)
 
 
-requires_sg = pytest.mark.skipif(shutil.which("sg_inq") is None, reason="needs sg3-utils")
-
-
 def decode(command: list[str], data: bytes = b"") -> str:
     """What a program of sg3-utils says to data in hexadecimal."""
+    requires(command[0])
     done = subprocess.run(command, input=data.hex(" "), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -233,7 +231,6 @@ SG = [
 ]
 
 
-@requires_sg
 @pytest.mark.parametrize(("command", "cdb", "words"), SG)
 @in_loop
 async def test_sg3_utils_decode_what_a_lun_says(path: str, command: list[str], cdb: bytes, words: list[str]) -> None:
@@ -245,7 +242,6 @@ async def test_sg3_utils_decode_what_a_lun_says(path: str, command: list[str], c
         assert all(word.lower() in text.lower() for word in words), text
 
 
-@requires_sg
 @in_loop
 async def test_sg3_utils_decode_lun_addresses_and_sense_data(path: str) -> None:
     spec = HostSpec({0: {n: LunSpec(4 << 40) for n in (0, 1, 7, 300)}})
