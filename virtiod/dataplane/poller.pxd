@@ -12,6 +12,7 @@ from virtiod.dataplane.structs cimport (
 )
 
 # Any thread.
+cdef void _push(void *head, Message *m) noexcept nogil
 cdef void mailbox_push(Mailbox *box, Message *m) noexcept nogil
 cdef void poller_push(PollerCore *p, Message *m) noexcept nogil
 

@@ -106,27 +106,27 @@ class SourceStats(NamedTuple):
 # ---- any thread ---------------------------------------------------------------------------------
 
 
+def _push(head: VoidPtr, m: MessagePtr) -> None:
+    """Put m on the lock-free stack whose newest message head points to."""
+    old: MessagePtr
+    while True:
+        old = cython.cast(MessagePtr, vd_load_ptr(head))
+        m.next = old
+        if vd_cas_ptr(head, old, m):
+            break
+
+
 def mailbox_push(box: MailboxPtr, m: MessagePtr) -> None:
     """Hand a message to the control plane."""
     one: uint64_t = 1
-    old: MessagePtr
-    while True:
-        old = cython.cast(MessagePtr, vd_load_ptr(cython.address(box.head)))
-        m.next = old
-        if vd_cas_ptr(cython.address(box.head), old, m):
-            break
+    _push(cython.address(box.head), m)
     write(box.fd, cython.address(one), 8)
 
 
 def poller_push(p: PollerPtr, m: MessagePtr) -> None:
     """Hand a message to a poller and wake it if it sleeps."""
     one: uint64_t = 1
-    old: MessagePtr
-    while True:
-        old = cython.cast(MessagePtr, vd_load_ptr(cython.address(p.inbox)))
-        m.next = old
-        if vd_cas_ptr(cython.address(p.inbox), old, m):
-            break
+    _push(cython.address(p.inbox), m)
     vd_fence()  # pairs with the one in _sleep: inbox written, then sleeping read
     if vd_load_u32(cython.address(p.sleeping)):
         write(p.evfd, cython.address(one), 8)
