@@ -31,6 +31,7 @@ class Options:
     poll_us: int = 200
     poll_mode: str = "adaptive"
     http: tuple[str, int] | None = None
+    http_tokens: str | None = None
     nbd_socket: str = ""
     nbd_listen: str = ""
     io_timeout_s: float = 30.0
@@ -88,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address of metrics and health, or none (default: %(default)s)",
     )
     io.add_argument(
+        "--http-tokens",
+        metavar="FILE",
+        help="tokens that HTTP clients need: a file, or credential:NAME for one from systemd (default: none)",
+    )
+    io.add_argument(
         "--io-timeout",
         type=_seconds,
         metavar="S",
@@ -119,6 +125,7 @@ def options_from(args: argparse.Namespace) -> Options:
         poll_us=args.poll_us,
         poll_mode=args.poll_mode,
         http=parse_address(args.http, "--http") if _unless_none(args.http) else None,
+        http_tokens=args.http_tokens,
         nbd_socket=nbd_socket,
         nbd_listen=args.nbd_listen,
         io_timeout_s=args.io_timeout,

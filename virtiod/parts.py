@@ -15,6 +15,7 @@ from virtiod.exports.nbd.server import ListenAddress
 from virtiod.exports.nbd.transmission import NbdDataPlane
 from virtiod.http.app import create_app
 from virtiod.http.server import HttpServer
+from virtiod.http.tokens import Tokens
 
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
@@ -43,7 +44,8 @@ class Parts:
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))
         )
         if options.http is not None:
-            self.http = http = HttpServer(create_app(daemon), *options.http)
+            tokens = Tokens(options.http_tokens) if options.http_tokens else None
+            self.http = http = HttpServer(create_app(daemon, tokens), *options.http)
             await http.start()
             stack.push_async_callback(http.stop)
         stack.push_async_callback(daemon.exports.stop)

@@ -4,6 +4,9 @@ catalogue   every metric with its type, labels and help; one description each
 families    a metric with its values, and how it is written
 collector   reads the daemon's counters into families
 health      whether the daemon does its work
+tokens      who may ask, and as what; secretfile reads the files that say so
+buckets     how often, by client
+auth        both, as a middleware in front of every page
 app         the pages, as an aiohttp application
 server      the listening socket, and what its clients may cost
 """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from virtiod.http.auth import guard
 from virtiod.http.collector import DaemonCollector
 from virtiod.http.families import encode
 from virtiod.http.health import ailment
+from virtiod.http.tokens import Tokens
 
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
@@ -24,8 +27,10 @@ HEADERS = {
 }
 
 
-def create_app(daemon: Daemon) -> web.Application:
-    """The application for one daemon, which must have been built."""
+def create_app(daemon: Daemon, tokens: Tokens | None = None) -> web.Application:
+    """The application for one daemon, which must have been built. tokens: None when everybody may look."""
+    # aiohttp caches handlers by application for as long as the process lives, and they must not keep the daemon.
+    daemon = weakref.proxy(daemon)
     collector = DaemonCollector(daemon)
     scraping = asyncio.Lock()  # one page is written at a time, however many ask
 
@@ -45,7 +50,7 @@ def create_app(daemon: Daemon) -> web.Application:
         response.headers.update(HEADERS)
         response.force_close()
 
-    app = web.Application()
+    app = web.Application(middlewares=[guard(tokens)])
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     app.on_response_prepare.append(finish)
