@@ -1,0 +1,89 @@
+"""The machine as its file systems show it, and the calls that change it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from virtiod.errors import DeadlineError
+
+T = TypeVar("T")
+
+
+class Host:
+    """The file systems beneath root: /sys, /proc and /dev. Tests make up a tree, and a kernel that minds write()."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+        self.sys = root / "sys"
+        self.proc = root / "proc"
+        self.dev = root / "dev"
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a control file of sysfs in one call. Raises OSError."""
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    def claim(self, node: Path) -> int:
+        """Open a block device exclusively, which the kernel refuses with EBUSY while anything has claimed it."""
+        return os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def read(path: Path) -> str:
+    """A file's text without white space around it; "" if there is none to read (devices may go at any time)."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def link(path: Path) -> str | None:
+    """The last part of where a symbolic link leads, None if there is none."""
+    try:
+        return path.readlink().name
+    except OSError:
+        return None
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing if it does not exist."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+async def in_thread(work: Callable[[], T], discard: Callable[[T], object], deadline_s: float, what: str) -> T:
+    """Do what may block in a thread. Raises DeadlineError; a result that comes too late is discarded, in the thread.
+
+    The kernel may take for ever, so the thread is one that nobody waits for, not one of a pool.
+    """
+    promise: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
+                promise.set_exception(error)
+            return
+        try:
+            promise.set_result(result)
+        except concurrent.futures.InvalidStateError:
+            discard(result)
+
+    threading.Thread(target=run, name=what, daemon=True).start()
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await asyncio.wrap_future(promise)
+    except TimeoutError:
+        raise DeadlineError(f"{what}: not done within {deadline_s:g} s, the kernel still works on it") from None

@@ -1,0 +1,240 @@
+"""Take a device from its kernel driver, and give it back.
+
+A device whose owner was killed stays as it was: bound to vfio-pci, or to nothing. It can be taken again then, and
+`virtiod pci unbind` gives it back to the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from virtiod.errors import Busy, ConnectError, DeviceError, VirtiodError
+from virtiod.pci import checks
+from virtiod.pci.checks import KERNEL_DRIVER, VFIO_DRIVER, fitting_drivers, way_of
+from virtiod.pci.devices import PciDevice, find, parse_address
+from virtiod.pci.disks import claim, disks_of
+from virtiod.pci.host import Host, in_thread, link, read
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S = 8.0  # for the kernel to let go of a device, or to take it
+PASSING_S = 2.0  # to wait for those who only look at a disk
+PASSING_STEP_S = 0.05
+NO_OVERRIDE = "\n"
+
+
+class Owned:
+    """A device that is this process's own until give_back(). way: "vfio", or "sysfs" with physical addresses."""
+
+    def __init__(self, device: PciDevice, host: Host, lock: int, before: PciDevice, override: str) -> None:
+        self.device = device
+        self.way = way_of(device)
+        self._host = host
+        self._lock = lock
+        self._before = before
+        self._override = override
+
+    async def give_back(self) -> None:
+        """Let the driver have it again that had it before. Idempotent; what fails is logged, with what to do.
+
+        All that was opened and mapped of the device must have been closed: the kernel waits for it.
+        """
+        try:
+            await in_thread(self.let_go, lambda _: None, DEADLINE_S, f"give back {self.device.address}")
+        except VirtiodError as error:
+            log.warning("%s; `virtiod pci unbind %s` tries it again", error, self.device.address)
+
+    def let_go(self) -> None:
+        """The same, blocking. Raises VirtiodError."""
+        lock, self._lock = self._lock, -1
+        if lock < 0:
+            return
+        try:
+            if self.device.driver != self._before.driver and self.device.path.exists():
+                _rebind(self._host, self.device, self._before.driver, self._override)
+        finally:
+            os.close(lock)
+
+    def keep(self) -> PciDevice:
+        """End the ownership, and leave the device bound as it is."""
+        lock, self._lock = self._lock, -1
+        os.close(lock)
+        return self.device
+
+
+async def take(
+    address: str,
+    allow_unbind: bool,
+    *,
+    dev_type: str | None = None,
+    page_size: int | None = None,
+    host: Host | None = None,
+) -> Owned:
+    """Own a device, by VFIO behind an IOMMU and through sysfs without one.
+
+    It is taken from a driver only if allow_unbind, and never if one of its disks is in use. dev_type: what it must
+    be; page_size: of the DMA memory it is to use, in bytes. Raises VirtiodError saying what is in the way and what to
+    do; the device is as before then.
+    """
+    host = host or Host()
+
+    def work() -> Owned:
+        found = find(address, host)
+        refuse(checks.unusable(found, host, dev_type))
+        refuse(checks.small_pages(found, page_size) if page_size is not None else ())
+        refuse(checks.unviable_group(found, host))
+        return _take(found, allow_unbind, host)
+
+    return await in_thread(work, Owned.let_go, DEADLINE_S, f"take {parse_address(address)}")
+
+
+def bind(address: str, host: Host | None = None) -> PciDevice:
+    """Make a device ready for virtiod, so that it needs no --allow-unbind. Blocking. Raises VirtiodError."""
+    host = host or Host()
+    found = find(address, host)
+    refuse(checks.unusable(found, host))
+    return _take(found, True, host).keep()
+
+
+def unbind(address: str, host: Host | None = None) -> PciDevice:
+    """Give a device back to the kernel's virtio driver. Blocking. Raises VirtiodError, Busy while it is in use."""
+    host = host or Host()
+    device = find(address, host)
+    if not device.virtio_type:
+        refuse(checks.unusable(device, host))
+    if device.driver == KERNEL_DRIVER:
+        return device
+    if device.driver not in {None, VFIO_DRIVER, *checks.UIO_DRIVERS}:
+        refuse(checks.bound_elsewhere(device, True))
+    lock = _lock(device)
+    try:
+        if device.driver == VFIO_DRIVER:
+            _check_group_free(device, host)
+        _rebind(host, device, KERNEL_DRIVER, NO_OVERRIDE)
+    finally:
+        os.close(lock)
+    return find(address, host)
+
+
+def refuse(reasons: Iterable[VirtiodError]) -> None:
+    """Raise the first reason if there is one."""
+    for reason in reasons:
+        raise reason
+
+
+def _take(found: PciDevice, allow_unbind: bool, host: Host) -> Owned:
+    lock = _lock(found)
+    override = read(found.path / "driver_override")
+    before = found.driver
+    try:
+        refuse(checks.bound_elsewhere(found, allow_unbind))
+        fitting = fitting_drivers(way_of(found))
+        if found.driver not in fitting:
+            _switch(found, fitting[0], override, host)
+        device = find(found.address, host)
+        owned = Owned(device, host, lock, found, NO_OVERRIDE if override in {"", "(null)"} else override)
+    except BaseException:
+        os.close(lock)
+        raise
+    try:
+        if owned.way == "vfio":
+            _check_group_free(device, host)
+    except BaseException:
+        owned.let_go()
+        raise
+    if device.driver != before:
+        log.info("%s: taken from %s, now bound to %s", device.address, before or "no driver", device.driver or "none")
+    return owned
+
+
+def _switch(found: PciDevice, driver: str | None, override: str, host: Host) -> None:
+    """Bind it to that driver. Its disks are claimed until it is done, so that nobody can mount them meanwhile."""
+    with ExitStack() as claims:
+        if found.driver is not None:
+            _wait_for_quiet(found, host)
+            claim(disks_of(found, host), host, claims)
+        try:
+            _rebind(host, found, driver, driver or NO_OVERRIDE)
+        except BaseException:
+            if find(found.address, host).driver != found.driver:
+                _rebind(host, found, found.driver, override or NO_OVERRIDE)
+            raise
+
+
+def _wait_for_quiet(device: PciDevice, host: Host) -> None:
+    """Return when its disks are used by nobody. Raises Busy; waits only for those who only look."""
+    deadline = time.monotonic() + PASSING_S
+    while True:
+        disks = disks_of(device, host)
+        uses = [use for disk in disks for use in disk.uses]
+        if not uses:
+            return
+        if any(not use.passing for use in uses) or time.monotonic() > deadline:
+            refuse(checks.in_use(device, disks))
+        time.sleep(PASSING_STEP_S)
+
+
+def _rebind(host: Host, device: PciDevice, driver: str | None, override: str) -> None:
+    """Unbind it from what it is bound to now, and have that driver probe it."""
+    current = link(device.path / "driver")
+    if current is not None and current != driver:
+        _write(host, device.path / "driver/unbind", device.address)
+    _write(host, device.path / "driver_override", override)
+    if driver is None:
+        return
+    _write(host, host.sys / "bus/pci/drivers_probe", device.address)
+    now = link(device.path / "driver")
+    if now != driver:
+        raise DeviceError(
+            f"{device.address}: {driver} did not take it, it is bound to {now or 'no driver'}; `dmesg` may say why, or "
+            f"the module is not loaded (`modprobe {driver}`)"
+        )
+
+
+def _write(host: Host, path: Path, text: str) -> None:
+    try:
+        host.write(path, text)
+    except OSError as error:
+        advice = {
+            errno.EACCES: ": that takes root",
+            errno.EPERM: ": that takes root, and a kernel that is not locked down",
+            errno.EROFS: ": sysfs must be mounted writable",
+        }.get(error.errno or 0, "")
+        raise VirtiodError(f"write {text.strip()!r} to {path}: {error.strerror}{advice}", error.errno) from error
+
+
+def _lock(device: PciDevice) -> int:
+    """Keep other virtiods away, for as long as the result is open. Raises Busy."""
+    path = device.path / "config"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConnectError(f"{device.address}: open {path}: {error.strerror}", error.errno) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise Busy(f"{device.address} is in use by virtiod: detach its controller first") from error
+    return fd
+
+
+def _check_group_free(device: PciDevice, host: Host) -> None:
+    """That the VFIO group can be opened: one process at a time may. Raises Busy or ConnectError."""
+    path = host.dev / f"vfio/{device.iommu_group}"
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Busy(f"{device.address} is in use: another process has {path} open") from error
+        advice = {
+            errno.EACCES: f": give virtiod's user access (`chown USER {path}`, or a udev rule)",
+            errno.EPERM: ": in a systemd unit, DeviceAllow= must name it",
+        }.get(error.errno or 0, "")
+        raise ConnectError(f"{device.address}: open {path}: {error.strerror}{advice}", error.errno) from error
