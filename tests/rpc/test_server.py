@@ -253,7 +253,7 @@ def test_a_client_that_takes_no_answers_loses_its_connection_and_nobody_else_not
         finally:
             await server.close()
 
-    async def answer(value: Any) -> Any:
+    async def answer(value: Any, _: Any) -> Any:
         return {"result": "x" * value["size"]}
 
     asyncio.run(run())
@@ -284,7 +284,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(run_dir: Path) -> 
             await server.close()
         return received
 
-    async def answer(_: Any) -> Any:
+    async def answer(*_: Any) -> Any:
         return {"result": "x" * size}
 
     assert asyncio.run(run()) == size + len('{"result":""}\n')

@@ -3,6 +3,8 @@
     framer      bytes in, complete JSON values out; pure
     params      a function's typed parameters as a schema, and the check of what a client sent
     registry    every method with its states, aliases and documentation; one description each
+    caller      who calls, with the role that says what they may do
+    audit       what the log says of calls that change something
     dispatcher  a JSON value in, the answer out, by jsonrpcserver
     server      the Unix socket
     describe    the methods as data, for the client's command line and the documentation

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Signal = Literal["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1"]
 
 
-@method(State.ANY)
+@method(State.ANY, reads=True)
 async def rpc_get_methods(
     daemon: Daemon,
     current: Annotated[bool, Arg("only those that can be called in the current state", "-c/--current")] = False,
@@ -27,7 +27,7 @@ async def rpc_get_methods(
     return daemon.rpc.names(current=current, include_aliases=include_aliases)
 
 
-@method(State.ANY, aliases=["virtiod_get_version"])
+@method(State.ANY, aliases=["virtiod_get_version"], reads=True)
 async def spdk_get_version(daemon: Daemon) -> dict[str, Any]:
     """Tells the version of virtiod.
 

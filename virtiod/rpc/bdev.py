@@ -41,7 +41,7 @@ ResetMode = Literal["all", "maxmin", "error", "none"]
 MAX_WAIT_MS = 24 * 3600 * 1000
 
 
-@method(passive=True)
+@method(passive=True, reads=True)
 async def bdev_get_bdevs(
     daemon: Daemon,
     name: Annotated[str | None, Arg("only this bdev: a name, alias or UUID", "-b/--name")] = None,
@@ -82,7 +82,7 @@ def _describe(bdev: Bdev) -> dict[str, Any]:
     }
 
 
-@method()
+@method(reads=True, changing=["reset_mode"])
 async def bdev_get_iostat(
     daemon: Daemon,
     names: Annotated[list[str] | None, Arg("only these bdevs", "--names")] = None,
@@ -177,7 +177,7 @@ async def bdev_set_options(
     return True
 
 
-@method()
+@method(reads=True)
 async def bdev_wait_for_examine(daemon: Daemon) -> bool:
     """Answers when all bdevs were examined: at once, as nothing is built on top of bdevs."""
     return True

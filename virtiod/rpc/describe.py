@@ -25,8 +25,9 @@ method.
 `virtiod-rpc METHOD --help` shows how to call one from the command line.
 
 Errors: -32700 not JSON (the connection is closed), -32600 not a request, -32601 no such method, -32602 parameters that
-do not fit, -32603 internal error, -1 the method can't be called now, and -errno with the cause as the message. Methods
-whose parameters are answered with -32603 when they do not fit, as SPDK does, say so.
+do not fit, -32603 internal error, -1 the method can't be called now, and -errno with the cause as the message (-13,
+EACCES, also when it needs the role admin). Methods whose parameters are answered with -32603 when they do not fit, as
+SPDK does, say so.
 """
 
 
@@ -63,6 +64,9 @@ def _section(method: Method) -> str:
     if method.states != State.RUNTIME:
         when = "at any time" if method.states == State.ANY else "only before initialisation (`--wait-for-rpc`, or `-c`)"
         lines += [f"Can be called {when}.", ""]
+    if method.reads:
+        unless = " unless it is given " + " or ".join(method.changing) if method.changing else ""
+        lines += [f"Changes nothing{unless}: the role read-only may call it.", ""]
     if method.bad_params != -32602:
         lines += [f"Parameters that do not fit are answered with {method.bad_params}.", ""]
     if method.params:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import time
@@ -20,6 +21,8 @@ from jsonrpcserver import Error, Result, Success
 from jsonrpcserver.async_main import dispatch_to_serializable
 
 from virtiod.errors import VirtiodError
+from virtiod.rpc.audit import audit
+from virtiod.rpc.caller import Caller, Role
 from virtiod.rpc.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -73,30 +76,36 @@ class Dispatcher:
         """Whether the method is there and may be called in the current state."""
         return self.state in self._find(name).states
 
-    async def call(self, name: str, params: dict[str, Any]) -> Any:
-        """Calls one method as a client would. Raises RpcError."""
+    async def call(self, name: str, params: dict[str, Any], caller: Caller | None = None) -> Any:
+        """Calls one method as a client would. Raises RpcError.
+
+        caller: None for the daemon itself, which may call anything and is not audited.
+        """
         entry = self._find(name)
         started = time.monotonic()
-        code = INTERNAL_ERROR
+        code, outcome = INTERNAL_ERROR, "the caller went away"
         try:
-            result = await self._run(entry, params)
-            code = 0
+            result = await self._run(entry, params, caller)
+            code, outcome = 0, "ok"
         except RpcError as error:
-            code = error.code
+            code, outcome = error.code, f"{error.message} ({error.code})"
             logger.info("%s: %s (%d)", entry.name, error.message, error.code)
             raise
         finally:
+            seconds = time.monotonic() - started
             for observer in self.observers:
-                observer(entry.name, time.monotonic() - started, code)
+                observer(entry.name, seconds, code)
+            if caller is not None and entry.changes(params):
+                audit(caller, entry.name, params, outcome, seconds)
         return result
 
-    async def handle(self, value: Any) -> dict[str, Any] | list[dict[str, Any]] | None:
+    async def handle(self, value: Any, caller: Caller) -> dict[str, Any] | list[dict[str, Any]] | None:
         """The response to a request or a batch; None when there is nothing to answer."""
         if not isinstance(value, list):
-            return await self._handle_one(value)
+            return await self._handle_one(value, caller)
         if not value:
             return _error(INVALID_REQUEST, "Invalid Request: the batch is empty", None)
-        responses = await asyncio.gather(*(self._handle_one(item) for item in value))
+        responses = await asyncio.gather(*(self._handle_one(item, caller) for item in value))
         return [response for response in responses if response is not None] or None
 
     def close(self) -> None:
@@ -117,7 +126,7 @@ class Dispatcher:
             raise RpcError(METHOD_NOT_FOUND, "Method not found")
         return entry
 
-    async def _handle_one(self, value: Any) -> dict[str, Any] | None:
+    async def _handle_one(self, value: Any, caller: Caller) -> dict[str, Any] | None:
         request_id = value.get("id") if isinstance(value, dict) else None
         if not _is_id(request_id):
             request_id = None
@@ -126,20 +135,22 @@ class Dispatcher:
         except RpcError as error:
             return _error(error.code, error.message, request_id)
         response = await dispatch_to_serializable(
-            "", self._callables, deserializer=lambda _: request, validator=lambda checked: checked
+            "", self._callables, context=caller, deserializer=lambda _: request, validator=lambda checked: checked
         )
         assert isinstance(response, dict)  # one request with an id, so there is one response
         return None if "id" not in value and "result" in response else response
 
-    async def _answer(self, entry: Method, /, **params: Any) -> Result:
+    async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
         try:
-            return Success(await self.call(entry.name, params))
+            return Success(await self.call(entry.name, params, caller))
         except RpcError as error:
             return Error(code=error.code, message=error.message)
 
-    async def _run(self, entry: Method, params: dict[str, Any]) -> Any:
+    async def _run(self, entry: Method, params: dict[str, Any], caller: Caller | None) -> Any:
         if self._closed:
             raise RpcError(INVALID_STATE, f"{entry.name}: the daemon is stopping")
+        if caller is not None and caller.role is not Role.ADMIN and entry.changes(params):
+            raise RpcError(-errno.EACCES, f"{entry.name}: needs the role admin, {caller.name} is {caller.role.value}")
         if self.state not in entry.states:
             when = "before" if State.RUNTIME not in entry.states else "after"
             raise RpcError(INVALID_STATE, f"Method may only be called {when} framework_start_init: {entry.name}")

@@ -23,20 +23,20 @@ async def framework_start_init(daemon: Daemon) -> bool:
     return True
 
 
-@method(State.ANY, passive=True)
+@method(State.ANY, passive=True, reads=True)
 async def framework_wait_init(daemon: Daemon) -> bool:
     """Answers when the daemon runs: at once if it does."""
     await daemon.initialised.wait()
     return True
 
 
-@method()
+@method(reads=True)
 async def framework_get_subsystems(daemon: Daemon) -> list[dict[str, Any]]:
     """Lists the subsystems that have a configuration, each after those that it depends on."""
     return [{"subsystem": name, "depends_on": list(needed)} for name, needed in SUBSYSTEMS.items()]
 
 
-@method()
+@method(reads=True)
 async def framework_get_config(
     daemon: Daemon,
     name: Annotated[str, Arg("subsystem", "name")],
@@ -48,7 +48,7 @@ async def framework_get_config(
     return running_config(daemon, name)
 
 
-@method()
+@method(reads=True)
 async def framework_get_reactors(daemon: Daemon) -> dict[str, Any]:
     """Tells what each poller's core does.
 

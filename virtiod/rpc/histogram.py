@@ -134,7 +134,7 @@ async def bdev_enable_histogram(
     return True
 
 
-@method()
+@method(reads=True)
 async def bdev_get_histogram(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> dict[str, Any]:
     """Tells a latency histogram that was enabled.
 
@@ -144,7 +144,7 @@ async def bdev_get_histogram(daemon: Daemon, name: Annotated[str, Arg("bdev", "n
     return daemon.histograms.encoded(daemon.bdevs.get(name))
 
 
-@method()
+@method(reads=True)
 async def bdev_get_histogram_borders(
     daemon: Daemon,
     name: Annotated[str, Arg("bdev", "name")],

@@ -16,7 +16,7 @@ Level = Annotated[Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"], Arg("l
 Flag = Annotated[str, Arg('part of the daemon, as listed by log_get_flags, or "all"', "flag")]
 
 
-@method(State.ANY)
+@method(State.ANY, reads=True)
 async def log_get_level(daemon: Daemon) -> str:
     """Tells the level from which messages are made."""
     return daemon.logs.level
@@ -29,7 +29,7 @@ async def log_set_level(daemon: Daemon, level: Level) -> bool:
     return True
 
 
-@method(State.ANY)
+@method(State.ANY, reads=True)
 async def log_get_print_level(daemon: Daemon) -> str:
     """Tells the level from which messages are printed on standard error."""
     return daemon.logs.print_level
@@ -42,7 +42,7 @@ async def log_set_print_level(daemon: Daemon, level: Level) -> bool:
     return True
 
 
-@method(State.ANY)
+@method(State.ANY, reads=True)
 async def log_get_flags(daemon: Daemon) -> dict[str, bool]:
     """Tells which parts of the daemon log everything, whatever the levels are."""
     return daemon.logs.flags()

@@ -38,7 +38,7 @@ async def nbd_delete_export(daemon: Daemon, name: Annotated[str, Arg("export", "
     return True
 
 
-@method()
+@method(reads=True)
 async def nbd_get_exports(
     daemon: Daemon, name: Annotated[str | None, Arg("only this export", "-n/--name")] = None
 ) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from virtiod.daemon import Daemon
 
 
-@method()
+@method(reads=True)
 async def notify_get_types(daemon: Daemon) -> list[str]:
     """Lists the types of notifications."""
     return list(daemon.notifications.types)
 
 
-@method()
+@method(reads=True)
 async def notify_get_notifications(
     daemon: Daemon,
     id: Annotated[int, Arg("first id wanted", "-i/--id")] = 0,

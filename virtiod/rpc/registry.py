@@ -32,10 +32,17 @@ class Method:
     aliases: tuple[str, ...]
     bad_params: int  # code for parameters that do not fit
     passive: bool  # only waits or measures: cancelled when its client is gone
+    reads: bool  # changes nothing, as long as none of `changing` is given another value than its default
+    changing: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         return self.doc.partition("\n")[0]
+
+    def changes(self, params: dict[str, Any]) -> bool:
+        """Whether a call with these parameters, checked or not, may change something."""
+        given = (param for param in self.params if param.name in self.changing and param.name in params)
+        return not self.reads or any(params[param.name] != param.default for param in given)
 
 
 def method(
@@ -44,6 +51,8 @@ def method(
     aliases: Iterable[str] = (),
     bad_params: int = INVALID_PARAMS,
     passive: bool = False,
+    reads: bool = False,
+    changing: Iterable[str] = (),
 ) -> Callable[[Handler], Method]:
     """Makes a method of an async function (daemon, **params). Its name and docstring are the method's."""
 
@@ -57,6 +66,8 @@ def method(
             aliases=tuple(aliases),
             bad_params=bad_params,
             passive=passive,
+            reads=reads,
+            changing=tuple(changing),
         )
 
     return describe

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from virtiod.errors import Busy, ConnectError, InvalidArgument
+from virtiod.rpc.caller import Caller, Role
 from virtiod.rpc.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.errors import INTERNAL_ERROR, PARSE_ERROR
 from virtiod.rpc.framer import Framer
@@ -112,7 +113,8 @@ class _Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._written = 0
         self._socket: Any = writer.get_extra_info("socket")
-        self.peer = _peer(self._socket)
+        self._caller = Caller(_peer(self._socket), Role.ADMIN)
+        self.peer = f"RPC client {self._caller.name}"
 
     async def serve(self) -> None:
         logger.info("%s connected", self.peer)
@@ -158,7 +160,7 @@ class _Connection:
                 raise ConnectionResetError("the client has gone")
 
     async def _answer(self, value: Any) -> None:
-        response = await self._dispatcher.handle(value)
+        response = await self._dispatcher.handle(value, self._caller)
         if response is not None:
             with contextlib.suppress(OSError):
                 await self._send(encode(response))
@@ -257,7 +259,7 @@ def _bind(path: str, group: str | None) -> socket.socket:
 
 def _peer(connected: Any) -> str:
     pid, uid, gid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return f"RPC client pid={pid} uid={uid} gid={gid}"
+    return f"pid={pid} uid={uid} gid={gid}"
 
 
 def _hung_up(connected: Any) -> bool:

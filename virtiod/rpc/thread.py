@@ -25,7 +25,7 @@ def cpumask_of(cpu: int) -> str:
 # spdk_top takes these objects with exactly these members, no more and no fewer.
 
 
-@method()
+@method(reads=True)
 async def thread_get_stats(daemon: Daemon) -> dict[str, Any]:
     """Tells how long each poller was busy and idle, in ticks; sleeping counts as idle."""
     threads = []
@@ -46,7 +46,7 @@ async def thread_get_stats(daemon: Daemon) -> dict[str, Any]:
     return {"tick_rate": TICK_RATE, "threads": threads}
 
 
-@method()
+@method(reads=True)
 async def thread_get_pollers(daemon: Daemon) -> dict[str, Any]:
     """Lists what each poller polls: queues and connections."""
     threads = []
@@ -73,7 +73,7 @@ async def thread_get_pollers(daemon: Daemon) -> dict[str, Any]:
     return {"tick_rate": TICK_RATE, "threads": threads}
 
 
-@method()
+@method(reads=True)
 async def thread_get_io_channels(daemon: Daemon) -> dict[str, Any]:
     """Lists the bdevs that have a channel on each poller."""
     channels: dict[int, list[dict[str, Any]]] = {poller.id: [] for poller in daemon.pollers}
@@ -84,7 +84,7 @@ async def thread_get_io_channels(daemon: Daemon) -> dict[str, Any]:
     return {"tick_rate": TICK_RATE, "threads": threads}
 
 
-@method()
+@method(reads=True)
 async def virtiod_get_pollers(daemon: Daemon) -> dict[str, Any]:
     """Tells each poller's core, mode and times.
 

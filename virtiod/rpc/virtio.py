@@ -61,7 +61,7 @@ async def bdev_virtio_detach_controller(daemon: Daemon, name: Annotated[str, Arg
     return True
 
 
-@method()
+@method(reads=True)
 async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
     """Lists the virtio-scsi controllers.
 
@@ -91,7 +91,7 @@ async def bdev_virtio_blk_set_hotplug(
     return True
 
 
-@method()
+@method(reads=True)
 async def virtiod_get_controllers(
     daemon: Daemon, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
 ) -> list[dict[str, Any]]:
