@@ -11,7 +11,8 @@
         ├── ConnectError            its own errno (ENOENT, ECONNREFUSED, ...)
         ├── ProtocolError           EPROTO     it broke the protocol, or lacks what is needed
         ├── DeadlineError           ETIMEDOUT  it did not answer in time
-        └── LostError               ENOTCONN   the connection ended
+        ├── LostError               ENOTCONN   the connection ended
+        └── RemovedError            ENODEV     the device was taken out, it won't be back
 
 Messages name the command or the parameter, and the values.
 """
@@ -74,3 +75,7 @@ class DeadlineError(DeviceError):
 
 class LostError(DeviceError):
     errno = errno.ENOTCONN
+
+
+class RemovedError(DeviceError):
+    errno = errno.ENODEV

@@ -7,6 +7,8 @@
 A kind of controller brings its features, its configuration space (a pure parser), its queues and its bdevs. States:
 
     attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> gone when it fails
+
+A controller whose device was taken out detaches by itself.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.request import AttachRequest
 from virtiod.dataplane.ioqueue import QueueCounters, RequestQueue
 from virtiod.dataplane.poller import Poller
-from virtiod.errors import DeadlineError, DeviceError, ProtocolError, VirtiodError
+from virtiod.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.memory import DmaMemory
 from virtiod.transports import QueueLayout, Transport
 
@@ -71,6 +71,7 @@ class Controller(ABC):
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
         self.on_state: Callable[[Controller], None] | None = None
+        self.on_removed: Callable[[Controller], None] | None = None  # has it detached: the device won't be back
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
@@ -139,6 +140,8 @@ class Controller(ABC):
         return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
 
     def _enter(self, state: State, why: str = "") -> None:
+        if state is self.state:
+            return
         log.info("controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
         self.state = state
         if self.on_state:
@@ -223,10 +226,22 @@ class Controller(ABC):
             if self._loss is not None and not self._loss.done():
                 self._loss.set_result(error)
             return
+        if isinstance(error, RemovedError):
+            self._removed(error)
+            return
         self.last_error = str(error)
         self._enter(State.RECONNECTING, str(error))
         self._attempt = 0 if time.monotonic() - self._up_since > STEADY_S else self._attempt
         self._returning = asyncio.create_task(self._return(), name=f"reconnect {self.name}")
+
+    def _removed(self, error: VirtiodError) -> None:
+        """The device was taken out: there is nothing to come back to."""
+        if self.state is State.DETACHING:
+            return
+        self.last_error = str(error)
+        self._enter(State.DETACHING, str(error))
+        if self.on_removed:
+            self.on_removed(self)
 
     async def _return(self) -> None:
         await self._cut_off()
@@ -238,6 +253,9 @@ class Controller(ABC):
                 async with asyncio.timeout(ATTACH_DEADLINE_S):
                     await self._unless_lost(self._connect_and_start())
                 break
+            except (RemovedError, NotFound) as error:
+                self._removed(error)
+                return
             except (VirtiodError, TimeoutError, OSError) as error:
                 message = str(error) or f"{self.traddr}: no answer within {ATTACH_DEADLINE_S:g} s"
                 if message != self.last_error:
@@ -354,6 +372,7 @@ class Controller(ABC):
         await self._give_up()
         for queue in self.all_queues:
             queue.close()
+        await self.transport.release()
         self._enter(State.GONE)
 
     async def _give_up(self, before_ns: int = 0) -> None:

@@ -50,6 +50,7 @@ class ControllerManager:
         self._sharing = asyncio.Lock()
         self._end_growth: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()  # of controllers whose device was removed
 
     def start(self) -> None:
         """Supervise from now on."""
@@ -70,6 +71,7 @@ class ControllerManager:
             raise AlreadyExists(f"controller '{request.name}' already exists")
         self._context.bdevs.check_free(request.name)
         controller = KINDS[request.dev_type](request, self._transport(request), self._context)
+        controller.on_removed = self._device_removed
         self._controllers[request.name] = controller
         try:
             return await controller.attach()
@@ -91,10 +93,18 @@ class ControllerManager:
         controller = self.get(name)
         if controller.state in {State.ATTACHING, State.DETACHING}:
             raise Busy(f"controller '{name}' is {controller.state}")
+        await self._end(controller)
+
+    def _device_removed(self, controller: Controller) -> None:
+        task = asyncio.create_task(self._end(controller), name=f"end {controller.name}, whose device was removed")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _end(self, controller: Controller) -> None:
         try:
             await controller.detach()
         finally:
-            del self._controllers[name]
+            del self._controllers[controller.name]
 
     async def stop(self) -> None:
         """Detach all, side by side."""
@@ -106,6 +116,8 @@ class ControllerManager:
         for name, result in zip(names, results, strict=True):
             if isinstance(result, BaseException):
                 log.error("controller %s: detach: %r", name, result)
+        if self._endings:
+            await asyncio.wait(self._endings)
         if self._supervision:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})

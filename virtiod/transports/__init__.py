@@ -4,9 +4,9 @@ The life of a transport, as the controllers layer drives it, on the event loop:
 
     connect -> device_features -> acknowledge_features -> read_config -> share_memory
             -> setup_queue, start_queue for each queue -> driver_ok -> (I/O, on the pollers)
-            -> stop_queue for each queue -> close
+            -> stop_queue for each queue -> close -> release
 
-After `on_lost` the same object may be connected again, and the sequence starts over; the doorbells stay the
+After `on_lost` (and close) the same object may be connected again, and the sequence starts over; the doorbells stay the
 same, so that pollers keep theirs. Only control passes through here: an I/O touches the rings and the
 doorbell, nothing else.
 """
@@ -66,13 +66,17 @@ class Transport(ABC):
     """
 
     # Set by the controller. Called on the event loop, between connect() and close(); on_lost at most once a
-    # connection, as soon as the device hangs up, breaks the protocol, fails to answer, or marks a ring broken.
+    # connection, as soon as the device hangs up, breaks the protocol, fails to answer, or marks a ring broken. A
+    # RemovedError says that it was taken out: nobody connects again, the controller ends.
     on_config_change: Callable[[], None] | None = None
     on_lost: Callable[[DeviceError], None] | None = None
 
     @abstractmethod
     async def connect(self, timeout: float) -> None:
-        """Reach the device and learn what it offers in `timeout` seconds. Failure leaves nothing behind."""
+        """Reach the device and learn what it offers in `timeout` seconds. Failure leaves nothing behind.
+
+        NotFound or RemovedError: there is no such device, and trying again is of no use.
+        """
 
     @abstractmethod
     def device_features(self) -> int:
@@ -135,6 +139,12 @@ class Transport(ABC):
         """Let go of the device and of the doorbells. Idempotent, never waits for the device.
 
         Pollers must have given up their doorbells before: the file descriptors are gone after this.
+        """
+
+    async def release(self) -> None:  # noqa: B027
+        """After the last close(): the controller ends. Gives the device back to whom it was taken from.
+
+        Raises nothing; what fails is logged.
         """
 
     @abstractmethod
