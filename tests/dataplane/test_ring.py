@@ -52,7 +52,7 @@ async def test_a_chain_may_be_as_long_as_the_ring(size: int, indirect: bool) -> 
         assert [r.descriptors for r in rig.device.requests] == [size] * 3
 
 
-@pytest.mark.parametrize(("indirect", "at_once"), [(True, 8), (False, 2)])
+@pytest.mark.parametrize(("indirect", "at_once"), [(True, 7), (False, 2)])
 @in_loop
 async def test_io_beyond_the_ring_waits_and_runs_in_order(indirect: bool, at_once: int) -> None:
     async with Rig(size=8, indirect=indirect) as rig:

@@ -231,7 +231,7 @@ async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> No
                 await asyncio.sleep(0.001)
         s.bdev.channels.close()
         await s.cut(0)
-        assert await s.queues[0].fail(errno.ENODEV) == 16
+        assert await s.queues[0].fail(errno.ENODEV) == 15
         results = await asyncio.wait_for(asyncio.gather(*done), DEADLINE_S)
         assert results == [-errno.ENODEV] * 80
 

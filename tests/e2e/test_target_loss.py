@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nbd_client import READ, NbdClient
+from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.peers import Peer, storage_daemon, wait_until
 
@@ -151,3 +151,27 @@ def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) 
         (result,) = load.result()["results"]
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
         assert virtiod.controller()["reconnects"] == 1
+
+
+def test_another_disk_at_the_socket_gets_nothing_of_what_was_meant_for_the_old_one(run_dir: Path) -> None:
+    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+        own, other = run_dir / "disk.img", run_dir / "other.img"
+        for image in (own, other):
+            with image.open("wb") as file:
+                file.truncate(MIB)
+        dying = stack.enter_context(target(run_dir, "--file", own, "--serial", "A", "--fault=silence,after=1"))
+        virtiod.attach(dying.socket)
+        virtiod.export()
+        client = stack.enter_context(NbdClient(virtiod.nbd_socket, "V0"))
+        client.send(WRITE, 1, 0, data=b"w" * 4096)
+        wait_until(lambda: virtiod.controller()["queues"][0]["in_flight"], "the write to be in flight")
+        dying.kill()
+        stranger = stack.enter_context(target(run_dir, "--file", other, "--serial", "B"))
+        said = "came back as another disk: its serial is 'B', it was 'A'"
+        wait_until(lambda: said in virtiod.log.read_text(), "the other disk to be noticed")
+        assert virtiod.controller()["state"] == "reconnecting"
+        stranger.kill()
+        stack.enter_context(target(run_dir, "--file", own, "--serial", "A"))
+        assert client.reply() == (1, 0, b"")
+        assert own.read_bytes()[:4096] == b"w" * 4096
+        assert other.read_bytes() == bytes(MIB)

@@ -15,56 +15,39 @@ from virtiod.dataplane.blk import BlkQueue
 from virtiod.dataplane.channel import BdevChannels
 from virtiod.dataplane.ioqueue import RequestQueue, Routes
 from virtiod.errors import ProtocolError
-from virtiod.transports.features import BlkFeature, Feature, feature_names
+from virtiod.transports.features import BlkFeature, Feature
 from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES
 
 log = logging.getLogger(__name__)
 
-DEFAULT_VQ_SIZE = 512
 ID_DEADLINE_S = 2.0
-WANTED = (
-    BlkFeature.SIZE_MAX,
-    BlkFeature.SEG_MAX,
-    BlkFeature.RO,
-    BlkFeature.BLK_SIZE,
-    BlkFeature.FLUSH,
-    BlkFeature.TOPOLOGY,
-    BlkFeature.CONFIG_WCE,
-    BlkFeature.MQ,
-    BlkFeature.DISCARD,
-    BlkFeature.WRITE_ZEROES,
-    Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX,
-    Feature.VERSION_1,
-)
 
 
-class BlkController(Controller):
+class BlkController(Controller[BlkConfig]):
     """A virtio-blk controller; its bdev has its name."""
 
     dev_type = "blk"
+    wanted = (
+        BlkFeature.SIZE_MAX,
+        BlkFeature.SEG_MAX,
+        BlkFeature.RO,
+        BlkFeature.BLK_SIZE,
+        BlkFeature.FLUSH,
+        BlkFeature.TOPOLOGY,
+        BlkFeature.CONFIG_WCE,
+        BlkFeature.MQ,
+        BlkFeature.DISCARD,
+        BlkFeature.WRITE_ZEROES,
+        Feature.INDIRECT_DESC,
+        Feature.EVENT_IDX,
+        Feature.VERSION_1,
+    )
     config_sizes = BLK_CONFIG_SIZES
-    _features = 0
-    _config: BlkConfig
 
-    async def _negotiate(self) -> None:
-        offered = self.transport.device_features()
-        features = offered & sum(1 << bit for bit in WANTED)
-        missing = self._features & ~features
-        if missing:
-            names = feature_names(missing, "blk")
-            raise ProtocolError(f"{self.traddr}: the device came back without {names}")
-        features = self._features or features
-        await self.transport.acknowledge_features(features)
-        config = await self._read_config(features)
-        if self._features and config.block_size != self._config.block_size:
+    def _check_return(self, config: BlkConfig) -> None:
+        if config.block_size != self._config.block_size:
             raise ProtocolError(f"{self.traddr}: the device came back with block size {config.block_size}")
-        if self._features:
-            self._check_limits(config)
-        if self.request_queues and self._queue_count(config) < len(self.request_queues):
-            raise ProtocolError(f"{self.traddr}: the device came back with {self._queue_count(config)} queues")
-        self._features = features
-        self._config = config
+        self._check_limits(config)
 
     def _check_limits(self, config: BlkConfig) -> None:
         """I/O was split by the limits that the device had at first: it must still take such requests."""
@@ -79,14 +62,6 @@ class BlkController(Controller):
             return blk_config.parse(data, features, self._ring_size())
         except ProtocolError as error:
             raise ProtocolError(f"{self.traddr}: {error}") from None
-
-    def _ring_size(self) -> int:
-        return self.request.vq_size or DEFAULT_VQ_SIZE
-
-    def _queue_count(self, config: BlkConfig) -> int:
-        """As many queues as were asked for, else one for each poller; never more than the device has."""
-        asked = self.request.vq_count or len(self.context.pollers)
-        return min(asked, config.num_queues, self.transport.max_queues())
 
     def _make_queues(self) -> list[RequestQueue]:
         pollers = self.context.pollers
@@ -104,7 +79,8 @@ class BlkController(Controller):
             for index in range(self._queue_count(self._config))
         ]
 
-    async def _make_bdevs(self) -> list[Bdev]:
+    async def _find_bdevs(self) -> None:
+        self.context.bdevs.check_free(self.name)
         serial = await self._serial()
         channels = BdevChannels(list(self.context.pollers))
         Routes(channels, self.request_queues)
@@ -116,7 +92,17 @@ class BlkController(Controller):
             driver_specific=self._driver_specific,
             uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial}")),
         )
-        return [bdev]
+        self._register(bdev)
+
+    async def _check_identity(self) -> None:
+        """By the serial, if it had one."""
+        for bdev in self.bdevs:
+            before = bdev.info.serial
+            now = await self._serial() if before else ""
+            if now != before:
+                raise ProtocolError(
+                    f"{self.traddr}: the device came back as another disk: its serial is {now!r}, it was {before!r}"
+                )
 
     def _limit(self, channels: BdevChannels) -> None:
         c = self._config

@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.request import AttachRequest
@@ -23,10 +23,12 @@ from virtiod.dataplane.poller import Poller
 from virtiod.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.memory import DmaMemory
 from virtiod.transports import QueueLayout, Transport
+from virtiod.transports.features import feature_names
 
 log = logging.getLogger(__name__)
 
 ATTACH_DEADLINE_S = 10.0  # for all of attach, whatever the device does
+DEFAULT_VQ_SIZE = 512
 DRAIN_DEADLINE_S = 5.0
 LEAVE_STEP_S = 0.05  # between failures of I/O that users of a lost device wait for
 STOP_DEADLINE_S = 2.0  # for the device to stop its queues
@@ -52,12 +54,26 @@ class Context:
     io_timeout_s: float
 
 
-class Controller(ABC):
+class DeviceConfig(Protocol):
+    """What every kind's configuration has."""
+
+    @property
+    def num_queues(self) -> int:
+        """Request queues of the device."""
+
+
+Config = TypeVar("Config", bound=DeviceConfig)
+
+
+class Controller(ABC, Generic[Config]):
     """One controller. The manager calls attach() once, detach() once; between them it lives by itself."""
 
     dev_type: str
+    wanted: ClassVar[Sequence[int]]  # features that are used where the device offers them
     config_sizes: Sequence[int]  # that the configuration space may have, in the order to try them
-    fixed_queues = 0  # that every device of the kind has, besides its request queues
+    fixed_queues = 0  # that every device of the kind has, before its request queues
+    _features = 0
+    _config: Config
 
     def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
         self.request = request
@@ -70,8 +86,8 @@ class Controller(ABC):
         self.bdevs: list[Bdev] = []
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
-        self.on_state: Callable[[Controller], None] | None = None
-        self.on_removed: Callable[[Controller], None] | None = None  # has it detached: the device won't be back
+        self.on_state: Callable[[Controller[Any]], None] | None = None
+        self.on_removed: Callable[[Controller[Any]], None] | None = None  # has it detached: the device won't be back
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
@@ -82,22 +98,34 @@ class Controller(ABC):
     # ---- what a kind of controller brings
 
     @abstractmethod
-    async def _negotiate(self) -> None:
-        """Agree on features and read the configuration. On a return it must still suit the bdevs."""
+    async def _read_config(self, features: int) -> Config:
+        """The configuration as it is now."""
+
+    @abstractmethod
+    def _check_return(self, config: Config) -> None:
+        """Raise ProtocolError if a device with that configuration can't take the I/O that was accepted before."""
+
+    @abstractmethod
+    async def _check_identity(self) -> None:
+        """Raise ProtocolError unless the disks are those that they were. The device came back and runs; no I/O yet."""
 
     @abstractmethod
     def _make_queues(self) -> list[RequestQueue]:
         """Request queues of what was negotiated, spread over the pollers; index in the device: queue_index()."""
 
     @abstractmethod
-    async def _make_bdevs(self) -> list[Bdev]:
-        """The bdevs, connected but not registered. The device runs."""
+    async def _find_bdevs(self) -> None:
+        """Register the bdevs that there are, each as soon as it is known. The device runs."""
 
     @abstractmethod
     async def _config_changed(self) -> None:
         """Read the configuration again and tell the bdevs."""
 
-    async def _end_tasks(self) -> None:  # noqa: B027
+    def _register(self, bdev: Bdev) -> None:
+        self.context.bdevs.register(bdev)
+        self.bdevs.append(bdev)
+
+    async def _end_tasks(self) -> None:
         """End what the kind of controller does by itself; it starts nothing new."""
 
     def queue_index(self, queue: RequestQueue) -> int:
@@ -160,8 +188,6 @@ class Controller(ABC):
         except BaseException:
             await self._abandon()
             raise
-        for bdev in self.bdevs:
-            self.context.bdevs.register(bdev)
         self.transport.on_config_change = self._config_change
         self._up_since = time.monotonic()
         self._enter(State.UP)
@@ -170,9 +196,7 @@ class Controller(ABC):
 
     async def _first_time(self) -> None:
         await self._connect_and_start()
-        self.bdevs = await self._make_bdevs()
-        for bdev in self.bdevs:
-            self.context.bdevs.check_free(bdev.name)
+        await self._find_bdevs()
 
     async def _unless_lost(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; if the device is lost meanwhile, end it and raise why."""
@@ -202,17 +226,50 @@ class Controller(ABC):
         for queue in self.all_queues:
             await self._start_queue(queue)
         await self.transport.driver_ok()
+        if self.bdevs:  # what was in flight must not reach another disk
+            await self._check_identity()
+        for queue in self.all_queues:
+            await queue.release()
+
+    async def _negotiate(self) -> None:
+        """Agree on features and read the configuration. On a return both must still suit the bdevs."""
+        offered = self.transport.device_features()
+        features = offered & sum(1 << bit for bit in self.wanted)
+        missing = self._features & ~features
+        if missing:
+            names = feature_names(missing, self.dev_type)
+            raise ProtocolError(f"{self.traddr}: the device came back without {names}")
+        features = self._features or features
+        await self.transport.acknowledge_features(features)
+        config = await self._read_config(features)
+        queues = self._queue_count(config)
+        if queues < max(1, len(self.request_queues)):
+            raise ProtocolError(f"{self.traddr}: the device has {queues} request queues")
+        if self._features:
+            self._check_return(config)
+        self._features = features
+        self._config = config
+
+    def _queue_count(self, config: Config) -> int:
+        """As many request queues as were asked for, else one for each poller; never more than the device has."""
+        asked = self.request.vq_count or len(self.context.pollers)
+        return min(asked, config.num_queues, self.transport.max_queues() - self.fixed_queues)
+
+    def _ring_size(self) -> int:
+        return self.request.vq_size or DEFAULT_VQ_SIZE
 
     async def _start_queue(self, queue: RequestQueue) -> None:
         index = self.queue_index(queue)
         queue.reset()
         bell = await self.transport.setup_queue(index, QueueLayout(queue.size, *queue.ring_addresses()))
         await self.transport.start_queue(index)
-        await queue.start(bell.kick_fd, bell.call_fd, lambda: self._broken(index))
+        await queue.start(bell.kick_fd, bell.call_fd, lambda: self._broken(index), hold=True)
 
     async def _abandon(self) -> None:
         """Undo whatever attach did."""
         self._enter(State.DETACHING)
+        await self._end_tasks()
+        await self._end_users_unanswered()
         await self._end()
 
     # ---- loss and return
@@ -306,7 +363,7 @@ class Controller(ABC):
 
     async def share_memory(self) -> None:
         """DMA memory grew: tell the device before it sees an address there."""
-        if self.state is not State.UP:
+        if self.state is not State.UP and not (self.state is State.ATTACHING and self.bdevs):
             return  # told when it comes back
         if self.transport.memory_hot_add or len(self.context.memory.regions) == self._regions:
             await self.transport.share_memory()
@@ -337,15 +394,20 @@ class Controller(ABC):
             self._returning.cancel()
             await asyncio.wait({self._returning})
             self._returning = None
-        leaving = asyncio.gather(*self._leave())
-        if not was_up:
-            await self._cut_off()
-            while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:  # nobody will answer what they wait for
-                await self._give_up(time.monotonic_ns())
-        await leaving
         if was_up:
+            await asyncio.gather(*self._leave())
             await self._stop_gently()
+        else:
+            await self._end_users_unanswered()
         await self._end()
+
+    async def _end_users_unanswered(self) -> None:
+        """Cut the device off and end the use of its bdevs: nobody will answer what users wait for."""
+        leaving = asyncio.gather(*self._leave())
+        await self._cut_off()
+        while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:
+            await self._give_up(time.monotonic_ns())
+        await leaving
 
     def _leave(self) -> list[Awaitable[None]]:
         """What ends the use of its bdevs."""

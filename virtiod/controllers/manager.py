@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
 from virtiod.controllers.blk import BlkController
 from virtiod.controllers.controller import Context, Controller, State
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_VQ_SIZE = 1024  # what vhost-user back-ends take
 MAX_VQ_COUNT = 256
 SUPERVISION_S = 1.0
-KINDS: dict[str, type[Controller]] = {"blk": BlkController, "scsi": ScsiController}
+KINDS: dict[str, type[Controller[Any]]] = {"blk": BlkController, "scsi": ScsiController}
 
 
 def check_request(request: AttachRequest) -> None:
@@ -44,7 +45,7 @@ class ControllerManager:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._controllers: dict[str, Controller] = {}
+        self._controllers: dict[str, Controller[Any]] = {}
         self._supervision: asyncio.Task[None] | None = None
         self._shared_regions = 0
         self._sharing = asyncio.Lock()
@@ -57,7 +58,7 @@ class ControllerManager:
         self._supervision = asyncio.create_task(self._supervise(), name="supervise controllers")
         self._end_growth = self._context.memory.on_grow(self._memory_grew)
 
-    def get(self, name: str) -> Controller:
+    def get(self, name: str) -> Controller[Any]:
         """Raises NotFound."""
         try:
             return self._controllers[name]
@@ -95,12 +96,12 @@ class ControllerManager:
             raise Busy(f"controller '{name}' is {controller.state}")
         await self._end(controller)
 
-    def _device_removed(self, controller: Controller) -> None:
+    def _device_removed(self, controller: Controller[Any]) -> None:
         task = asyncio.create_task(self._end(controller), name=f"end {controller.name}, whose device was removed")
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
-    async def _end(self, controller: Controller) -> None:
+    async def _end(self, controller: Controller[Any]) -> None:
         try:
             await controller.detach()
         finally:
@@ -151,5 +152,5 @@ class ControllerManager:
                     log.warning("controller %s: share memory: %s", controller.name, result)
             self._shared_regions = regions
 
-    def list(self) -> list[Controller]:
+    def list(self) -> list[Controller[Any]]:
         return list(self._controllers.values())

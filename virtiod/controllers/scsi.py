@@ -24,24 +24,17 @@ from virtiod.errors import DeadlineError, DeviceError, NotSupported, ProtocolErr
 from virtiod.scsi import address
 from virtiod.scsi import config as scsi_config
 from virtiod.scsi.config import ScsiConfig
-from virtiod.transports.features import Feature, ScsiFeature, feature_names
+from virtiod.transports.features import Feature, ScsiFeature
 
 log = logging.getLogger(__name__)
 
-DEFAULT_VQ_SIZE = 512
 CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
 RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
 RETRY_S = 30.0  # without an I/O timeout
 SCAN_PAUSE_S = 0.02  # between scans: a device may ask for them without end
 ABORT_SETTLE_S = 1.0  # for aborted requests to come back
 SETTLE_POLL_S = 0.01
-WANTED = (
-    ScsiFeature.HOTPLUG,
-    ScsiFeature.CHANGE,
-    Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX,
-    Feature.VERSION_1,
-)
+LOOK_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # at a target that did not answer
 
 
 @dataclass(eq=False)
@@ -53,14 +46,19 @@ class _Disk:
     routes: Routes
 
 
-class ScsiController(Controller):
+class ScsiController(Controller[ScsiConfig]):
     """A virtio-scsi controller; the bdev of LUN 0 of target 3 is <name>t3, that of LUN 7 <name>t3l7."""
 
     dev_type = "scsi"
+    wanted = (
+        ScsiFeature.HOTPLUG,
+        ScsiFeature.CHANGE,
+        Feature.INDIRECT_DESC,
+        Feature.EVENT_IDX,
+        Feature.VERSION_1,
+    )
     config_sizes = (scsi_config.CONFIG_SIZE,)
     fixed_queues = FIRST_REQUEST
-    _features = 0
-    _config: ScsiConfig
     _commands: Commands | None = None
     _discovery: Discovery
     _events: EventListener | None = None
@@ -73,29 +71,41 @@ class ScsiController(Controller):
         self._leaving: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
         self._to_scan: set[int] | None = set()
+        self._silent: dict[int, tuple[float, int]] = {}  # targets: when to look again, times that they did not answer
         self._scanning: asyncio.Task[None] | None = None
+        self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
 
     # ---- what the state machine asks for
 
-    async def _negotiate(self) -> None:
-        offered = self.transport.device_features()
-        features = offered & sum(1 << bit for bit in WANTED)
-        missing = self._features & ~features
-        if missing:
-            names = feature_names(missing, "scsi")
-            raise ProtocolError(f"{self.traddr}: the device came back without {names}")
-        features = self._features or features
-        await self.transport.acknowledge_features(features)
-        config = await self._read_config()
-        queues = self._queue_count(config)
-        if queues < max(1, len(self.request_queues)):
-            raise ProtocolError(f"{self.traddr}: the device has {queues} request queues")
-        if self._features and (config.cdb_size, config.sense_size) != (self._config.cdb_size, self._config.sense_size):
-            raise ProtocolError(f"{self.traddr}: the device came back with other sizes of CDBs and sense")
-        self._features = features
-        self._config = config
+    def _check_return(self, config: ScsiConfig) -> None:
+        """I/O was made for the limits that the device had at first: it must still take such requests."""
+        for limit in ("cdb_size", "sense_size", "max_segments", "max_transfer"):
+            before, now = getattr(self._config, limit), getattr(config, limit)
+            if now < before or (now != before and limit.endswith("_size")):
+                raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
-    async def _read_config(self) -> ScsiConfig:
+    async def _check_identity(self) -> None:
+        """By serial and designators. A unit that is gone is no other one; one that is silent holds up its own I/O."""
+        disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
+        for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _check_disk(self, disk: _Disk) -> None:
+        unit = disk.unit
+        where = f"{self.traddr}: target {unit.target} LUN {unit.lun}"
+        try:
+            now = await self._discovery.identity(unit)
+        except DeadlineError:
+            if disk.bdev.channels.in_flight():
+                raise DeviceError(f"{where}: does not tell whether it is the disk that it was") from None
+            return
+        if now and (now.serial, now.designators) != (unit.serial, unit.designators):
+            raise ProtocolError(
+                f"{where}: the device came back with another disk: its serial is {now.serial!r}, it was {unit.serial!r}"
+            )
+
+    async def _read_config(self, features: int) -> ScsiConfig:
         try:
             data = await self.transport.read_config(0, scsi_config.CONFIG_SIZE)
         except NotSupported:
@@ -104,14 +114,6 @@ class ScsiController(Controller):
             return scsi_config.parse(data)
         except ProtocolError as error:
             raise ProtocolError(f"{self.traddr}: {error}") from None
-
-    def _ring_size(self) -> int:
-        return self.request.vq_size or DEFAULT_VQ_SIZE
-
-    def _queue_count(self, config: ScsiConfig) -> int:
-        """As many request queues as were asked for, else one for each poller; never more than the device has."""
-        asked = self.request.vq_count or len(self.context.pollers)
-        return min(asked, config.num_queues, self.transport.max_queues() - FIRST_REQUEST)
 
     def _make_queues(self) -> list[RequestQueue]:
         pollers = self.context.pollers
@@ -143,15 +145,22 @@ class ScsiController(Controller):
         self._reports = ReportReader(self.name, queues, self._rescan)
         return list(queues)
 
-    async def _make_bdevs(self) -> list[Bdev]:
+    async def _find_bdevs(self) -> None:
+        """Ends when all targets were looked at; those that are silent are waited for in the background."""
         events = self.service_queues[EVENT]
         assert isinstance(events, EventQueue)
         self._events = EventListener(self.name, events, self._rescan)
-        found = await self._discovery.scan()
-        for units in found.values():
-            for unit in units or []:
-                self._disks[unit.place] = self._make_disk(unit)
-        return [disk.bdev for disk in self._disks.values()]
+        self._rescan(None)
+        scanning = self._scanning
+        assert scanning is not None
+        while not scanning.done():
+            patience = self._discovery.patience()
+            if not patience:
+                break
+            await asyncio.wait({scanning}, timeout=patience)
+        if self._clash:
+            raise self._clash
+        self.bdevs.sort(key=[disk.bdev for _, disk in sorted(self._disks.items())].index)
 
     def _make_disk(self, unit: Unit) -> _Disk:
         channels = BdevChannels(list(self.context.pollers))
@@ -201,22 +210,28 @@ class ScsiController(Controller):
 
     def _start_scan(self) -> None:
         wanted = self._to_scan is None or self._to_scan
-        if wanted and self._scanning is None and self.state is State.UP:
+        if wanted and self._scanning is None and self.state in {State.ATTACHING, State.UP}:
             self._scanning = asyncio.create_task(self._scan(), name=f"scan {self.name}")
 
     async def _scan(self) -> None:
         try:
-            while (self._to_scan is None or self._to_scan) and self.state is State.UP:
+            while (self._to_scan is None or self._to_scan) and self.state in {State.ATTACHING, State.UP}:
                 targets, self._to_scan = self._to_scan, set()
-                for target, units in (await self._discovery.scan(targets)).items():
-                    if units is not None and self.state is State.UP:
-                        self._compare(target, units)
+                for target in await self._discovery.scan(targets, self._compare):
+                    times = self._silent.get(target, (0.0, 0))[1]
+                    delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
+                    self._silent[target] = time.monotonic() + delay, times + 1
+                if self.state is State.ATTACHING:
+                    break  # what was heard of meanwhile is looked at when it is up
                 await asyncio.sleep(SCAN_PAUSE_S)
         finally:
             self._scanning = None
 
     def _compare(self, target: int, units: list[Unit]) -> None:
         """Have the bdevs of a target be those of these units."""
+        self._silent.pop(target, None)
+        if self.state not in {State.ATTACHING, State.UP}:
+            return
         found = {unit.place: unit for unit in units}
         for place, disk in list(self._disks.items()):
             if place in self._leaving or place[0] != target:
@@ -233,13 +248,14 @@ class ScsiController(Controller):
                 else:
                     self._add(unit)
             except VirtiodError as error:
-                log.warning("controller %s: target %d LUN %d: %s", self.name, *place, error)
+                if self.state is State.ATTACHING and self._clash is None:
+                    self._clash = error
+                log.warning("controller %s: target %d LUN %d: %s", self.name, *place, str(error))
 
     def _add(self, unit: Unit) -> None:
         disk = self._make_disk(unit)
-        self.context.bdevs.register(disk.bdev)
+        self._register(disk.bdev)
         self._disks[unit.place] = disk
-        self.bdevs.append(disk.bdev)
         log.info("controller %s: target %d LUN %d is %s", self.name, *unit.place, disk.bdev.name)
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
@@ -271,6 +287,9 @@ class ScsiController(Controller):
     async def supervise(self) -> None:
         # Forgotten when it was found without I/O twice: the last may just have ended.
         self._left = [(disk, not disk.bdev.channels.in_flight()) for disk, over in self._left if not over]
+        silent = {target for target, (when, _) in self._silent.items() if when < time.monotonic()}
+        if silent and self.state is State.UP and self._scanning is None:
+            self._rescan(silent)
         before = self._expired_before()
         if self._aborting is not None:
             return
@@ -316,6 +335,7 @@ class ScsiController(Controller):
                 await listener.stop()
         await super()._end()
         if self._commands is not None:
+            await self._commands.stop()
             self._commands.close()
 
     async def _end_tasks(self) -> None:

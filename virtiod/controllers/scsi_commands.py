@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 
+from virtiod.controllers.log_once import LogOnce
 from virtiod.dataplane.scsi import CallBuffers, ScsiCall, ScsiQueue
 from virtiod.dataplane.scsi_control import ControlQueue
-from virtiod.errors import DeadlineError, DeviceError, NotFound
+from virtiod.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
 from virtiod.memory import DmaMemory
 from virtiod.scsi import address, cause, sense
 from virtiod.scsi.sense import Sense
@@ -55,6 +55,8 @@ class Commands:
         self._buffers = CallBuffers(memory, 2 * at_once, BUFFER_BYTES)
         self._sent = 0
         self._unanswered: Counter[int] = Counter()
+        self._aborts: set[asyncio.Task[None]] = set()
+        self._said = LogOnce(log, who)
 
     def silent(self, target: int) -> bool:
         """It still has a command that ran into its deadline."""
@@ -68,12 +70,17 @@ class Commands:
         Raises NotFound when there is no such unit, CheckCondition when it refuses, DeadlineError, DeviceError.
         """
         attentions, delays = 0, iter(RETRY_S)
-        ends = asyncio.get_running_loop().time() + deadline_s
+        loop = asyncio.get_running_loop()
+        what = f"target {target} LUN {lun}: command {cdb[0]:#04x}"
+        reason: VirtiodError | None
         async with self._room:
+            ends = loop.time() + deadline_s
             while True:
-                call = await self._send(target, lun, cdb, length, ends)
-                what = f"{self._who}: target {target} LUN {lun}: command {cdb[0]:#04x}"
-                reason = self._verdict(call, what)
+                try:
+                    call = await self._send(target, lun, cdb, length, ends)
+                    reason = self._verdict(call, what)
+                except Busy as error:
+                    reason = error
                 if reason is None:
                     return call.data
                 if isinstance(reason, CheckCondition):
@@ -83,7 +90,7 @@ class Commands:
                         raise reason
                     continue
                 delay = next(delays, RETRY_S[-1])
-                if asyncio.get_running_loop().time() + delay > ends:
+                if loop.time() + delay > ends:
                     raise reason
                 await asyncio.sleep(delay)
 
@@ -96,17 +103,32 @@ class Commands:
             await asyncio.wait({answered}, timeout=ends - asyncio.get_running_loop().time())
         finally:
             if not answered.done():
-                self._unanswered[target] += 1
-                answered.add_done_callback(lambda done: self._late(target, done))
+                self._abort(target, lun, call, answered)
         if not answered.done():
-            raise DeadlineError(f"{self._who}: target {target} LUN {lun}: no answer to command {cdb[0]:#04x}")
+            raise DeadlineError(f"target {target} LUN {lun}: no answer to command {cdb[0]:#04x}")
         answered.result()
         return call
 
+    def _abort(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
+        """Have the device give a command back that nobody waits for any more. Until it does, its place is taken."""
+        self._unanswered[target] += 1
+        answered.add_done_callback(lambda done: self._late(target, done))
+        task = asyncio.create_task(self._ask_back(target, lun, call, answered), name=f"abort {self._who}")
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _ask_back(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
+        try:
+            if call.id and not answered.done():
+                await self.manage(ABORT_TASK, address.pack(target, lun), call.id)
+        except DeviceError as error:
+            if not self._control.stopped:
+                self._said.say(logging.WARNING, (target, lun), "%s", str(error))
+
     def _late(self, target: int, done: asyncio.Future[None]) -> None:
         self._unanswered[target] -= 1
-        with contextlib.suppress(DeviceError, asyncio.CancelledError):
-            done.result()
+        if not done.cancelled():
+            done.exception()  # nobody else asks for it
 
     @staticmethod
     def _verdict(call: ScsiCall, what: str) -> DeviceError | None:
@@ -140,11 +162,19 @@ class Commands:
             async with asyncio.timeout(TMF_DEADLINE_S):
                 response = await self._control.tmf(subtype, unit, task)
         except TimeoutError:
-            raise DeadlineError(f"{self._who}: {where}: no answer to {name} within {TMF_DEADLINE_S:g} s") from None
+            raise DeadlineError(f"{where}: no answer to {name} within {TMF_DEADLINE_S:g} s") from None
         if response not in _TMF_DONE:
             names = {11: "function rejected", 12: "incorrect LUN"}
             why = names.get(response) or cause.response_name(response)
-            raise DeviceError(f"{self._who}: {where}: {name}: {why}")
+            raise DeviceError(f"{where}: {name}: {why}")
+
+    async def stop(self) -> None:
+        """Abort nothing from here on."""
+        tasks = list(self._aborts)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def close(self) -> None:
         """The device is cut off, nothing is in flight."""

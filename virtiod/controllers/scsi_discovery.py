@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
-from virtiod.controllers.scsi_commands import BUFFER_BYTES, CheckCondition, Commands
+from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi_commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi_unit import Unit
-from virtiod.errors import DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
+from virtiod.errors import DeadlineError, DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
 from virtiod.scsi import cdb, parse, sense
 from virtiod.scsi.config import ScsiConfig
 
@@ -19,39 +21,96 @@ log = logging.getLogger(__name__)
 TARGET_DEADLINE_S = 6.0
 READY_DEADLINE_S = 4.0
 READY_POLL_S = 0.05
+GRACE_S = 0.5  # for a target's first answer, when others have given theirs
 
 Result = TypeVar("Result")
 
 
+# (target, its disks in order of their LUNs)
+Found = Callable[[int, list[Unit]], None]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a disk from others."""
+
+    serial: str
+    designators: list[parse.Designator]
+
+
 class Discovery:
-    """Scans what is behind `commands`. who: the controller, in messages."""
+    """Scans what is behind `commands`, one scan at a time. who: the controller, in messages."""
 
     def __init__(self, who: str, commands: Commands, config: ScsiConfig, ring_size: int) -> None:
-        self._who = who
+        self._said = LogOnce(log, who)
         self._commands = commands
         self._config = config
         self._ring_size = ring_size
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)
+        self._left = 0  # targets of the scan
+        self._asked: dict[int, float] = {}  # those that gave no answer yet, and since when
+        self._heard = 0.0  # when one gave its first
 
-    async def scan(self, targets: Iterable[int] | None = None) -> dict[int, list[Unit] | None]:
-        """The disks of each of the targets (None: of all), in order of their LUNs; None for what did not answer."""
-        wanted = list(range(self._config.max_target + 1) if targets is None else targets)
-        return dict(zip(wanted, await asyncio.gather(*map(self._target, wanted)), strict=True))
+    async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
+        """Look at targets (None: all); found() is called for each, as soon as it is known. Returns the silent ones."""
+        wanted = set(range(self._config.max_target + 1) if targets is None else targets)
+        self._left, self._heard = len(wanted), 0.0
+        self._asked.clear()
+        return {t for t in await asyncio.gather(*(self._target(t, found) for t in sorted(wanted))) if t is not None}
 
-    async def _target(self, target: int) -> list[Unit] | None:
-        if self._commands.silent(target):
-            return None
+    def patience(self) -> float:
+        """Seconds for which the scan is worth waiting for, for all that is known now. 0: only for silent targets."""
+        now = asyncio.get_running_loop().time()
+        if self._left > len(self._asked) or not self._heard:
+            return GRACE_S
+        return max(0.0, max(self._heard, *self._asked.values()) + GRACE_S - now) if self._asked else 0.0
+
+    async def _target(self, target: int, found: Found) -> int | None:
+        """The target if it did not answer."""
         try:
-            async with asyncio.timeout(TARGET_DEADLINE_S):
-                return await self._scan_target(target)
+            async with self._room:
+                if self._commands.silent(target):
+                    return target
+                async with asyncio.timeout(TARGET_DEADLINE_S):
+                    units = await self._scan_target(target)
         except NotFound:
-            return []
+            units = []
         except (TimeoutError, VirtiodError) as error:
-            log.warning("controller %s: target %d: %s", self._who, target, str(error) or "the scan took too long")
+            why = str(error) or f"target {target}: the scan took too long"
+            self._said.say(logging.WARNING, (target, why), "%s", why)
+            return target
+        finally:
+            self._left -= 1
+            self._asked.pop(target, None)
+        found(target, units)
+        return None
+
+    async def identity(self, unit: Unit) -> Identity | None:
+        """Of the disk that is where the unit was; None when there is none. Raises DeviceError."""
+        target, lun = unit.place
+        try:
+            who = await self._inquire(target, lun)
+            if who.qualifier or who.type != parse.DISK:
+                return None
+            serial = await self._page(target, lun, 0x80, parse.serial) if unit.serial else None
+            designators = await self._page(target, lun, 0x83, parse.designators) if unit.designators else None
+        except NotFound:
             return None
+        return Identity(serial or "", designators or [])
 
     async def _scan_target(self, target: int) -> list[Unit]:
-        # Of an empty target this is the only command. It is answered whatever the unit's state is.
-        await self._inquire(target, 0)
+        loop = asyncio.get_running_loop()
+        self._asked[target] = loop.time()
+        try:
+            # Of an empty target this is the only command. It is answered whatever the unit's state is.
+            await self._inquire(target, 0)
+        except DeadlineError:
+            raise
+        except VirtiodError:
+            self._heard = loop.time()
+            raise
+        self._heard = loop.time()
+        del self._asked[target]
         luns = await self._luns(target)
         units = await asyncio.gather(*(self._unit(target, lun) for lun in luns if lun <= self._config.max_lun))
         return [unit for unit in units if unit is not None]
@@ -68,7 +127,7 @@ class Discovery:
             log.debug("%s: LUN 0 alone is looked at", error)
             return [0]
         if length > BUFFER_BYTES:
-            log.warning("controller %s: target %d: only %d LUNs are used", self._who, target, len(luns))
+            self._said.say(logging.WARNING, target, "target %d: only %d LUNs are used", target, len(luns))
         return luns or [0]
 
     async def _unit(self, target: int, lun: int) -> Unit | None:
@@ -82,7 +141,8 @@ class Discovery:
         except NotFound:
             return None
         except (DeviceError, InvalidArgument) as error:
-            log.warning("controller %s: target %d LUN %d is not used: %s", self._who, target, lun, error)
+            why = str(error)
+            self._said.say(logging.WARNING, (target, lun, why), "target %d LUN %d is not used: %s", target, lun, why)
             return None
         return unit
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
+from virtiod.controllers.log_once import LogOnce
 from virtiod.dataplane.channel import OPS
 from virtiod.dataplane.scsi import ScsiQueue, UnitReport
 from virtiod.dataplane.scsi_control import EventQueue
@@ -19,25 +20,10 @@ BUFFERS = 16  # that wait for events
 REPOST_S = 0.1  # while the queue does not run
 PAUSE_S = 0.02  # after an event, for each buffer: a device that floods is not served at its own rate
 GATHER_S = 0.05  # reports are read at most so often
-MAX_LOGGED = 4096
 CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED = 0x2A09, 0x2A01, 0x3F0E, 0x3F03
 
 # (targets to look at again; None: all)
 Rescan = Callable[[set[int] | None], None]
-
-
-class _Said:
-    """Logs what a device can repeat at will: at its level the first time, for debugging from then on."""
-
-    def __init__(self, who: str) -> None:
-        self._who = who
-        self._keys: set[Hashable] = set()
-
-    def say(self, level: int, key: Hashable, message: str, *args: object) -> None:
-        again = key in self._keys or len(self._keys) >= MAX_LOGGED
-        if not again:
-            self._keys.add(key)
-        log.log(logging.DEBUG if again else level, f"controller %s: {message}", self._who, *args)
 
 
 class EventListener:
@@ -45,7 +31,7 @@ class EventListener:
 
     def __init__(self, who: str, queue: EventQueue, rescan: Rescan) -> None:
         self._who = who
-        self._said = _Said(who)
+        self._said = LogOnce(log, who)
         self._queue = queue
         self._rescan = rescan
         count = min(BUFFERS, queue.size)
@@ -87,7 +73,7 @@ class ReportReader:
         self._who = who
         self._queues = queues
         self._rescan = rescan
-        self._said = _Said(who)
+        self._said = LogOnce(log, who)
         self._tasks: set[asyncio.Task[None]] = set()
         for queue in queues:
             self._expect(queue)

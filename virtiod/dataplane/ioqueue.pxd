@@ -48,6 +48,7 @@ cdef struct IoQueue:
     PollerCore *poller
     Slot *slots
     uint16_t free_slot
+    uint16_t spare         # kept for a control command when I/O has all others; NO_SLOT: in use
     uint32_t n_in_flight   # slots in use
     uint32_t n_commands    # of them control commands, which may wait for ever
     uint32_t n_retry       # of them not on the ring, but due at some time
@@ -60,6 +61,7 @@ cdef struct IoQueue:
     int kick_fd
     void *kind             # the device layer's own
     uint8_t stopped        # I/O waits: the device is away
+    uint8_t held           # stopped, but the device runs the ring: control commands go on
     uint8_t failed         # I/O fails with this errno: the device is gone for good
     Command *drain         # to be answered when nothing is left, linked by msg.next
     Message event          # tells the control plane, once, that the device broke the ring
@@ -102,6 +104,8 @@ cdef void _submit_local(Channel *ch, Io *io) noexcept nogil
 cdef void _submit_remote(Channel *ch, Io *io) noexcept nogil
 cdef void _arrive(Message *m, PollerCore *p) noexcept nogil
 cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
+cdef void _release(IoQueue *q) noexcept nogil
+cdef int64_t _cmd_release(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_fail(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_drain(PollerCore *p, Command *c) noexcept nogil

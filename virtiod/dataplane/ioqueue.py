@@ -337,8 +337,11 @@ def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     """Start a control command: the device layer's build() sees KIND_CONTROL; the future gets result()."""
     slot: uint32_t
     ret: cython.int
-    if q.failed or q.stopped:
+    if q.failed or (q.stopped and not q.held):
         return -ENODEV
+    if q.free_slot == NO_SLOT:
+        q.free_slot = q.spare
+        q.spare = NO_SLOT
     slot = _take_slot(q)
     if slot == NO_SLOT:
         return -EBUSY
@@ -363,6 +366,10 @@ def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     q.completed += 1
     if io == cython.NULL:
         q.n_commands -= 1
+        if q.spare == NO_SLOT:
+            q.spare = q.free_slot  # the one that was just freed
+            q.free_slot = q.slots[q.spare].next
+            q.slots[q.spare].next = NO_SLOT
         command_done(c, status)
         return
     io.pieces -= 1
@@ -493,30 +500,50 @@ def _arrive(m: MessagePtr, p: PollerPtr) -> None:
 
 
 def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The device runs the empty ring: put on it again what is in flight, and poll it."""
+    """The device runs the empty ring: put on it again what is in flight, and poll it. arg: hold I/O back."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     i: uint32_t
-    ret: cython.int
+    ret: cython.int = poller_add_source(p, cython.address(q.source))
+    if ret:
+        return ret
     q.n_retry = 0
     for i in range(q.vq.size):
-        if q.slots[i].used:
-            q.slots[i].due = 0
+        q.slots[i].due = 0
+        if q.slots[i].used and q.slots[i].kind == KIND_CONTROL:
+            _build(q, i, 0)
+            q.source.dirty = 1
+    q.held = 1
+    if not c.arg:
+        _release(q)
+    return 0
+
+
+def _release(q: IoQueuePtr) -> None:
+    """Put on the ring again the I/O that is in flight, and then what waits."""
+    i: uint32_t
+    for i in range(q.vq.size):
+        if q.slots[i].used and q.slots[i].kind != KIND_CONTROL:
             # Safety: the ring had room for all of them before, and each is built from private state.
             _build(q, i, q.slots[i].length)
             q.source.dirty = 1
-    ret = poller_add_source(p, cython.address(q.source))
-    if ret:
-        return ret
+    q.held = 0
     q.stopped = 0
     _serve_waiting(q)
     _check_drained(q)
+
+
+def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    if q.held:
+        _release(q)
     return 0
 
 
 def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
     """The device is away: neither poll nor submit."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
-    if not q.stopped:
+    if q.held or not q.stopped:
+        q.held = 0
         q.stopped = 1
         poller_remove_source(p, cython.address(q.source))
     return 0
@@ -542,7 +569,8 @@ def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
 
 def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
     """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
-    Nothing while the queue runs: its device may still answer. Returns how many requests were in flight for them."""
+    Nothing while the queue runs: its device may still answer; while it is held, no control commands.
+    Returns how many requests were in flight for them."""
     q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
     before: uint64_t = cython.cast(uint64_t, c.arg) if c.arg else UINT64_MAX
     status: cython.int = -cython.cast(cython.int, c.arg2)
@@ -554,7 +582,9 @@ def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
         q.failed = cython.cast(cython.uchar, c.arg2)
     _fail_waiting(q, before, status)
     for i in range(q.vq.size):
-        if q.slots[i].used and (q.slots[i].io == cython.NULL or q.slots[i].io.submitted_ns < before):
+        if not q.slots[i].used or (q.slots[i].io == cython.NULL and q.held):
+            continue
+        if q.slots[i].io == cython.NULL or q.slots[i].io.submitted_ns < before:
             if q.slots[i].io != cython.NULL:
                 q.slots[i].io.phase = PHASE_FUA_SENT
             _complete_slot(q, i, status)
@@ -635,8 +665,9 @@ class RequestQueue:
         if self.q.slots == cython.NULL or self.q.segs == cython.NULL:
             raise MemoryError
         for i in range(self.q.vq.size):
-            self.q.slots[i].next = i + 1 if i + 1 < self.q.vq.size else NO_SLOT
+            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else NO_SLOT
         self.q.free_slot = 0
+        self.q.spare = cython.cast(uint16_t, self.q.vq.size - 1)
         self.q.source.poll = _poll
         self.q.source.flush = _flush
         self.q.source.arm = _arm
@@ -668,20 +699,24 @@ class RequestQueue:
         """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
         self.q.vq.ops.reset(cython.address(self.q.vq))
 
-    async def start(self, kick_fd: int, call_fd: int, on_broken: Callable[[], None]) -> None:
+    async def start(self, kick_fd: int, call_fd: int, on_broken: Callable[[], None], hold: bool = False) -> None:
         """The device runs the ring since its reset(): submit again what was in flight and poll.
 
-        on_broken is called once if the device breaks the ring.
+        on_broken is called once if the device breaks the ring. hold: I/O waits until release(), commands don't.
         """
         self.q.kick_fd = kick_fd
         self.q.source.fd = call_fd
         self.q.event.run = _announced
         self.poller.control.expect(cython.address(self.q.event), on_broken)
-        ret: int = await self.poller.command(_cmd_start, cython.address(self.q))
+        ret: int = await self.poller.command(_cmd_start, cython.address(self.q), hold)
         if ret:
             self.poller.control.forget(cython.address(self.q.event))
             raise OSError(-ret, f"poll queue {self.index}")
         self.poller.own(cython.address(self.q.source), self)
+
+    async def release(self) -> None:
+        """Submit the I/O that start() held back."""
+        await self.poller.command(_cmd_release, cython.address(self.q))
 
     async def stop(self) -> None:
         """Neither poll nor submit any more; I/O waits."""

@@ -79,6 +79,7 @@ cdef packed struct ScsiArea:
 ctypedef Call *CallPtr
 cdef struct Call:
     uint64_t lun
+    uint64_t id            # of the request, 0 before there was one
     unsigned char cdb[64]
     uint64_t data          # address, in DMA memory
     uint32_t length

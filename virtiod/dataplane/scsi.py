@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
-from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
+from cython.cimports.libc.errno import EBUSY, EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.dataplane.atomics import (
     vd_load_u8,
     vd_load_u32,
+    vd_load_u64,
     vd_log2,
+    vd_store_u64,
     vd_swap16,
     vd_swap32,
     vd_swap64,
@@ -267,6 +269,7 @@ def _build_call(q: IoQueuePtr, slot: uint32_t, area: ScsiAreaPtr) -> cython.int:
     at: uint64_t = cython.cast(uint64_t, area) + q.vq.to_device
     seg: SegPtr = cython.address(q.segs[DATA_SEG - 2])
     _header(q, slot, area, call.lun)
+    vd_store_u64(cython.address(call.id), port.tags[slot].id)
     memcpy(cython.address(area.cdb[0]), cython.address(call.cdb[0]), port.cdb_size)
     seg[0].addr = at
     seg[0].len = CMD_HEADER + port.cdb_size
@@ -544,6 +547,11 @@ class ScsiCall:
         self.call.data = buffers.take()
 
     @property
+    def id(self) -> int:
+        """What the device knows its request as, for task management; 0: it was not sent yet."""
+        return vd_load_u64(cython.address(self.call.id))
+
+    @property
     def response(self) -> int:
         """§5.6.6.1; 255 when the device wrote none."""
         return self.call.response
@@ -613,11 +621,15 @@ class ScsiQueue(RequestQueue):
         return self.poller.command(_cmd_call, cython.address(self.q), 0, 0, cython.address(call.call), call)
 
     async def call(self, call: ScsiCall) -> None:
-        """Send a command; returns when the device has answered. DeviceError when it could not be sent, or was cut off.
+        """Send a command; returns when the device has answered.
+
+        Raises Busy when I/O has all of the queue, DeviceError when it could not be sent, or was cut off.
 
         It may be cancelled: the command then is in flight until the device answers.
         """
         ret: int = await self._call(call)
+        if ret in {-EBUSY, -ENOSPC}:
+            raise Busy(f"command {call.call.cdb[0]:#04x}: the queue is full")
         if ret:
             raise DeviceError(f"command {call.call.cdb[0]:#04x} was not sent", -ret)
 

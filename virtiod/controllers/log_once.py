@@ -1,0 +1,24 @@
+"""Logs what a device can repeat at will: at its level the first time, for debugging from then on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+
+MAX_LOGGED = 4096  # different things
+
+
+class LogOnce:
+    """Says each thing once. who: the controller, in messages."""
+
+    def __init__(self, log: logging.Logger, who: str) -> None:
+        self._log = log
+        self._who = who
+        self._keys: set[Hashable] = set()
+
+    def say(self, level: int, key: Hashable, message: str, *args: object) -> None:
+        """Log it; key tells it from other things."""
+        again = key in self._keys or len(self._keys) >= MAX_LOGGED
+        if not again:
+            self._keys.add(key)
+        self._log.log(logging.DEBUG if again else level, f"controller %s: {message}", self._who, *args)
