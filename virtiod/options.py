@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtiod.errors import InvalidArgument
+from virtiod.http.tls import TlsFiles
 from virtiod.logs import LEVELS
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"
@@ -32,6 +33,8 @@ class Options:
     poll_mode: str = "adaptive"
     http: tuple[str, int] | None = None
     http_tokens: str | None = None
+    http_rpc: bool = False
+    http_tls: TlsFiles | None = None
     nbd_socket: str = ""
     nbd_listen: str = ""
     io_timeout_s: float = 30.0
@@ -82,17 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Unix socket of the NBD exports, or none (default: the RPC socket with -nbd.sock for .sock)",
     )
     io.add_argument("--nbd-listen", metavar="HOST:PORT", default="", help="TCP address of the NBD exports")
-    io.add_argument(
-        "--http",
-        metavar="HOST:PORT",
-        default=DEFAULT_HTTP,
-        help="address of metrics and health, or none (default: %(default)s)",
-    )
-    io.add_argument(
-        "--http-tokens",
-        metavar="FILE",
-        help="tokens that HTTP clients need: a file, or credential:NAME for one from systemd (default: none)",
-    )
+    _add_http_arguments(parser.add_argument_group("HTTP"))
     io.add_argument(
         "--io-timeout",
         type=_seconds,
@@ -108,6 +101,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for an orderly end (default: %(default)g)",
     )
     parser.add_argument("--log-level", choices=tuple(LEVELS), default=Options.log_level, help="default: %(default)s")
+
+
+def _add_http_arguments(http: argparse._ArgumentGroup) -> None:
+    http.add_argument(
+        "--http",
+        metavar="HOST:PORT",
+        default=DEFAULT_HTTP,
+        help="address of metrics, health and RPC, or none (default: %(default)s)",
+    )
+    http.add_argument(
+        "--http-tokens",
+        metavar="FILE",
+        help="tokens that HTTP clients need: a file, or credential:NAME for one from systemd (default: none)",
+    )
+    http.add_argument("--http-rpc", action="store_true", help="serve JSON-RPC too, at /rpc; needs --http-tokens")
+    http.add_argument("--http-cert", metavar="FILE", help="certificate and its chain (PEM), which turns TLS on")
+    http.add_argument("--http-key", metavar="FILE", help="its key (default: in the file of the certificate)")
+    http.add_argument("--http-client-ca", metavar="FILE", help="clients need a certificate that one of these signed")
+
+
+def _tls_files(args: argparse.Namespace) -> TlsFiles | None:
+    if args.http_cert:
+        return TlsFiles(args.http_cert, args.http_key or "", args.http_client_ca or "")
+    for option in ("http_key", "http_client_ca"):
+        if getattr(args, option):
+            raise InvalidArgument(f"--{option.replace('_', '-')} needs --http-cert")
+    return None
 
 
 def options_from(args: argparse.Namespace) -> Options:
@@ -126,6 +146,8 @@ def options_from(args: argparse.Namespace) -> Options:
         poll_mode=args.poll_mode,
         http=parse_address(args.http, "--http") if _unless_none(args.http) else None,
         http_tokens=args.http_tokens,
+        http_rpc=args.http_rpc,
+        http_tls=_tls_files(args),
         nbd_socket=nbd_socket,
         nbd_listen=args.nbd_listen,
         io_timeout_s=args.io_timeout,
@@ -171,7 +193,7 @@ def describe(options: Options) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, frozenset) else value
+    return sorted(value) if isinstance(value, frozenset) else vars(value) if isinstance(value, TlsFiles) else value
 
 
 def _unless_none(text: str) -> str:

@@ -15,6 +15,7 @@ from virtiod.exports.nbd.server import ListenAddress
 from virtiod.exports.nbd.transmission import NbdDataPlane
 from virtiod.http.app import create_app
 from virtiod.http.server import HttpServer
+from virtiod.http.tls import Tls
 from virtiod.http.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Parts:
         )
         if options.http is not None:
             tokens = Tokens(options.http_tokens) if options.http_tokens else None
-            self.http = http = HttpServer(create_app(daemon, tokens), *options.http)
+            tls = Tls(options.http_tls) if options.http_tls else None
+            app = create_app(daemon, tokens, options.http_rpc)
+            self.http = http = HttpServer(app, *options.http, tls=tls, tokens=tokens)
             await http.start()
             stack.push_async_callback(http.stop)
         stack.push_async_callback(daemon.exports.stop)

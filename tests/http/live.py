@@ -17,6 +17,7 @@ from virtiod.bdev import Bdev, BdevInfo
 from virtiod.daemon import Daemon
 from virtiod.dataplane.channel import BdevChannels
 from virtiod.dataplane.null import connect_null
+from virtiod.http.server import HttpServer
 from virtiod.options import Options
 from virtiod.parts import Parts
 from virtiod.perf import Workload
@@ -28,6 +29,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 class Live:
     daemon: Daemon
     port: int
+    http: HttpServer
 
     def add_null(self, name: str, io_types: tuple[str, ...] = ("read", "write")) -> Bdev:
         channels = BdevChannels(self.daemon.pollers)
@@ -84,7 +86,7 @@ async def live(run_dir: Path, **more: Any) -> AsyncIterator[Live]:
     daemon = Daemon(options(run_dir, **more), parts)
     await daemon.start()
     try:
-        yield Live(daemon, parts.http.port)
+        yield Live(daemon, parts.http.port, parts.http)
     finally:
         await daemon.stop(10)
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.http.live import Live, options, run_live, until
 from virtiod.daemon import Daemon
 from virtiod.errors import ConnectError, InvalidArgument
 from virtiod.http.app import create_app
-from virtiod.http.server import MAX_CONNECTIONS, MAX_LINE, HttpServer
+from virtiod.http.connections import MAX_CONNECTIONS
+from virtiod.http.server import MAX_LINE, HttpServer
 
 # ---- health
 
@@ -90,9 +93,13 @@ def test_only_get_and_head_of_known_pages_are_served(run_dir: Path) -> None:
         b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(1000)) + b"\r\n",
     ],
 )
-def test_what_is_no_request_gets_400_and_costs_its_connection_only(run_dir: Path, data: bytes) -> None:
+def test_what_is_no_request_gets_400_and_costs_its_connection_only(
+    run_dir: Path, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test(live: Live) -> None:
+        caplog.clear()
         answer = await live.send(data)
+        assert caplog.records == [], "it can't fill the log"
         assert answer.startswith(b"HTTP/1.") and answer[8:12] == b" 400", answer[:200]
         assert (await live.get("/healthz"))[0] == 200
 
@@ -104,11 +111,12 @@ def test_what_is_no_request_gets_400_and_costs_its_connection_only(run_dir: Path
 
 @contextlib.asynccontextmanager
 async def serving(live: Live, connection_s: float) -> Any:
-    """A second server for the same daemon, with its own deadline."""
-    server = HttpServer(create_app(live.daemon), "127.0.0.1", 0, connection_s)
+    """A second server for the same daemon, with its own deadlines."""
+    server = HttpServer(create_app(live.daemon), "127.0.0.1", 0)
+    server.connections.request_s = server.connections.response_s = connection_s
     await server.start()
     try:
-        yield server, Live(live.daemon, server.port)
+        yield server, Live(live.daemon, server.port, server)
     finally:
         await server.stop()
         await server.stop()  # may be called again
@@ -138,7 +146,7 @@ def test_a_client_that_does_not_take_its_page_is_cut_off(run_dir: Path) -> None:
                 await loop.sock_connect(slow, ("127.0.0.1", server.port))
                 await loop.sock_sendall(slow, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert (await live.get("/metrics"))[0] == 200
-                await until(lambda: not server.connections(), "cut off")
+                await until(lambda: not server.connections, "cut off")
 
     run_live(run_dir, test)
 
@@ -193,3 +201,61 @@ def test_address_that_is_none_fails_the_start(run_dir: Path) -> None:
 
     asyncio.run(run())
     assert list(run_dir.iterdir()) == []
+
+
+# ---- floods
+
+
+def test_an_address_that_connects_too_often_is_cut_off_and_others_are_served(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(live: Live) -> None:
+        answered = 0
+        for _ in range(30):
+            with contextlib.suppress(OSError, aiohttp.ClientError):
+                await live.get("/healthz")
+                answered += 1
+        assert 5 <= answered < 30
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))) as session,
+            session.get(f"http://127.0.0.1:{live.port}/healthz") as response,
+        ):
+            assert response.status == 200
+
+    monkeypatch.setattr("virtiod.http.connections.AT_ONCE", 5.0)
+    monkeypatch.setattr("virtiod.http.connections.PER_S", 1.0)
+    run_live(run_dir, test)
+
+
+def test_the_address_that_has_most_connections_gives_way(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port, local_addr=("127.0.0.3", 0))
+        many = [await asyncio.open_connection("127.0.0.1", live.port) for _ in range(MAX_CONNECTIONS * 2)]
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        for _, one in [*many, (reader, writer)]:
+            one.close()
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
+
+    run_live(run_dir, test)
+
+
+def test_without_file_descriptors_it_waits_and_goes_on(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(live: Live) -> None:
+        (listener,) = live.http.connections._listeners
+        accept, failures = socket.socket.accept, [1]
+
+        def failing(one: socket.socket) -> Any:
+            if one is listener and failures:
+                failures.pop()
+                raise OSError(errno.EMFILE, "Too many open files")
+            return accept(one)
+
+        monkeypatch.setattr(socket.socket, "accept", failing)
+        assert (await live.get("/healthz"))[0] == 200
+        assert failures == []
+
+    monkeypatch.setattr("virtiod.http.connections._NO_FILES_S", 0.01)
+    run_live(run_dir, test)

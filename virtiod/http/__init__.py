@@ -1,4 +1,4 @@
-"""HTTP: metrics for Prometheus at /metrics, health at /healthz.
+"""HTTP: metrics for Prometheus at /metrics, health at /healthz, JSON-RPC at /rpc.
 
 catalogue   every metric with its type, labels and help; one description each
 families    a metric with its values, and how it is written
@@ -8,5 +8,8 @@ tokens      who may ask, and as what; secretfile reads the files that say so
 buckets     how often, by client
 auth        both, as a middleware in front of every page
 app         the pages, as an aiohttp application
-server      the listening socket, and what its clients may cost
+rpc         JSON-RPC as one of them
+tls         certificates
+connections how many there may be, how long each may take
+server      where it listens
 """

@@ -1,4 +1,4 @@
-"""The pages: GET and HEAD of /metrics and /healthz."""
+"""The pages: GET and HEAD of /metrics and /healthz; POST of /rpc if that is wanted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from virtiod.errors import InvalidArgument
 from virtiod.http.auth import guard
 from virtiod.http.collector import DaemonCollector
+from virtiod.http.connections import Connections
 from virtiod.http.families import encode
 from virtiod.http.health import ailment
+from virtiod.http.rpc import refuse_to_continue, rpc_page
+from virtiod.http.server import CONNECTIONS
 from virtiod.http.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -27,8 +31,11 @@ HEADERS = {
 }
 
 
-def create_app(daemon: Daemon, tokens: Tokens | None = None) -> web.Application:
-    """The application for one daemon, which must have been built. tokens: None when everybody may look."""
+def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) -> web.Application:
+    """The application for one daemon, which must have been built.
+
+    tokens: None when everybody may look. rpc: whether methods can be called, which needs tokens.
+    """
     # aiohttp caches handlers by application for as long as the process lives, and they must not keep the daemon.
     daemon = weakref.proxy(daemon)
     collector = DaemonCollector(daemon)
@@ -50,8 +57,15 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None) -> web.Application:
         response.headers.update(HEADERS)
         response.force_close()
 
-    app = web.Application(middlewares=[guard(tokens)])
+    connections = Connections()
+    app = web.Application(middlewares=[connections.middleware(), guard(tokens)])
+    app[CONNECTIONS] = connections
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    if rpc:
+        if tokens is None:
+            raise InvalidArgument("--http-rpc needs --http-tokens: without, whoever reaches the port could do anything")
+        for path in ("/rpc", "/"):
+            app.router.add_post(path, rpc_page(daemon, connections), expect_handler=refuse_to_continue)
     app.on_response_prepare.append(finish)
     return app

@@ -1,34 +1,45 @@
-"""The listening socket. Each connection carries one request and lasts CONNECTION_S at most; when there are too many
-the oldest is cut off, which a slow client's is by nature."""
+"""The HTTP server: where it listens, and what it must not listen on."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ipaddress
 import logging
 import os
 import socket
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
-from virtiod.errors import ConnectError, InvalidArgument
+from virtiod.errors import ConnectError, InvalidArgument, VirtiodError
+from virtiod.http.connections import Connections
+from virtiod.http.tls import Tls
+from virtiod.http.tokens import Tokens
 
-CONNECTION_S = 30.0
-MAX_CONNECTIONS = 32
 MAX_LINE = 4096  # bytes of the request line, and of a header
-_BACKLOG = 16
-_REAP_S = 1.0
+CONNECTIONS = web.AppKey("CONNECTIONS", Connections)
+_BACKLOG = 128
 _CLOSE_S = 1.0  # for pages that are being written, when the server stops
 
 logger = logging.getLogger(__name__)
 
+# For aiohttp, which would log a traceback for each request that is none: whoever sends those could fill the log.
+_requests = logging.getLogger(f"{__name__}.requests")
+_requests.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+
 
 class HttpServer:
-    """Serves an application at host and port (0: any that is free)."""
+    """Serves an application, which has its CONNECTIONS, at host and port (0: any that is free).
 
-    def __init__(self, app: web.Application, host: str, port: int, connection_s: float = CONNECTION_S) -> None:
+    tokens: those that the application asks for, so that they can be reloaded; None when it asks for none.
+    """
+
+    def __init__(
+        self, app: web.Application, host: str, port: int, tls: Tls | None = None, tokens: Tokens | None = None
+    ) -> None:
         self.host, self.port = host, port
-        self._connection_s = connection_s
+        self.connections = app[CONNECTIONS]
+        self._tls, self._tokens = tls, tokens
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -37,62 +48,60 @@ class HttpServer:
             max_field_size=MAX_LINE,
             lingering_time=0,
             shutdown_timeout=_CLOSE_S,
+            auto_decompress=False,
+            logger=_requests,
         )
-        self._listener: asyncio.Server | None = None
-        self._reaper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listens. Raises InvalidArgument or ConnectError, and leaves nothing behind then."""
         await self._runner.setup()
+        assert self._runner.server is not None
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._connection, self.host, self.port, backlog=_BACKLOG
-            )
-        except OSError as error:
+            listeners = await self._listen()
+        except VirtiodError:
             await self.stop()
-            where = f"HTTP at {self.host} port {self.port}"
-            if isinstance(error, socket.gaierror):
-                raise InvalidArgument(f"{where}: {error.strerror}") from error
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise ConnectError(f"{where}: {why}", error.errno) from error
-        self.port = self._listener.sockets[0].getsockname()[1]
-        self._reaper = asyncio.create_task(self._reap(), name="HTTP deadlines")
-        logger.info("HTTP at %s port %d", self.host, self.port)
+            raise
+        self.port = listeners[0].getsockname()[1]
+        self.connections.start(listeners, self._runner.server, self._tls)
+        logger.info("HTTP%s at %s port %d", "S" if self._tls else "", self.host, self.port)
 
     async def stop(self) -> None:
-        """Ends the listener and all connections. Idempotent."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._reaper is not None:
-            self._reaper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reaper
-            self._reaper = None
+        """Ends the listeners and all connections. Idempotent."""
+        await self.connections.stop()
         await self._runner.cleanup()
 
-    def connections(self) -> list[web.RequestHandler]:
-        """Those that are open, oldest first."""
-        return self._runner.server.connections if self._runner.server else []
+    def reload(self) -> None:
+        """Reads tokens and certificates again. Raises InvalidArgument, and keeps those that can't be read."""
+        for files in (self._tokens, self._tls):
+            if files is not None:
+                files.reload()
 
-    def _connection(self) -> asyncio.Protocol:
-        connections = self.connections()
-        for oldest in connections[: max(0, len(connections) + 1 - MAX_CONNECTIONS)]:
-            _cut_off(oldest)
-        assert self._runner.server is not None
-        return self._runner.server()
-
-    async def _reap(self) -> None:
-        seen: dict[web.RequestHandler, float] = {}
-        now = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(min(_REAP_S, self._connection_s))
-            seen = {connection: seen.get(connection, now()) for connection in self.connections()}
-            for connection, since in seen.items():
-                if now() - since >= self._connection_s:
-                    _cut_off(connection)
-
-
-def _cut_off(connection: web.RequestHandler) -> None:
-    if connection.transport is not None:
-        connection.transport.abort()
+    async def _listen(self) -> list[socket.socket]:
+        where = f"HTTP at {self.host} port {self.port}"
+        listeners: list[socket.socket] = []
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                if self._tokens is not None and self._tls is None and not ipaddress.ip_address(address[0]).is_loopback:
+                    raise InvalidArgument(
+                        f"{where}: tokens would be sent in the open (give --http-cert, or use loopback)"
+                    )
+                listener = socket.socket(family, kind, protocol)
+                listeners.append(listener)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind(address)
+                listener.listen(_BACKLOG)
+        except BaseException as error:
+            for listener in listeners:
+                listener.close()
+            if isinstance(error, socket.gaierror):
+                raise InvalidArgument(f"{where}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                why = os.strerror(error.errno) if error.errno else str(error)
+                raise ConnectError(f"{where}: {why}", error.errno) from error
+            raise
+        return listeners

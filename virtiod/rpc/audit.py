@@ -23,7 +23,7 @@ def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str, sec
     if len(text) > MAX_PARAMS:
         text = f"{text[:MAX_PARAMS]}... ({len(text)} characters)"
     said = outcome.encode("unicode_escape").decode()
-    logger.log(NOTICE, "%s (%s): %s %s: %s, %.1f ms", caller.name, caller.role.value, method, text, said, seconds * 1e3)
+    logger.log(NOTICE, "%s: %s %s: %s, %.1f ms", caller, method, text, said, seconds * 1e3)
 
 
 def redacted(value: Any) -> Any:

@@ -15,7 +15,11 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """`name` is how the log calls them."""
+    """at: the address that they call from, if that is not in the name."""
 
     name: str
     role: Role
+    at: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.at} ({self.role.value})" if self.at else f"{self.name} ({self.role.value})"
