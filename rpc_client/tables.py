@@ -55,7 +55,7 @@ def render(method: str, result: Any) -> str:
 
 
 def _is_number_column(cells: Sequence[str]) -> bool:
-    return all(cell[:1].isdigit() or cell in {"-", ""} for cell in cells)
+    return all((cell[:1].isdigit() and ":" not in cell) or cell in {"-", ""} for cell in cells)
 
 
 def _yes(value: Any) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from virtiod import __version__
-from virtiod.commands import demo, perf, run, target
+from virtiod.commands import demo, pci, perf, run, target
 from virtiod.errors import VirtiodError
 
-COMMANDS: dict[str, ModuleType] = {"run": run, "perf": perf, "target": target, "demo": demo}
+COMMANDS: dict[str, ModuleType] = {"run": run, "perf": perf, "target": target, "pci": pci, "demo": demo}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
