@@ -37,7 +37,7 @@ _SKIP_STEP_S = 0.2  # for each thing of it
 class Daemon:
     """One virtiod. start() once, then stop().
 
-    memory, pollers, buffers, bdevs, controllers, exports and perf are set by the parts when they are built.
+    memory, pollers, buffers, bdevs, controllers, hotplug, exports and perf are set by the parts when they are built.
     """
 
     def __init__(self, options: Options, parts: Parts | None = None) -> None:
@@ -47,6 +47,7 @@ class Daemon:
         self.buffers: list[Any] = []  # of each poller
         self.bdevs: Any = None
         self.controllers: Any = None
+        self.hotplug: Any = None
         self.exports: Any = None
         self.perf: Any = None
         self.nulls: Any = None

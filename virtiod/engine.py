@@ -22,6 +22,7 @@ class Engine:
     """start() once, then stop(). Event-loop thread only.
 
     cpus: a poller for each (-1: not pinned). memory_mib: DMA memory to begin with. io_timeout_s 0: none.
+    allow_unbind: PCI devices may be taken from the kernel's driver.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Engine:
         poll_mode: str = "adaptive",
         poll_us: int = 200,
         io_timeout_s: float = 30.0,
+        allow_unbind: bool = False,
     ) -> None:
         self.memory = DmaMemory(memory_mib * MIB)
         self.control = Control()
@@ -38,7 +40,7 @@ class Engine:
         self.buffers = [PollerBuffers(self.memory) for _ in self.pollers]
         self.bdevs = BdevRegistry()
         self.nulls = NullBdevs(self.pollers, self.bdevs)
-        self.controllers = ControllerManager(Context(self.memory, self.pollers, self.bdevs, io_timeout_s))
+        self.controllers = ControllerManager(Context(self.memory, self.pollers, self.bdevs, io_timeout_s, allow_unbind))
         self.perf = Perf(self.memory, self.pollers, self.bdevs, self.controllers)
 
     def start(self) -> None:

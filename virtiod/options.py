@@ -37,6 +37,7 @@ class Options:
     http_tls: TlsFiles | None = None
     nbd_socket: str = ""
     nbd_listen: str = ""
+    allow_unbind: bool = False
     io_timeout_s: float = 30.0
     shutdown_timeout_s: float = 20.0
     log_level: str = "INFO"
@@ -79,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DMA memory to begin with (default: %(default)s)",
     )
     io = parser.add_argument_group("I/O")
+    io.add_argument(
+        "--allow-unbind",
+        action="store_true",
+        help="take PCI devices from the kernel's driver to attach them, unless a disk of theirs is in use",
+    )
     io.add_argument(
         "--nbd-socket",
         metavar="PATH",
@@ -150,6 +156,7 @@ def options_from(args: argparse.Namespace) -> Options:
         http_tls=_tls_files(args),
         nbd_socket=nbd_socket,
         nbd_listen=args.nbd_listen,
+        allow_unbind=args.allow_unbind,
         io_timeout_s=args.io_timeout,
         shutdown_timeout_s=args.shutdown_timeout,
         log_level=args.log_level,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from virtiod.controllers.hotplug import Hotplug
 from virtiod.engine import Engine
 from virtiod.exports.nbd.manager import ExportManager
 from virtiod.exports.nbd.server import ListenAddress
@@ -26,12 +27,19 @@ class Parts:
     """The real parts. Tests give the daemon others."""
 
     async def build(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        """Before RPC can be called: sets daemon.memory, pollers, buffers, bdevs, controllers, exports and perf.
+        """Before RPC can be called: gives the daemon its memory, pollers, buffers, bdevs, controllers, ... and perf.
 
         No poller runs yet. HTTP listens, so that health can be asked for from the beginning to the end.
         """
         options = daemon.options
-        engine = Engine(options.cpus, options.memory_mib, options.poll_mode, options.poll_us, options.io_timeout_s)
+        engine = Engine(
+            options.cpus,
+            options.memory_mib,
+            options.poll_mode,
+            options.poll_us,
+            options.io_timeout_s,
+            options.allow_unbind,
+        )
         stack.push_async_callback(engine.stop)
         daemon.memory = engine.memory
         daemon.pollers = engine.pollers
@@ -40,6 +48,8 @@ class Parts:
         daemon.controllers = engine.controllers
         daemon.perf = engine.perf
         daemon.nulls = engine.nulls
+        daemon.hotplug = Hotplug(engine.controllers, options.allow_unbind)
+        stack.push_async_callback(daemon.hotplug.stop)
         self.engine = engine
         daemon.exports = ExportManager(
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))

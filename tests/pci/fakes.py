@@ -33,6 +33,7 @@ class FakeHost(Host):
         self.stubborn: set[str] = set()  # drivers that refuse to take a device
         self.writes: list[str] = []
         self._disks: dict[str, list[str]] = {}
+        self._minor = 0
         for folder in ("bus/pci/devices", "class/block", "kernel/iommu_groups", "devices/virtual/block"):
             (self.sys / folder).mkdir(parents=True)
         (self.sys / "bus/pci/drivers_probe").touch()
@@ -138,8 +139,9 @@ class FakeHost(Host):
         path = self.path(address)
         (path / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
         if driver == "virtio-pci":
-            for number, disk in enumerate(self._disks[address]):
-                self._block(path / "virtio0/block", disk, f"254:{number * 16}")
+            for disk in self._disks[address]:
+                self._block(path / "virtio0/block", disk, f"254:{self._minor}")
+                self._minor += 16
         if driver == "vfio-pci" and (path / "iommu_group").is_symlink():
             (self.dev / "vfio" / (path / "iommu_group").readlink().name).touch()
 

@@ -185,6 +185,7 @@ class FakeParts(Parts):
         daemon.pollers = [FakePoller(0), FakePoller(1)]
         daemon.bdevs = BdevRegistry()
         daemon.controllers = FakeControllers(daemon.bdevs, daemon.pollers)
+        daemon.hotplug = SimpleNamespace(set=lambda enable, period_us: None)
         daemon.exports = FakeExports(daemon.bdevs)
         daemon.perf = FakePerf()
 

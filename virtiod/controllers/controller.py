@@ -46,12 +46,13 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Context:
-    """What controllers work with. io_timeout_s 0: I/O may take for ever."""
+    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices."""
 
     memory: DmaMemory
     pollers: Sequence[Poller]
     bdevs: BdevRegistry
     io_timeout_s: float
+    allow_unbind: bool = False
 
 
 class DeviceConfig(Protocol):

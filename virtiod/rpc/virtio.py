@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from virtiod.controllers.request import AttachRequest
 from virtiod.errors import Busy, InvalidArgument, NotFound, VirtiodError
+from virtiod.pci.devices import parse_address
 from virtiod.rpc.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.rpc.params import MAX_UINT32, Arg
 from virtiod.rpc.registry import method
@@ -15,7 +15,6 @@ from virtiod.rpc.registry import method
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
 
-_PCI_ADDRESS = re.compile(r"([0-9a-f]{1,8}:)?[0-9a-f]{1,2}[:.][0-1]?[0-9a-f]\.[0-7]", re.IGNORECASE)
 HOTPLUG_PERIOD_US = (100_000, 10_000_000)
 
 
@@ -39,8 +38,8 @@ async def bdev_virtio_attach_controller(
     """
     if trtype != "user" and (vq_count is not None or vq_size is not None):
         raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
-    if trtype == "pci" and not _PCI_ADDRESS.fullmatch(traddr):
-        raise RpcError(-errno.EINVAL, f"Invalid PCI address '{traddr}'")
+    if trtype == "pci":
+        traddr = parse_address(traddr)  # what is no address is EINVAL
     request = AttachRequest(
         name=name, trtype=trtype, traddr=traddr, dev_type=dev_type, vq_count=vq_count, vq_size=vq_size
     )
@@ -78,14 +77,20 @@ async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
 @method()
 async def bdev_virtio_blk_set_hotplug(
     daemon: Daemon,
-    enable: Annotated[bool, Arg("whether to look for new PCI devices", "--hotplug")],
+    enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
     period_us: Annotated[int | None, Arg("how often to look", "-r/--period-us")] = None,
 ) -> bool:
-    """Sets whether and how often PCI virtio-blk devices that appear are looked for; the default period is 100 ms."""
+    """Sets whether PCI virtio-blk devices that arrive are attached, as VirtioBlk0, VirtioBlk1 and so on.
+
+    One that the kernel's driver has is taken from it only with --allow-unbind, and if its disk is not in use. The
+    kernel tells of arrivals at once; the period, by default 100 ms, is how often those that it did not tell of are
+    looked for. Removed devices are noticed whether this is enabled or not.
+    """
     low, high = HOTPLUG_PERIOD_US
     period = low if period_us is None else period_us
     if not low <= period <= high:
         raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
+    daemon.hotplug.set(enable, period)
     daemon.settings.hotplug = enable
     daemon.settings.hotplug_period_us = period
     return True
