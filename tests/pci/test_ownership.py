@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -364,3 +365,21 @@ def test_unbind_refuses_a_foreign_driver_and_an_absent_device(host: FakeHost) ->
         ownership.unbind(ADDRESS, host)
     with pytest.raises(NotFound):
         ownership.unbind("00:06.0", host)
+
+
+def test_a_group_that_is_open_elsewhere_is_not_given_to_the_kernel(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.add(group=2, driver="vfio-pci")
+    real = os.open
+
+    def busy(path: Any, flags: int) -> int:
+        if Path(path).parent.name == "vfio":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return real(path, flags)
+
+    monkeypatch.setattr(ownership.os, "open", busy)
+    with pytest.raises(Busy, match="a process has the IOMMU group 2 open"):
+        ownership.unbind(ADDRESS, host)
+    asyncio.run(take(host).give_back())  # that process may be this one, with another device of the group
+    assert host.driver() == "vfio-pci"

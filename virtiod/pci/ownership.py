@@ -115,8 +115,8 @@ def unbind(address: str, host: Host | None = None) -> PciDevice:
         refuse(checks.bound_elsewhere(device, True))
     lock = _lock(device)
     try:
-        if device.driver == VFIO_DRIVER:
-            _check_group_free(device, host)
+        if device.driver == VFIO_DRIVER and not _check_access(device, host):
+            raise Busy(f"{device.address} is in use: a process has the IOMMU group {device.iommu_group} open")
         _rebind(host, device, KERNEL_DRIVER, NO_OVERRIDE)
     finally:
         os.close(lock)
@@ -145,7 +145,7 @@ def _take(found: PciDevice, allow_unbind: bool, host: Host) -> Owned:
         raise
     try:
         if owned.way == "vfio":
-            _check_group_free(device, host)
+            _check_access(device, host)
     except BaseException:
         owned.let_go()
         raise
@@ -225,16 +225,17 @@ def _lock(device: PciDevice) -> int:
     return fd
 
 
-def _check_group_free(device: PciDevice, host: Host) -> None:
-    """That the VFIO group can be opened: one process at a time may. Raises Busy or ConnectError."""
+def _check_access(device: PciDevice, host: Host) -> bool:
+    """Whether nobody has the VFIO group open; one process at a time may. Raises ConnectError without the right to."""
     path = host.dev / f"vfio/{device.iommu_group}"
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise Busy(f"{device.address} is in use: another process has {path} open") from error
+            return False  # perhaps this process, with another device of the group
         advice = {
             errno.EACCES: f": give virtiod's user access (`chown USER {path}`, or a udev rule)",
             errno.EPERM: ": in a systemd unit, DeviceAllow= must name it",
         }.get(error.errno or 0, "")
         raise ConnectError(f"{device.address}: open {path}: {error.strerror}{advice}", error.errno) from error
+    return True
