@@ -164,10 +164,6 @@ cdef ScsiLun *target_lun(ScsiTarget *t, uint32_t number) noexcept nogil
 cdef void task_check(ScsiTask *t, uint8_t key, uint16_t asc) noexcept nogil
 cdef bint task_attention(ScsiTask *t) noexcept nogil
 
-cdef uint16_t be16(unsigned char *p) noexcept nogil
-cdef uint32_t be32(unsigned char *p) noexcept nogil
-cdef uint64_t be64(unsigned char *p) noexcept nogil
-cdef void put32(unsigned char *p, uint32_t v) noexcept nogil
 cdef uint32_t task_trim(iovec *v, uint32_t n, uint64_t total) noexcept nogil
 cdef void task_reply(ScsiTask *t, unsigned char *data, uint64_t n, uint64_t allocated) noexcept nogil
 cdef uint16_t lun_attention(ScsiLun *lun) noexcept nogil

@@ -15,8 +15,6 @@ from cython.cimports.virtiod.dataplane.atomics import (
     vd_load_u64,
     vd_store_u32,
     vd_store_u64,
-    vd_swap32,
-    vd_swap64,
 )
 from cython.cimports.virtiod.dataplane.devdisk import TargetDisk
 from cython.cimports.virtiod.dataplane.devlun import (
@@ -71,27 +69,6 @@ ATTENTIONS = {
     "capacity": ATTENTION_CAPACITY,
     "luns": ATTENTION_LUNS,
 }
-
-
-def be16(p: BytePtr) -> uint16_t:
-    return cython.cast(uint16_t, p[0] << 8 | p[1])
-
-
-def be32(p: BytePtr) -> uint32_t:
-    v: uint32_t
-    memcpy(cython.address(v), p, 4)
-    return vd_swap32(v)
-
-
-def be64(p: BytePtr) -> uint64_t:
-    v: uint64_t
-    memcpy(cython.address(v), p, 8)
-    return vd_swap64(v)
-
-
-def put32(p: BytePtr, v: uint32_t) -> None:
-    v = vd_swap32(v)
-    memcpy(p, cython.address(v), 4)
 
 
 def target_lun(t: ScsiTargetPtr, number: uint32_t) -> ScsiLunPtr:

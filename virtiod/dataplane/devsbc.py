@@ -6,9 +6,10 @@ A command sets either moved, the bytes of data that went in or out, or a status 
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import UINT32_MAX, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.dataplane.atomics import vd_load_u64
+from cython.cimports.virtiod.dataplane.bigendian import be16, be32, be64, put_be32
 from cython.cimports.virtiod.dataplane.devdisk import disk_flush, disk_read, disk_write, disk_zero
 from cython.cimports.virtiod.dataplane.devlun import (
     ASC_CDB_FIELD,
@@ -37,10 +38,6 @@ from cython.cimports.virtiod.dataplane.devlun import (
     WRITE_SAME_10,
     WRITE_SAME_16,
     ScsiTaskPtr,
-    be16,
-    be32,
-    be64,
-    put32,
     task_check,
     task_reply,
     task_trim,
@@ -64,15 +61,15 @@ def task_capacity(t: ScsiTaskPtr) -> None:
     block: uint32_t = cython.cast(uint32_t, 1) << t.lun.shift
     memset(cython.address(data[0]), 0, 32)
     if t.cdb[0] == READ_CAPACITY_10:
-        put32(cython.address(data[0]), 0xFFFFFFFF if last >> 32 else cython.cast(uint32_t, last))
-        put32(cython.address(data[4]), block)
+        put_be32(cython.address(data[0]), 0xFFFFFFFF if last >> 32 else cython.cast(uint32_t, last))
+        put_be32(cython.address(data[4]), block)
         task_reply(t, cython.address(data[0]), 8, 8)
     elif t.cdb[1] & 0x1F != 0x10:
         task_check(t, KEY_ILLEGAL_REQUEST, ASC_CDB_FIELD)
     else:
-        put32(cython.address(data[0]), cython.cast(uint32_t, last >> 32))
-        put32(cython.address(data[4]), cython.cast(uint32_t, last))
-        put32(cython.address(data[8]), block)
+        put_be32(cython.address(data[0]), cython.cast(uint32_t, last >> 32))
+        put_be32(cython.address(data[4]), cython.cast(uint32_t, last))
+        put_be32(cython.address(data[8]), block)
         data[14] = 0xC0  # LBPME, LBPRZ: unmapped blocks read as zeroes
         task_reply(t, cython.address(data[0]), 32, be32(t.cdb + 10))
 
@@ -144,7 +141,7 @@ def _unmap(t: ScsiTaskPtr) -> None:
         lba = be64(cython.address(data[0]))
         length = be32(cython.address(data[8]))
         blocks += length
-        if blocks > t.lun.max_unmap:
+        if blocks > t.lun.max_unmap and t.lun.max_unmap != UINT32_MAX:  # that is no limit
             task_check(t, KEY_ILLEGAL_REQUEST, ASC_LIST_FIELD)
             return
         if not _in_range(t, lba, length):
@@ -194,9 +191,9 @@ def _write_same(t: ScsiTaskPtr, lba: uint64_t, blocks: uint64_t, no_data: cython
 
 
 def is_media(op: uint8_t) -> cython.bint:
-    if op == READ_6 or op == READ_10 or op == READ_12 or op == READ_16:
+    if op == READ_10 or op == WRITE_10 or op == READ_16 or op == WRITE_16:
         return True
-    if op == WRITE_6 or op == WRITE_10 or op == WRITE_12 or op == WRITE_16:
+    if op == READ_6 or op == WRITE_6 or op == READ_12 or op == WRITE_12:
         return True
     if op == SYNCHRONIZE_CACHE_10 or op == SYNCHRONIZE_CACHE_16:
         return True
@@ -219,13 +216,13 @@ def task_media(t: ScsiTaskPtr) -> None:
     else:
         lba = be32(cdb + 2)
         blocks = be32(cdb + 6) if group == 5 else be16(cdb + 7)
-    if op == SYNCHRONIZE_CACHE_10 or op == SYNCHRONIZE_CACHE_16:
-        _flush_cache(t, lba, blocks)
-    elif op == READ_6 or op == READ_10 or op == READ_12 or op == READ_16:
+    if op == READ_10 or op == READ_16 or op == READ_12 or op == READ_6:
         if group and cdb[1] & 0xE0:  # protection information: there is none
             task_check(t, KEY_ILLEGAL_REQUEST, ASC_CDB_FIELD)
         else:
             _read(t, lba, blocks)
+    elif op == SYNCHRONIZE_CACHE_10 or op == SYNCHRONIZE_CACHE_16:
+        _flush_cache(t, lba, blocks)
     elif t.lun.disk.read_only:
         task_check(t, KEY_DATA_PROTECT, ASC_PROTECTED)
     elif op == UNMAP:

@@ -19,6 +19,7 @@ cdef enum:
 cdef int _split(DevRing *q, uint32_t n, uint32_t *cut) noexcept nogil
 cdef uint64_t _bytes(iovec *v, uint32_t n) noexcept nogil
 cdef uint32_t _fill_sense(unsigned char *sense, ScsiTask *t) noexcept nogil
+cdef void _fill_response(unsigned char *p, ScsiTask *t, uint32_t sense_size) noexcept nogil
 cdef void _answer(DevRing *q, ScsiTask *t, uint32_t at, uint32_t cut) noexcept nogil
 cdef bint _hit(LunFault *f, uint8_t opcode) noexcept nogil
 cdef bint _spoiled(ScsiTask *t, Held *h) noexcept nogil

@@ -47,6 +47,7 @@ from cython.cimports.virtiod.dataplane.devlun import (
     SCSI_FAULT_USED_ID,
     SCSI_FAULT_USED_INDEX,
     STATUS_CHECK_CONDITION,
+    STATUS_GOOD,
     LunFaultPtr,
     ScsiTargetPtr,
     ScsiTask,
@@ -123,26 +124,32 @@ def _fill_sense(sense: BytePtr, t: ScsiTaskPtr) -> uint32_t:
     return 18
 
 
+def _fill_response(p: BytePtr, t: ScsiTaskPtr, sense_size: uint32_t) -> None:
+    """struct virtio_scsi_cmd_resp with all of its sense (§5.6.6.1)."""
+    n: uint32_t = 0
+    left: uint32_t = cython.cast(uint32_t, t.out_bytes + t.in_bytes - t.moved)
+    memset(p + RESPONSE_HEADER, 0, sense_size)
+    if t.response == RESPONSE_OK and t.status == STATUS_CHECK_CONDITION:
+        n = _fill_sense(p + RESPONSE_HEADER, t)
+        if t.sense_length < n:
+            memset(p + RESPONSE_HEADER + t.sense_length, 0, n - t.sense_length)
+            n = t.sense_length
+    memcpy(p, cython.address(n), 4)
+    memcpy(p + 4, cython.address(left), 4)
+    p[8] = p[9] = 0
+    p[10], p[11] = t.status, t.response
+
+
 def _answer(q: DevRingPtr, t: ScsiTaskPtr, at: uint32_t, cut: uint32_t) -> None:
     """Write the response into what _split kept of into[]: all segments before at, and cut bytes in front of it."""
     response: cython.uchar[264]  # RESPONSE_HEADER + MAX_SENSE
-    host: ScsiHostPtr = cython.cast(ScsiLinkPtr, q.device).host
-    left: uint32_t = 0
-    total: uint64_t = t.out_bytes + t.in_bytes
-    n: uint32_t = 0
+    sense_size: uint32_t = vd_load_u32(cython.address(cython.cast(ScsiLinkPtr, q.device).host.sense_size))
     done: uint32_t = 0
     i: uint32_t
-    memset(cython.address(response[0]), 0, 264)
-    if t.response == RESPONSE_OK and t.status == STATUS_CHECK_CONDITION:
-        n = _fill_sense(cython.address(response[RESPONSE_HEADER]), t)
-        if t.sense_length < n:
-            n = t.sense_length
-        if host.sense_size < n:
-            n = host.sense_size
-    memcpy(cython.address(response[0]), cython.address(n), 4)
-    left = cython.cast(uint32_t, total - t.moved)
-    memcpy(cython.address(response[4]), cython.address(left), 4)
-    response[10], response[11] = t.status, t.response
+    if at == 1 and cut == 0:  # as drivers do it: a segment of its own
+        _fill_response(cython.cast(BytePtr, q.into[0].iov_base), t, sense_size)
+        return
+    _fill_response(cython.address(response[0]), t, sense_size)
     for i in range(at):
         memcpy(q.into[i].iov_base, cython.address(response[done]), q.into[i].iov_len)
         done += cython.cast(uint32_t, q.into[i].iov_len)
@@ -225,12 +232,16 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     if at < 0:
         return -EINVAL
     q.requests += 1
-    memset(cython.address(t), 0, cython.sizeof(ScsiTask))
     t.q = q
+    t.lun = cython.NULL
     t.first = first
     t.cdb = cython.address(header[REQUEST_HEADER])
     t.into = cython.address(q.into[at])
     t.n_in = q.n_in - at
+    t.moved = 0
+    t.response = RESPONSE_OK
+    t.status = STATUS_GOOD
+    t.descriptor = 0
     t.sense_length = MAX_SENSE
     t.in_bytes = _bytes(t.into, t.n_in)
     t.out_bytes = _bytes(cython.address(q.out[first]), q.n_out - first)

@@ -9,6 +9,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.dataplane.atomics import vd_load_ptr, vd_load_u32, vd_store_u32
+from cython.cimports.virtiod.dataplane.bigendian import be16, be32, put_be32
 from cython.cimports.virtiod.dataplane.devlun import (
     ASC_CDB_FIELD,
     ASC_LUN,
@@ -31,10 +32,7 @@ from cython.cimports.virtiod.dataplane.devlun import (
     TEST_UNIT_READY,
     ScsiLunPtr,
     ScsiTaskPtr,
-    be16,
-    be32,
     lun_attention,
-    put32,
     task_check,
     task_reply,
 )
@@ -101,7 +99,7 @@ def _report_luns(t: ScsiTaskPtr) -> None:
                 data[n] = 0 if number < 256 else cython.cast(uint8_t, 0x40 | number >> 8)
                 data[n + 1] = cython.cast(uint8_t, number)
                 n += 8
-    put32(cython.address(data[0]), n - 8)
+    put_be32(cython.address(data[0]), n - 8)
     task_reply(t, cython.address(data[0]), n, allocated)
 
 
@@ -116,10 +114,23 @@ def _absent(t: ScsiTaskPtr) -> None:
         task_check(t, KEY_ILLEGAL_REQUEST, ASC_LUN)
 
 
+def _medium(t: ScsiTaskPtr) -> None:
+    """What a stopped unit does not do."""
+    op: uint8_t = t.cdb[0]
+    if vd_load_u32(cython.address(t.lun.stopped)):
+        task_check(t, KEY_NOT_READY, ASC_STOPPED)
+    elif op == READ_CAPACITY_10 or op == SERVICE_ACTION_IN_16:
+        task_capacity(t)
+    elif op != TEST_UNIT_READY:
+        task_media(t)
+
+
 def task_execute(t: ScsiTaskPtr) -> None:
     """Carry out the command; its end is in t."""
     op: uint8_t = t.cdb[0]
-    if op == REPORT_LUNS:
+    if t.lun != cython.NULL and is_media(op):
+        _medium(t)
+    elif op == REPORT_LUNS:
         _report_luns(t)
     elif op == REQUEST_SENSE:
         _request_sense(t)
@@ -129,12 +140,7 @@ def task_execute(t: ScsiTaskPtr) -> None:
         _prepared(t)
     elif op == START_STOP_UNIT:
         vd_store_u32(cython.address(t.lun.stopped), not t.cdb[4] & 1)
-    elif op == TEST_UNIT_READY or op == READ_CAPACITY_10 or op == SERVICE_ACTION_IN_16 or is_media(op):
-        if vd_load_u32(cython.address(t.lun.stopped)):
-            task_check(t, KEY_NOT_READY, ASC_STOPPED)
-        elif op == READ_CAPACITY_10 or op == SERVICE_ACTION_IN_16:
-            task_capacity(t)
-        elif op != TEST_UNIT_READY:
-            task_media(t)
+    elif op == TEST_UNIT_READY or op == READ_CAPACITY_10 or op == SERVICE_ACTION_IN_16:
+        _medium(t)
     else:
         task_check(t, KEY_ILLEGAL_REQUEST, ASC_OPCODE)
