@@ -89,6 +89,33 @@ async def test_requests_respect_the_limits_of_the_unit(run_dir: Path) -> None:
         assert sum(c[0] == 0x42 for c in unit.log) == 4
 
 
+@pytest.mark.parametrize(
+    ("limit", "descriptors", "commands"),
+    [
+        (0xFFFFFFFF, 1, [1, 1, 1]),  # 2^33 blocks: one descriptor holds 2^32 - 1
+        (0xFFFFFFFF, 2, [2, 1]),
+        (0xFFFFFFFF, 0xFFFFFFFF, [3]),
+        (1 << 31, 16, [1] * 4),  # of a command, however many descriptors it has
+    ],
+)
+@in_loop
+async def test_an_unmap_is_one_command_where_the_limits_of_ranges_and_descriptors_allow_it(
+    run_dir: Path, limit: int, descriptors: int, commands: list[int]
+) -> None:
+    unit = FakeUnit(size=1 << 42, max_unmap=limit, max_descriptors=descriptors)
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await s.attach()
+        assert await s.do("S0t0", "write", (1 << 42) - 512) == 0
+        assert await s.do("S0t0", "unmap", 0, 1 << 42) == 0
+        assert [len(ranges) for ranges in unit.unmaps] == commands
+        end = 0
+        for lba, blocks in (r for ranges in unit.unmaps for r in ranges):
+            assert lba == end
+            end += blocks
+        assert end == 1 << 33
+        assert not unit.data
+
+
 @pytest.mark.parametrize(("fua", "cache"), [(True, True), (False, True), (True, False)])
 @in_loop
 async def test_fua_is_the_bit_where_there_is_one_and_else_a_flush(run_dir: Path, fua: bool, cache: bool) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.peers import requires, run
 from tests.scsi.units import FakeUnit, descriptor_sense, designator, fixed_sense, page
-from virtiod.dataplane.scsi import sense_code
+from virtiod.dataplane.scsi_result import sense_code
 from virtiod.errors import ProtocolError
 from virtiod.scsi import address, cdb, config, event, parse, sense
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,10 +109,48 @@ async def test_large_requests_and_those_across_2_tib(run_dir: Path) -> None:
             pattern = at.to_bytes(8, "little") * (size // 8)
             probe.buffer[:size] = pattern
             assert await probe.submit("write", at, size) == 0
+            with (run_dir / "sparse").open("rb") as file:
+                file.seek(at)
+                assert file.read(size) == pattern
             probe.buffer[:size] = bytes(size)
             assert await probe.submit("read", at, size) == 0
             assert bytes(probe.buffer[:size]) == pattern
         assert await probe.submit("flush", 0, 0) == 0
+
+
+@in_loop
+async def test_a_whole_sparse_disk_is_unmapped_by_one_command(run_dir: Path) -> None:
+    path = run_dir / "sparse"
+    with path.open("wb") as file:
+        file.truncate(4 << 40)
+    spec = HostSpec({0: {0: LunSpec(path=str(path), max_unmap=0xFFFFFFFF)}})
+    async with serving(run_dir, spec) as s:
+        await s.attach()
+        probe = Probe(s.engine.memory, s.engine.pollers[0], s.engine.bdevs.get("S0t0").channels)
+        places = (0, 2 << 40, (4 << 40) - MIB)
+        probe.buffer[:] = b"\x5a" * MIB
+        assert [await probe.submit("write", at, MIB) for at in places] == [0, 0, 0]
+        assert path.stat().st_blocks >= 3 * MIB // 512
+        before = s.host.requests()
+        assert await probe.submit("unmap", 0, 4 << 40) == 0
+        assert s.host.requests() == before + 1
+        assert path.stat().st_blocks < MIB // 512  # the file system may have kept a block of its own
+        for at in places:
+            assert await probe.submit("read", at, MIB) == 0
+            assert bytes(probe.buffer) == bytes(MIB)
+
+
+@in_loop
+async def test_virtiod_perf_loads_the_disks_of_a_scsi_target(run_dir: Path) -> None:
+    async with serving(run_dir, HostSpec({0: {0: LunSpec(MIB), 1: LunSpec(MIB)}})) as s:
+        words = (sys.executable, "-m", "virtiod.cli", "perf", f"scsi:{s.path}", "--total-bytes", "64K", "--json")
+        process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        report = json.loads(out)
+        assert [(r["job"], r["ios"], r["io_failed"]) for r in report["results"]] == [
+            ("VirtioScsi0t0", 16, 0),
+            ("VirtioScsi0t0l1", 16, 0),
+        ]
 
 
 @in_loop

@@ -38,7 +38,7 @@ def page(number: int, body: bytes) -> bytes:
 
 @dataclass
 class FakeUnit:
-    """size in bytes. unknown: operation codes it refuses. log: the CDBs that it got."""
+    """size in bytes. unknown: operation codes it refuses. log: its CDBs; unmaps: the ranges of its UNMAPs."""
 
     size: int = 1 << 20
     block_size: int = 512
@@ -51,6 +51,7 @@ class FakeUnit:
     write_same: bool = True
     max_transfer: int = 0
     max_unmap: int = 4096
+    max_descriptors: int = 1
     max_write_same: int = 0
     type: int = 0
     unknown: set[int] = field(default_factory=set)
@@ -58,6 +59,7 @@ class FakeUnit:
     needs_start: bool = False
     data: dict[int, bytes] = field(default_factory=dict)
     log: list[bytes] = field(default_factory=list)
+    unmaps: list[list[tuple[int, int]]] = field(default_factory=list)
 
     @property
     def blocks(self) -> int:
@@ -99,7 +101,8 @@ class FakeUnit:
             0x80: self.serial.encode(),
             0x83: designator(1, b"VIRTIOD " + self.serial.encode()) + designator(3, struct.pack(">Q", self.naa)),
             0xB0: struct.pack(
-                ">4xII4xIIIIQ20x", self.max_transfer, 64, self.max_unmap, 1, 8, 0x80000000, self.max_write_same
+                ">4xII4xIIIIQ20x",
+                *(self.max_transfer, 64, self.max_unmap, self.max_descriptors, 8, 0x80000000, self.max_write_same),
             ),
             0xB2: bytes([0, self.unmap << 7 | self.write_same << 6, 0, 0]),
         }
@@ -122,9 +125,7 @@ class FakeUnit:
         elif op in {0x88, 0x8A, 0x93}:
             lba, blocks = struct.unpack_from(">QI", cdb, 2)
         elif op == 0x42:
-            lba, blocks = struct.unpack_from(">QI", out, 8)
-            assert struct.unpack_from(">HH", out) == (22, 16)
-            assert len(out) == 24 == cdb[8]
+            return self.unmapped(out, cdb[7] << 8 | cdb[8])
         else:
             raise Refused(*NO_COMMAND)
         if lba + blocks > self.blocks:
@@ -139,4 +140,19 @@ class FakeUnit:
                 self.data[lba + n] = out[n * self.block_size : (n + 1) * self.block_size]
             else:
                 self.data.pop(lba + n, None)
+        return b""
+
+    def unmapped(self, out: bytes, length: int) -> bytes:
+        n = (len(out) - 8) // 16
+        assert len(out) == length == 8 + 16 * n
+        assert struct.unpack_from(">HH4x", out) == (length - 2, 16 * n)
+        ranges = [struct.unpack_from(">QI4x", out, 8 + 16 * i) for i in range(n)]
+        self.unmaps.append(ranges)
+        if n > self.max_descriptors or (sum(b for _, b in ranges) > self.max_unmap != 0xFFFFFFFF):
+            raise Refused(5, 0x26)
+        for lba, blocks in ranges:
+            if lba + blocks > self.blocks:
+                raise Refused(5, 0x21)
+            for gone in [block for block in self.data if lba <= block < lba + blocks]:
+                del self.data[gone]
         return b""

@@ -164,6 +164,25 @@ async def test_unmap_and_write_same_zero_what_they_name_and_nothing_else(path: s
 
 
 @in_loop
+async def test_unmaps_beyond_the_limits_of_blocks_or_descriptors_are_refused(path: str) -> None:
+    spec = HostSpec({0: {0: LunSpec(MIB, max_unmap=8, max_descriptors=2)}})
+    async with serving(path, spec), connected(path) as front:
+        await front.ready((0, 0))
+        for ranges, sense in (
+            ([(0, 8)], b""),
+            ([(0, 4), (100, 4)], b""),
+            ([(0, 9)], (5, 0x26, 0)),
+            ([(0, 4), (100, 5)], (5, 0x26, 0)),
+            ([(0, 1), (2, 1), (4, 1)], (5, 0x26, 0)),
+            ([(2047, 2)], (5, 0x21, 0)),
+        ):
+            n = 16 * len(ranges)
+            data = struct.pack(">HH4x", 6 + n, n) + b"".join(struct.pack(">QI4x", *r) for r in ranges)
+            reply = await front.run(0, 0, struct.pack(">BxxxxxxHx", 0x42, 8 + n), data)
+            assert (reply.what if reply.status else reply.sense) == sense, ranges
+
+
+@in_loop
 async def test_a_stopped_unit_is_not_ready_until_it_is_started(path: str) -> None:
     async with serving(path, HostSpec({0: {0: LunSpec(MIB, stopped=True)}})), connected(path) as front:
         await front.ready((0, 0))

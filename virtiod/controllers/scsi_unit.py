@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from virtiod.bdev import BdevInfo
+from virtiod.dataplane.scsi import MAX_UNMAP_RANGES
 from virtiod.scsi.config import ScsiConfig
 from virtiod.scsi.parse import BlockLimits, Capacity, Designator, Inquiry, Mode, Provisioning, unit_uuid
 
@@ -73,7 +74,10 @@ class Unit:
         """Bytes of one UNMAP; 0: it has none."""
         if not self.provisioning.unmap or not self.limits.max_unmap_descriptors:
             return 0
-        return min(self.limits.max_unmap, MAX_RANGE_BLOCKS) * self.capacity.block_size
+        blocks = min(self.limits.max_unmap, MAX_RANGE_BLOCKS)
+        if blocks == MAX_RANGE_BLOCKS:  # of all descriptors: no limit
+            blocks *= min(self.limits.max_unmap_descriptors, MAX_UNMAP_RANGES)
+        return blocks * self.capacity.block_size
 
     def request_limits(self, config: ScsiConfig, ring_size: int) -> tuple[int, int, int, int, int]:
         """Of one request: segments; bytes of a segment, of READ and WRITE, of UNMAP, of WRITE SAME."""

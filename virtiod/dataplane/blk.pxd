@@ -1,8 +1,7 @@
 # virtio-blk requests (virtio 1.2 §5.2.6).
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.dataplane.ioqueue cimport IoQueue, RequestQueue
-from virtiod.dataplane.structs cimport Command, PollerCore
 
 cdef enum:
     VIRTIO_BLK_T_IN = 0
@@ -35,8 +34,7 @@ cdef packed struct BlkArea:
 
 cdef int _build_blk(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 cdef int _result_blk(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
-cdef int64_t _cmd_get_id(PollerCore *p, Command *c) noexcept nogil
 
 
 cdef class BlkQueue(RequestQueue):
-    cdef object _get_id(self, bytearray text)
+    pass

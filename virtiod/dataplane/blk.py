@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import cython
 from cython.cimports.libc.errno import EIO, EOPNOTSUPP
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.dataplane.atomics import vd_load_u8
 from cython.cimports.virtiod.dataplane.blk import (
@@ -24,9 +24,8 @@ from cython.cimports.virtiod.dataplane.blk import (
     BlkArea,
     BlkAreaPtr,
 )
-from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, SlotPtr, ioqueue_command
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, SlotPtr
 from cython.cimports.virtiod.dataplane.structs import (
-    COMMAND_LATER,
     IO_NO_HOLE,
     OP_FLUSH,
     OP_READ,
@@ -34,9 +33,6 @@ from cython.cimports.virtiod.dataplane.structs import (
     OP_WRITE,
     OP_WRITE_ZEROES,
     BytePtr,
-    CommandPtr,
-    PollerPtr,
-    VoidPtr,
 )
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
@@ -44,8 +40,6 @@ from cython.cimports.virtiod.dataplane.vring import SegPtr
 from virtiod.dataplane.ioqueue import RequestQueue
 
 if TYPE_CHECKING:
-    import asyncio
-
     from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
 
@@ -102,11 +96,6 @@ def _result_blk(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     return -EIO
 
 
-def _cmd_get_id(p: PollerPtr, c: CommandPtr) -> int64_t:
-    ret: cython.int = ioqueue_command(cython.cast(IoQueuePtr, c.ctx), c)
-    return ret if ret else COMMAND_LATER
-
-
 class BlkQueue(RequestQueue):
     """A request queue of a virtio-blk controller."""
 
@@ -126,12 +115,9 @@ class BlkQueue(RequestQueue):
         self.allocate(memory, poller, index, size, cython.sizeof(BlkArea), max_segments, indirect, event_idx)
         self.set_name(name)
 
-    def _get_id(self, text: bytearray) -> asyncio.Future[int]:
-        data: BytePtr = text
-        return self.poller.command(_cmd_get_id, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), text)
-
     async def get_id(self) -> str:
         """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID), "" if it tells none."""
         text = bytearray(ID_BYTES)
-        ret: int = await self._get_id(text)
+        data: BytePtr = text
+        ret: int = await self.request(data, text)
         return text.split(b"\0")[0].decode("ascii", "replace").strip() if ret == 0 else ""

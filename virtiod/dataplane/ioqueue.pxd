@@ -108,6 +108,7 @@ cdef void _release(IoQueue *q) noexcept nogil
 cdef int64_t _cmd_release(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_fail(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_request(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_drain(PollerCore *p, Command *c) noexcept nogil
 cdef void _fail_waiting(IoQueue *q, uint64_t before, int status) noexcept nogil
 
@@ -121,6 +122,7 @@ cdef class RequestQueue:
     cdef uint64_t address
     cdef uint64_t zeroes_address
     cdef public int call_fd
+    cdef object request(self, void *out, object keep)
 
 
 cdef class Routes:

@@ -65,6 +65,8 @@ from cython.cimports.virtiod.dataplane.virtq import virtq_bytes, virtq_free, vir
 from cython.cimports.virtiod.dataplane.vring import Seg, SegPtr
 
 if TYPE_CHECKING:
+    import asyncio
+
     from virtiod.dataplane.channel import BdevChannels
     from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
@@ -602,6 +604,11 @@ def _cmd_drain(p: PollerPtr, c: CommandPtr) -> int64_t:
     return COMMAND_LATER
 
 
+def _cmd_request(p: PollerPtr, c: CommandPtr) -> int64_t:
+    ret: cython.int = ioqueue_command(cython.cast(IoQueuePtr, c.ctx), c)
+    return ret if ret else COMMAND_LATER
+
+
 # ---- control plane ------------------------------------------------------------------------------
 
 
@@ -723,6 +730,11 @@ class RequestQueue:
         await self.poller.command(_cmd_stop, cython.address(self.q))
         self.poller.control.forget(cython.address(self.q.event))
         self.poller.disown(cython.address(self.q.source))
+
+    def request(self, out: VoidPtr, keep: object) -> asyncio.Future[int]:
+        """A request of the control plane: the future of what result() makes of its answer, negative if it was not sent.
+        out: what the device layer's build() and result() work on, which keep owns."""
+        return self.poller.command(_cmd_request, cython.address(self.q), 0, 0, out, (keep, self))
 
     async def fail(self, code: int, before_ns: int = 0) -> int:
         """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.

@@ -1,8 +1,7 @@
 # virtio-scsi's control and event queues (virtio 1.2 §5.6.6.2, §5.6.6.3).
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.dataplane.ioqueue cimport IoQueue, RequestQueue
-from virtiod.dataplane.structs cimport Command, PollerCore
 
 cdef enum:
     T_TMF = 0              # VIRTIO_SCSI_T_TMF
@@ -30,12 +29,11 @@ cdef int _build_tmf(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 cdef int _result_tmf(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
 cdef int _build_event(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 cdef int _result_event(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
-cdef int64_t _cmd_post(PollerCore *p, Command *c) noexcept nogil
 
 
 cdef class ControlQueue(RequestQueue):
-    cdef object _post(self, bytearray request)
+    pass
 
 
 cdef class EventQueue(RequestQueue):
-    cdef object _post(self, bytearray event)
+    pass

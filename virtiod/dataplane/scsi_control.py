@@ -9,10 +9,10 @@ import struct
 from typing import TYPE_CHECKING
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.dataplane.atomics import vd_load_u8
-from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr, ioqueue_command
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, IoQueuePtr
 from cython.cimports.virtiod.dataplane.scsi_control import (
     EVENT_BYTES,
     NO_ANSWER,
@@ -22,7 +22,7 @@ from cython.cimports.virtiod.dataplane.scsi_control import (
     TmfAreaPtr,
     TmfPtr,
 )
-from cython.cimports.virtiod.dataplane.structs import COMMAND_LATER, BytePtr, CommandPtr, PollerPtr, VoidPtr
+from cython.cimports.virtiod.dataplane.structs import BytePtr
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
 
@@ -30,8 +30,6 @@ from virtiod.dataplane.ioqueue import RequestQueue
 from virtiod.errors import DeviceError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from virtiod.dataplane.poller import Poller
     from virtiod.memory import DmaMemory
 
@@ -74,11 +72,6 @@ def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.in
     return 0
 
 
-def _cmd_post(p: PollerPtr, c: CommandPtr) -> int64_t:
-    ret: cython.int = ioqueue_command(cython.cast(IoQueuePtr, c.ctx), c)
-    return ret if ret else COMMAND_LATER
-
-
 class ControlQueue(RequestQueue):
     """Takes task management functions. A device may never answer one; its place on the ring is lost then."""
 
@@ -90,16 +83,14 @@ class ControlQueue(RequestQueue):
         self.allocate(memory, poller, index, size, cython.sizeof(TmfArea), 2, indirect, event_idx)
         self.set_name(name)
 
-    def _post(self, request: bytearray) -> asyncio.Future[int]:
-        data: BytePtr = request
-        return self.poller.command(_cmd_post, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (request, self))
-
     async def tmf(self, subtype: int, lun: bytes, task: int = 0) -> int:
         """Ask for a task management function; the device's response. DeviceError when it could not be sent.
 
         The caller sees to a deadline.
         """
-        ret: int = await self._post(bytearray(_TMF.pack(subtype, lun, task)))
+        asked = bytearray(_TMF.pack(subtype, lun, task))
+        data: BytePtr = asked
+        ret: int = await self.request(data, asked)
         if ret < 0:
             raise DeviceError(f"task management function {subtype} was not sent", -ret)
         return ret
@@ -116,14 +107,11 @@ class EventQueue(RequestQueue):
         self.allocate(memory, poller, index, size, EVENT_BYTES, 1, indirect, event_idx)
         self.set_name(name)
 
-    def _post(self, event: bytearray) -> asyncio.Future[int]:
-        data: BytePtr = event
-        return self.poller.command(_cmd_post, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (event, self))
-
     async def event(self) -> bytes:
         """Wait for an event, for as long as it takes; its bytes. DeviceError when the queue does not run."""
         event = bytearray(EVENT_BYTES)
-        ret: int = await self._post(event)
+        data: BytePtr = event
+        ret: int = await self.request(data, event)
         if ret:
             raise DeviceError("no event buffer was posted", -ret)
         return bytes(event)
