@@ -3,9 +3,10 @@
 
     python benchmarks/vhost.py [--rounds 5] [--seconds 2] [--json FILE]
 
-Targets: qemu-storage-daemon's null-co and the embedded null target, and no target at all (a null bdev: what the load
-generator itself costs). Rounds are interleaved, so that a noisy moment hits all alike; figures are medians, in
-thousands of I/O a second, with the smallest and largest. Two cores that nothing else uses give the truest figures.
+Targets: qemu-storage-daemon's null-co, the embedded null target as virtio-blk and as virtio-scsi, and no target at all
+(a null bdev: what the load generator itself costs). Each depth is measured on all of them in turn, so that a noisy
+moment hits all alike; figures are medians, in thousands of I/O a second, with the smallest and largest, and ratios the
+medians of the rounds' ratios. Two cores that nothing else uses give the truest figures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import Any
 DEPTHS = (1, 32, 128)
 SIZE = 1 << 30
 START_S = 10.0
-QSD, EMBEDDED, NOTHING = "qemu-storage-daemon null-co", "embedded null target", "no target (null bdev)"
+QSD, NOTHING = "qemu-storage-daemon null-co", "no target (null bdev)"
+EMBEDDED, SCSI = "embedded null target", "embedded null target, scsi"
+RATIOS = ((EMBEDDED, QSD), (SCSI, EMBEDDED))
 
 
 @contextmanager
@@ -53,7 +56,8 @@ def listens(path: str) -> bool:
 
 def targets(folder: str, cpu: int) -> dict[str, tuple[list[str], str]]:
     """Command and what `virtiod perf` is told, by name."""
-    qsd, own = f"{folder}/q.sock", f"{folder}/v.sock"
+    qsd, own, scsi = f"{folder}/q.sock", f"{folder}/v.sock", f"{folder}/s.sock"
+    embedded = [sys.executable, "-m", "virtiod.cli", "target", "-m", f"[{cpu}]"]
     return {
         QSD: (
             [
@@ -65,7 +69,8 @@ def targets(folder: str, cpu: int) -> dict[str, tuple[list[str], str]]:
             ],
             qsd,
         ),
-        EMBEDDED: ([sys.executable, "-m", "virtiod.cli", "target", own, "--null", str(SIZE), "-m", f"[{cpu}]"], own),
+        EMBEDDED: ([*embedded, own, "--null", str(SIZE)], own),
+        SCSI: ([*embedded, scsi, "--scsi", f"0:0=null:{SIZE}"], f"scsi:{scsi}"),
         NOTHING: ([], f"null:{SIZE}"),
     }
 
@@ -79,35 +84,48 @@ def measure(what: str, depth: int, seconds: float, cpu: int) -> float:
     return float(report["totals"]["iops"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--json", metavar="FILE", help="leave all figures here")
-    args = parser.parse_args()
+def measure_all(rounds: int, seconds: float, skip: list[str]) -> dict[tuple[str, int], list[float]]:
+    """IOPS by (target, depth), one for each round."""
     cpus = sorted(os.sched_getaffinity(0))
     found: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        for round_number in range(args.rounds):
-            for name, (command, what) in targets(folder, cpus[-1]).items():
-                with running(command, what) if command else ExitStack():
-                    for depth in DEPTHS:
-                        iops = measure(what, depth, args.seconds, cpus[0])
-                        found.setdefault((name, depth), []).append(iops)
-                        print(f"round {round_number + 1}: {name}, depth {depth}: {iops / 1000:.0f} k", file=sys.stderr)
-    print(f"{'random 4 KiB reads, kIOPS: median (min-max)':44}" + "".join(f"{f'depth {d}':>26}" for d in DEPTHS))
-    for name in (QSD, EMBEDDED, NOTHING):
-        cells = [
-            f"{statistics.median(v) / 1000:.0f} ({min(v) / 1000:.0f}-{max(v) / 1000:.0f})"
-            for v in (found[name, depth] for depth in DEPTHS)
-        ]
-        print(f"{name:44}" + "".join(f"{cell:>26}" for cell in cells))
-    ratios = [statistics.median(found[EMBEDDED, d]) / statistics.median(found[QSD, d]) for d in DEPTHS]
-    print(f"{'embedded / qemu-storage-daemon':44}" + "".join(f"{f'{ratio:.2f}':>26}" for ratio in ratios))
+        chosen = {name: how for name, how in targets(folder, cpus[-1]).items() if name not in skip}
+        for command, what in chosen.values():
+            if command:
+                stack.enter_context(running(command, what.removeprefix("scsi:")))
+        for number in range(rounds):
+            for depth in DEPTHS:
+                for name, (_, what) in chosen.items():
+                    iops = measure(what, depth, seconds, cpus[0])
+                    found.setdefault((name, depth), []).append(iops)
+                    print(f"round {number + 1}: {name}, depth {depth}: {iops / 1000:.0f} k", file=sys.stderr)
+    return found
+
+
+def row(name: str, cells: list[str]) -> str:
+    return f"{name:48}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--no-qsd", action="store_true", help="leave qemu-storage-daemon away")
+    parser.add_argument("--json", metavar="FILE", help="leave all figures here")
+    args = parser.parse_args()
+    found = measure_all(args.rounds, args.seconds, [QSD] if args.no_qsd else [])
+    print(row("random 4 KiB reads, kIOPS: median (min-max)", [f"depth {d}" for d in DEPTHS]))
+    for name in dict.fromkeys(name for name, _ in found):
+        runs = [[iops / 1000 for iops in found[name, depth]] for depth in DEPTHS]
+        print(row(name, [f"{statistics.median(v):.0f} ({min(v):.0f}-{max(v):.0f})" for v in runs]))
+    for one, other in RATIOS:
+        if (other, DEPTHS[0]) in found:
+            pairs = [zip(found[one, d], found[other, d], strict=True) for d in DEPTHS]
+            print(row(f"{one} / {other}", [f"{statistics.median(a / b for a, b in p):.2f}" for p in pairs]))
     if args.json:
         figures = [{"target": n, "queue_depth": d, "iops": v} for (n, d), v in found.items()]
-        Path(args.json).write_text(json.dumps({"cpus": cpus, "figures": figures}, indent=2) + "\n")
+        Path(args.json).write_text(json.dumps({"figures": figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="the socket of a vhost-user-blk target, or null:SIZE for what the load generator itself can do",
+        help="the socket of a vhost-user-blk target, scsi:SOCKET for the disks of a vhost-user-scsi target, or "
+        "null:SIZE for what the load generator itself can do",
     )
     parser.add_argument("-w", "--rw", choices=PATTERNS, default="randread", help="pattern (default: %(default)s)")
     parser.add_argument("-o", "--block-size", default="4096", metavar="SIZE", help="of an I/O (default: %(default)s)")
@@ -78,7 +79,7 @@ async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, An
     engine = Engine(parse_cpumask(args.cpumask), args.memory, args.poll_mode)
     engine.start()
     try:
-        names = [await _add(engine, args, number, target) for number, target in enumerate(args.targets)]
+        names = [name for n, target in enumerate(args.targets) for name in await _add(engine, args, n, target)]
         progress = draw if sys.stderr.isatty() else None
         running = asyncio.ensure_future(engine.perf.run(names, workload, progress=progress))
         loop = asyncio.get_running_loop()
@@ -92,12 +93,16 @@ async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, An
         await engine.stop()
 
 
-async def _add(engine: Engine, args: argparse.Namespace, number: int, target: str) -> str:
+async def _add(engine: Engine, args: argparse.Namespace, number: int, target: str) -> list[str]:
+    """The bdevs of a target."""
     if target.startswith("null:"):
-        return engine.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name
-    name = f"VirtioBlk{number}"
-    await engine.controllers.attach(AttachRequest(name, "user", target, "blk", args.vq_count, args.vq_size))
-    return name
+        return [engine.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
+    kind, socket = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
+    name = f"Virtio{kind.capitalize()}{number}"
+    names = await engine.controllers.attach(AttachRequest(name, "user", socket, kind, args.vq_count, args.vq_size))
+    if not names:
+        raise InvalidArgument(f"{target}: no disks were found")
+    return names
 
 
 def draw(now: Snapshot) -> None:
