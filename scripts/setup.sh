@@ -9,7 +9,8 @@ export DIST_EXTRA_CONFIG="$PWD/scripts/build.cfg" PIP_DISABLE_PIP_VERSION_CHECK=
 # What Debian offers: "probe:package". A probe is a program, or a file when it starts with a slash.
 DEMO_NEEDS=(gcc:gcc /usr/include/stdio.h:libc6-dev nbdcopy:libnbd-bin)
 TEST_NEEDS=(file:file qemu-storage-daemon:qemu-system-common qemu-img:qemu-utils nbdsh:python3-libnbd fio:fio
-    prometheus:prometheus mke2fs:e2fsprogs sg_inq:sg3-utils openssl:openssl curl:curl)
+    prometheus:prometheus mke2fs:e2fsprogs sg_inq:sg3-utils openssl:openssl curl:curl
+    qemu-system-x86_64:qemu-system-x86)
 
 # step NAME COMMAND...: runs it quietly; ends the script with the command's exit code if it fails.
 step() {

@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-START_S = 20.0  # to be ready, on a loaded machine
-STOP_S = 10.0  # to end after SIGTERM, before SIGKILL
+SLOWNESS = float(os.environ.get("VIRTIOD_SLOWNESS", "1"))  # of this machine: deadlines are so many times longer
+START_S = 20.0 * SLOWNESS  # to be ready, on a loaded machine
+STOP_S = 10.0 * SLOWNESS  # to end after SIGTERM, before SIGKILL
 
 DEBIAN_PACKAGES = {
     "fio": "fio",
@@ -83,6 +85,15 @@ def run(*command: str | Path, seconds: float = 60.0, input: str | None = None) -
     return done.stdout
 
 
+def popen(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """A process whose output goes to the log."""
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+start: Callable[[list[str], Path], Any] = popen  # replaced where processes start slowly
+
+
 class Peer:
     """A process that runs beside the test, its output in a file. `socket` is what it listens on."""
 
@@ -91,8 +102,7 @@ class Peer:
         self.log = log
         self.socket = socket
         requires(self.command[0])
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self.process = start(self.command, log)
 
     def wait_listening(self) -> None:
         """Wait until it listens; the test fails with its output if it ends instead."""

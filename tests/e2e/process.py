@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.peers import Peer, nbd_uri, peer, wait_until
+from tests.peers import SLOWNESS, Peer, nbd_uri, peer, wait_until
 
-CALL_S = 30.0
-END_S = 15.0  # for an orderly end, on a loaded machine
+CALL_S = 30.0 * SLOWNESS
+END_S = 15.0 * SLOWNESS  # for an orderly end, on a loaded machine
 
 
 class RpcFailure(Exception):
