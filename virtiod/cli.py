@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from virtiod import __version__
-from virtiod.commands import demo, pci, perf, run, target
+from virtiod.commands import check_config, demo, dump_config, pci, perf, run, target
 from virtiod.errors import VirtiodError
 
-COMMANDS: dict[str, ModuleType] = {"run": run, "perf": perf, "target": target, "pci": pci, "demo": demo}
+COMMANDS: dict[str, ModuleType] = {
+    "run": run,
+    "check-config": check_config,
+    "dump-config": dump_config,
+    "perf": perf,
+    "target": target,
+    "pci": pci,
+    "demo": demo,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from contextlib import AsyncExitStack
 from typing import Any
 
 from virtiod import __version__
-from virtiod.config import Call, Settings, apply_calls, read_config
+from virtiod.config.configuration import Configuration
+from virtiod.config.saved import Settings
 from virtiod.errors import Busy, DeadlineError
 from virtiod.logs import LogControl
 from virtiod.notifications import Notifications
@@ -37,11 +39,16 @@ _SKIP_STEP_S = 0.2  # for each thing of it
 class Daemon:
     """One virtiod. start() once, then stop().
 
+    sockets: taken over from a service manager.
+
     memory, pollers, buffers, bdevs, controllers, hotplug, exports and perf are set by the parts when they are built.
     """
 
-    def __init__(self, options: Options, parts: Parts | None = None) -> None:
+    def __init__(
+        self, options: Options, parts: Parts | None = None, sockets: dict[str, socket.socket] | None = None
+    ) -> None:
         self.options = options
+        self.sockets = sockets or {}  # that listen already: "rpc", "http", "nbd"
         self.memory: Any = None
         self.pollers: list[Any] = []
         self.buffers: list[Any] = []  # of each poller
@@ -55,8 +62,9 @@ class Daemon:
         self.notifications = Notifications()
         self.iostats = IoStats()
         self.histograms = Histograms()
-        self.logs = LogControl(options.log_level)
+        self.logs = LogControl(options.log_level, options.log_format)
         self.rpc = Dispatcher(self, METHODS, options.rpcs_allowed)
+        self.configuration = Configuration(self, options.config, options.state)
         self.rpc_timings = Timings()
         self.rpc.observers.append(self.rpc_timings.add)
         self.started_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -65,9 +73,10 @@ class Daemon:
         self.fatal: Exception | None = None  # why it ends by itself
         self.wants_to_stop = asyncio.Event()
         self._parts = parts or Parts()
-        self._server = RpcServer(options.rpc_socket, self.rpc, group=options.rpc_group)
+        self._server = RpcServer(
+            options.rpc_socket, self.rpc, group=options.rpc_group, listener=self.sockets.get("rpc")
+        )
         self._stack = AsyncExitStack()
-        self._calls: list[Call] = []
         self._starting = False
         self._hurry = asyncio.Event()
 
@@ -76,13 +85,14 @@ class Daemon:
         self._stack.callback(self.logs.close)
         logger.info("virtiod %s, options %s", __version__, describe(self.options))
         try:
-            self._calls = read_config(self.options.config) if self.options.config else []
+            await self.configuration.read()
             self._server.claim()
             self._stack.push_async_callback(self._server.close)
             await self._parts.build(self, self._stack)
             self.bdevs.on_event(self.notifications.add)
+            self._stack.push_async_callback(self.configuration.close)
             await self._server.start()
-            self._calls = await apply_calls(self, self._calls)
+            await self.configuration.start()
             if not self.options.wait_for_rpc:
                 await self.start_init()
         except BaseException:
@@ -97,8 +107,7 @@ class Daemon:
         try:
             await self._parts.open(self, self._stack)
             self.rpc.state = State.RUNTIME
-            for call in await apply_calls(self, self._calls):
-                logger.warning("%s: %s was not called: it is too late", call.where, call.method)
+            await self.configuration.go_on()
         except Exception as error:
             self.fatal = error
             self.wants_to_stop.set()

@@ -1,4 +1,4 @@
-"""The daemon's log: Python logging below the logger "virtiod", printed on standard error.
+"""The daemon's log: Python logging below the logger "virtiod", printed on standard error or sent to the journal.
 
 Two thresholds, as operators of SPDK know them: the level from which messages are made, and the level from which
 they are printed. A flag makes one part of the daemon (rpc, bdev, ...) log everything in spite of both.
@@ -7,9 +7,9 @@ they are printed. A flag makes one part of the daemon (rpc, bdev, ...) log every
 from __future__ import annotations
 
 import logging
-import sys
 
 from virtiod.errors import InvalidArgument
+from virtiod.logformats import handler_for
 
 NOTICE = 25
 LEVELS = {
@@ -21,18 +21,15 @@ LEVELS = {
 }
 PARTS = ("bdev", "config", "controllers", "daemon", "exports", "http", "memory", "rpc", "transports")
 
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-
 
 class LogControl:
-    """Owns the handler; close() takes it off again."""
+    """Owns the handler; close() takes it off again. form: one of logformats.FORMATS."""
 
-    def __init__(self, level: str = "INFO") -> None:
+    def __init__(self, level: str = "INFO", form: str = "text") -> None:
         logging.addLevelName(NOTICE, "NOTICE")
         self._logger = logging.getLogger("virtiod")
         self._flags = dict.fromkeys(PARTS, False)
-        self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(logging.Formatter(_FORMAT))
+        self._handler = handler_for(form)
         self._handler.addFilter(self._prints)
         self._logger.addHandler(self._handler)
         self.level = level
@@ -61,6 +58,7 @@ class LogControl:
     def close(self) -> None:
         self.set_flag("all", False)
         self._logger.removeHandler(self._handler)
+        self._handler.close()
 
     def _prints(self, record: logging.LogRecord) -> bool:
         part = record.name.split(".")[1] if "." in record.name else ""

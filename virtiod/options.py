@@ -11,6 +11,7 @@ from typing import Any
 
 from virtiod.errors import InvalidArgument
 from virtiod.http.tls import TlsFiles
+from virtiod.logformats import FORMATS
 from virtiod.logs import LEVELS
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"
@@ -25,6 +26,7 @@ class Options:
     rpc_socket: str = DEFAULT_RPC_SOCKET
     cpus: tuple[int, ...] = ()
     config: str | None = None
+    state: str | None = None
     wait_for_rpc: bool = False
     rpcs_allowed: frozenset[str] | None = None
     rpc_group: str | None = None
@@ -41,6 +43,7 @@ class Options:
     io_timeout_s: float = 30.0
     shutdown_timeout_s: float = 20.0
     log_level: str = "INFO"
+    log_format: str = "text"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rpc.add_argument("--rpc-group", metavar="GROUP", help="members may use RPC too (socket mode 0660, else 0600)")
     rpc.add_argument("--rpcs-allowed", metavar="NAME,...", help="the only methods that can be called")
     rpc.add_argument("--wait-for-rpc", action="store_true", help="wait for framework_start_init before going on")
-    rpc.add_argument("-c", "--config", metavar="FILE", help="calls to make at start, in SPDK's format")
+    rpc.add_argument("-c", "--config", metavar="FILE", help="calls to make at start and on SIGHUP, in SPDK's format")
+    rpc.add_argument("--state", metavar="FILE", help="keep what RPC makes in this file, and make it again at start")
     polling = parser.add_argument_group("polling")
     polling.add_argument(
         "-m",
@@ -106,7 +110,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Options.shutdown_timeout_s,
         help="for an orderly end (default: %(default)g)",
     )
-    parser.add_argument("--log-level", choices=tuple(LEVELS), default=Options.log_level, help="default: %(default)s")
+    log = parser.add_argument_group("log")
+    log.add_argument("--log-level", choices=tuple(LEVELS), default=Options.log_level, help="default: %(default)s")
+    log.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="auto",
+        help="auto: fields of the journal if standard error leads there, else text (default: %(default)s)",
+    )
 
 
 def _add_http_arguments(http: argparse._ArgumentGroup) -> None:
@@ -144,6 +155,7 @@ def options_from(args: argparse.Namespace) -> Options:
         rpc_socket=args.rpc_socket,
         cpus=parse_cpumask(args.cpumask) if args.cpumask else (min(os.sched_getaffinity(0)),),
         config=args.config,
+        state=args.state,
         wait_for_rpc=args.wait_for_rpc,
         rpcs_allowed=None if args.rpcs_allowed is None else frozenset(args.rpcs_allowed.split(",")),
         rpc_group=args.rpc_group,
@@ -160,6 +172,7 @@ def options_from(args: argparse.Namespace) -> Options:
         io_timeout_s=args.io_timeout,
         shutdown_timeout_s=args.shutdown_timeout,
         log_level=args.log_level,
+        log_format=args.log_format,
     )
 
 

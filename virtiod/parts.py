@@ -6,6 +6,7 @@ the same way back.
 
 from __future__ import annotations
 
+import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,14 @@ class Parts:
         daemon.exports = ExportManager(
             engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True)))
         )
-        if options.http is not None:
+        handed = daemon.sockets.get("http")
+        if options.http is not None or handed is not None:
             tokens = Tokens(options.http_tokens) if options.http_tokens else None
             tls = Tls(options.http_tls) if options.http_tls else None
             app = create_app(daemon, tokens, options.http_rpc)
-            self.http = http = HttpServer(app, *options.http, tls=tls, tokens=tokens)
+            self.http = http = HttpServer(app, *(options.http or ("", 0)), tls=tls, tokens=tokens, listener=handed)
             await http.start()
+            daemon.configuration.also_read.append(http.reload)
             stack.push_async_callback(http.stop)
         stack.push_async_callback(daemon.exports.stop)
 
@@ -67,7 +70,14 @@ class Parts:
         """When initialisation begins: pollers run, exports listen."""
         self.engine.start()
         options = daemon.options
-        if options.nbd_socket:
+        handed = daemon.sockets.get("nbd")
+        if handed is not None:
+            await daemon.exports.serve(handed)
+        if options.nbd_socket and not _is_at(handed, options.nbd_socket):
             await daemon.exports.listen(ListenAddress.parse(f"unix:{options.nbd_socket}"))
         if options.nbd_listen:
             await daemon.exports.listen(ListenAddress.parse(f"tcp:{options.nbd_listen}"))
+
+
+def _is_at(listener: socket.socket | None, path: str) -> bool:
+    return listener is not None and listener.family == socket.AF_UNIX and listener.getsockname() == path

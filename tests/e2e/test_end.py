@@ -146,15 +146,15 @@ def test_a_daemon_that_was_killed_starts_again_on_its_sockets(run_dir: Path) -> 
 
 
 def test_a_start_whose_configuration_fails_says_why(run_dir: Path) -> None:
-    params = {"name": "V0", "trtype": "user", "traddr": str(run_dir / "nobody"), "dev_type": "blk"}
+    params = {"name": "V0", "trtype": "user", "traddr": "/x.sock", "dev_type": "blk", "vq_size": 3}
     calls = [{"method": "bdev_virtio_attach_controller", "params": params}]
     config = run_dir / "config.json"
     config.write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": calls}]}))
     virtiod = Daemon(run_dir, "-m", "1", "--log-level", "ERROR", "-c", config)
     virtiod.ends(1)
     assert virtiod.log.read_text() == (
-        f"virtiod: {config}: subsystems[0].config[0] (bdev_virtio_attach_controller): "
-        f"connect to {run_dir}/nobody: No such file or directory\n"
+        f"virtiod: {config}:1:185: subsystems[0].config[0].params.vq_size (bdev_virtio_attach_controller): "
+        "vq_size 3: must be a power of two from 4 to 1024\n"
     )
 
 

@@ -66,7 +66,7 @@ async def serving(run_dir: Path, *words: str) -> AsyncIterator[Process]:
         yield one
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_it_in_order(run_dir: Path, number: signal.Signals) -> None:
     async def run() -> None:
         async with serving(run_dir) as daemon:

@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.rpc.fakes import FakeParts, running
-from virtiod.config import parse_config, read_config
+from virtiod.config.document import Source, parse_config, read_config
 from virtiod.daemon import Daemon
 from virtiod.errors import InvalidArgument, VirtiodError
 from virtiod.options import Options, add_arguments, options_from, parse_address, parse_cpumask
@@ -40,7 +41,7 @@ def test_calls_come_in_their_order_with_batches_flattened() -> None:
                 {"subsystem": "bdev", "config": [{"method": "a"}, [{"method": "b", "params": {"x": 1}}]]},
             ],
         },
-        "f",
+        Source("f"),
     )
     assert [(call.where, call.method, call.params) for call in calls] == [
         ("f: subsystems[2].config[0]", "a", {}),
@@ -53,24 +54,24 @@ def test_calls_come_in_their_order_with_batches_flattened() -> None:
     [
         ([], "top level: must be an object"),
         ({}, "top level: has no 'subsystems'"),
-        ({"subsystems": {}}, "top level: 'subsystems' must be an array"),
+        ({"subsystems": {}}, "subsystems: 'subsystems' must be an array"),
         ({"subsystems": [1]}, "subsystems[0]: must be an object"),
         ({"subsystems": [{}]}, "subsystems[0]: has no 'subsystem'"),
-        ({"subsystems": [{"subsystem": "bdev", "config": {}}]}, "subsystems[0]: 'config' must be an array"),
+        ({"subsystems": [{"subsystem": "bdev", "config": {}}]}, "subsystems[0].config: 'config' must be an array"),
         (document(1), "subsystems[0].config[0]: must be an object"),
         (document([{}]), "subsystems[0].config[0][0]: has no 'method'"),
         (document({"method": 1}), "'method' must be a string"),
         (document({"method": "a", "params": []}), ""),
-        (document({"method": "a", "params": [1]}), "config[0]: 'params' must be an object"),
-        (document({"method": "a", "parms": {}}), "config[0]: unknown member 'parms'"),
+        (document({"method": "a", "params": [1]}), "config[0].params: 'params' must be an object"),
+        (document({"method": "a", "parms": {}}), "config[0].parms: unknown member 'parms'"),
     ],
 )
 def test_a_form_that_is_wrong_is_named_by_its_path(content: Any, message: str) -> None:
     if not message:
-        parse_config(content, "f")
+        parse_config(content, Source("f"))
         return
     with pytest.raises(InvalidArgument) as caught:
-        parse_config(content, "f")
+        parse_config(content, Source("f"))
     assert message in str(caught.value)
 
 
@@ -117,7 +118,7 @@ def test_the_file_makes_the_calls_of_startup_first(run_dir: Path) -> None:
     [
         (attach("B0", traddr="/refused"), "connect to /refused: Connection refused"),
         (attach("B0", speed=1), "unknown parameter 'speed'"),
-        ({"method": "bdev_malloc_create", "params": {}}, "Method not found"),
+        ({"method": "bdev_malloc_create", "params": {}}, "there is no method 'bdev_malloc_create'"),
         (
             {"method": "bdev_set_options", "params": {"bdev_io_pool_size": "x"}},
             "'bdev_io_pool_size' must be an integer",
@@ -127,7 +128,7 @@ def test_the_file_makes_the_calls_of_startup_first(run_dir: Path) -> None:
 def test_a_call_that_fails_is_named_and_nothing_is_left_behind(run_dir: Path, call: Any, message: str) -> None:
     with pytest.raises(VirtiodError) as caught:
         start_with(run_dir, document(attach("A"), call))
-    assert f"c.json: subsystems[0].config[1] ({call['method']}): " in str(caught.value)
+    assert re.search(rf"c\.json:1:\d+: subsystems\[0\]\.config\[1\][.\w]* \({call['method']}\): ", str(caught.value))
     assert message in str(caught.value)
     assert list(run_dir.iterdir()) == []
 

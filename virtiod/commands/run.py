@@ -13,10 +13,12 @@ from pathlib import Path
 from virtiod.daemon import Daemon
 from virtiod.errors import VirtiodError
 from virtiod.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
+from virtiod.service import Service
+from virtiod.systemd import Notifier, take_sockets
 
 __all__ = ["add_arguments", "run"]
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 logger = logging.getLogger(__name__)
 
@@ -26,31 +28,55 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args)
     if options.rpc_socket == DEFAULT_RPC_SOCKET:
         Path(DEFAULT_RPC_SOCKET).parent.mkdir(mode=0o755, exist_ok=True)
+    faulthandler.enable()  # of use when a watchdog sends SIGABRT
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    return asyncio.run(_serve(Daemon(options)))
+    daemon = Daemon(options, sockets=take_sockets())
+    return asyncio.run(_serve(daemon, Notifier()))
 
 
-async def _serve(daemon: Daemon) -> int:
+async def _serve(daemon: Daemon, notifier: Notifier) -> int:
+    """Runs the daemon, tells the service manager how it goes, and hears signals."""
+    service = Service(daemon, notifier)
+    telling = asyncio.create_task(service.run(), name="tell the service manager")
+    _hear_signals(daemon, service)
+    try:
+        return await _run(daemon, service)
+    finally:
+        telling.cancel()
+        notifier.close()
+
+
+def _hear_signals(daemon: Daemon, service: Service) -> None:
     loop = asyncio.get_running_loop()
-    serving = asyncio.current_task()
-    assert serving is not None
-    signals: list[int] = []
+    stops: list[int] = []
+    reloads: set[asyncio.Task[None]] = set()
 
-    def on_signal(number: int) -> None:
-        signals.append(number)
-        if len(signals) == 1:
+    def on_stop(number: int) -> None:
+        stops.append(number)
+        if len(stops) == 1:
             logger.info("%s: stopping", signal.Signals(number).name)
             daemon.wants_to_stop.set()
         else:
             logger.warning("%s again: stopping now", signal.Signals(number).name)
             daemon.hurry()
 
+    def on_reload() -> None:
+        if not stops:
+            task = asyncio.create_task(service.reload(), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, on_stop, number)
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
+
+
+async def _run(daemon: Daemon, service: Service) -> int:
     starting = asyncio.create_task(daemon.start())
     stop_asked = asyncio.create_task(daemon.wants_to_stop.wait())
     await asyncio.wait({starting, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done() and daemon.fatal is None:
+        service.stopping()
         starting.cancel()  # which stops what has come up
         await asyncio.wait({starting})
         return 1
@@ -58,7 +84,9 @@ async def _serve(daemon: Daemon) -> int:
     if starting.exception() is not None:
         stop_asked.cancel()
         await starting
+    service.tell()
     await stop_asked
+    service.stopping()
     try:
         await daemon.stop(daemon.options.shutdown_timeout_s)
     except VirtiodError as error:

@@ -171,7 +171,9 @@ class Controller(ABC, Generic[Config]):
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:
             return
-        log.info("controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
+        # A device that is waited for may be tried many times: that it is absent has been logged.
+        level = logging.INFO if self._up_since or not self.request.wait_for_device else logging.DEBUG
+        log.log(level, "controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
         self.state = state
         if self.on_state:
             self.on_state(self)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 from collections.abc import Callable
 from typing import Any
 
 from virtiod.controllers.blk import BlkController
-from virtiod.controllers.controller import Context, Controller, State
+from virtiod.controllers.controller import BACKOFF_S, Context, Controller, State
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import ScsiController
-from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound, NotSupported
+from virtiod.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, NotSupported, VirtiodError
 from virtiod.memory import Region
 from virtiod.transports import Transport
 from virtiod.transports.vhost_user.transport import VhostUserTransport
@@ -22,6 +23,13 @@ log = logging.getLogger(__name__)
 MAX_VQ_SIZE = 1024  # what vhost-user back-ends take
 MAX_VQ_COUNT = 256
 SUPERVISION_S = 1.0
+# What a device that is not there yet, or is just starting, fails with.
+ABSENT = frozenset(
+    {
+        *(errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ECONNREFUSED, errno.EAGAIN),
+        *(errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE),
+    }
+)
 KINDS: dict[str, type[Controller[Any]]] = {"blk": BlkController, "scsi": ScsiController}
 
 
@@ -46,6 +54,7 @@ class ControllerManager:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._controllers: dict[str, Controller[Any]] = {}
+        self._awaited: dict[str, asyncio.Task[None]] = {}
         self._supervision: asyncio.Task[None] | None = None
         self._shared_regions = 0
         self._sharing = asyncio.Lock()
@@ -66,19 +75,55 @@ class ControllerManager:
             raise NotFound(f"controller '{name}' does not exist") from None
 
     async def attach(self, request: AttachRequest) -> list[str]:
-        """Attach a controller; the names of its bdevs. Raises VirtiodError, and leaves nothing behind then."""
+        """Attach a controller; the names of its bdevs. Raises VirtiodError, and leaves nothing behind then.
+
+        If the request waits for its device and that is absent: no names, and it is attached when it appears.
+        """
         check_request(request)
         if request.name in self._controllers:
             raise AlreadyExists(f"controller '{request.name}' already exists")
         self._context.bdevs.check_free(request.name)
+        controller = self._add(request)
+        try:
+            return await controller.attach()
+        except BaseException as error:
+            if request.wait_for_device and isinstance(error, DeviceError) and error.errno in ABSENT:
+                known = str(error)
+                log.warning("controller %s: %s; it is attached when the device appears", request.name, known)
+                waiting = self._attach_when_there(self._add(request), known)
+                self._awaited[request.name] = asyncio.create_task(waiting, name=f"wait for {request.name}")
+                return []
+            del self._controllers[request.name]
+            raise
+
+    def _add(self, request: AttachRequest) -> Controller[Any]:
         controller = KINDS[request.dev_type](request, self._transport(request), self._context)
         controller.on_removed = self._device_removed
         self._controllers[request.name] = controller
-        try:
-            return await controller.attach()
-        except BaseException:
-            del self._controllers[request.name]
-            raise
+        return controller
+
+    async def _attach_when_there(self, controller: Controller[Any], known: str) -> None:
+        """Try until it works, ever less often; log a failure only when it is another one than the last."""
+        attempt = 0
+        while True:
+            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+            attempt += 1
+            try:
+                await controller.attach()
+                break
+            except VirtiodError as error:
+                message = str(error)
+                if message != known:
+                    log.warning("controller %s: %s", controller.name, message)
+                known = message
+                controller = self._add(controller.request)
+        self._awaited.pop(controller.name, None)
+
+    async def _wait_no_more(self, name: str) -> None:
+        waiting = self._awaited.pop(name)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        log.info("controller %s: no longer waits for its device", name)
 
     def _transport(self, request: AttachRequest) -> Transport:
         kind = KINDS[request.dev_type]
@@ -92,6 +137,12 @@ class ControllerManager:
     async def detach(self, name: str) -> None:
         """Detach a controller; returns when nothing of it is left. Raises NotFound, Busy."""
         controller = self.get(name)
+        if name in self._awaited:
+            await self._wait_no_more(name)
+            controller = self._controllers[name]
+            if controller.state is not State.UP:  # it did not come up just now
+                del self._controllers[name]
+                return
         if controller.state in {State.ATTACHING, State.DETACHING}:
             raise Busy(f"controller '{name}' is {controller.state}")
         await self._end(controller)
@@ -112,6 +163,8 @@ class ControllerManager:
         if self._end_growth:
             self._end_growth()
             self._end_growth = None
+        for name in list(self._awaited):
+            await self.detach(name)
         names = [c.name for c in self.list() if c.state not in {State.ATTACHING, State.DETACHING}]
         results = await asyncio.gather(*(self.detach(n) for n in names), return_exceptions=True)
         for name, result in zip(names, results, strict=True):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AttachRequest:
-    """trtype is "user", "pci" or "vfio-user"; dev_type "blk" or "scsi"; vq_count and vq_size None for the default."""
+    """trtype is "user", "pci" or "vfio-user"; dev_type "blk" or "scsi"; vq_count and vq_size None for the default.
+
+    wait_for_device: a device that is not there yet is no failure; it is attached when it appears.
+    """
 
     name: str
     trtype: str
@@ -15,3 +18,4 @@ class AttachRequest:
     dev_type: str
     vq_count: int | None = None
     vq_size: int | None = None
+    wait_for_device: bool = False

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import socket
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -31,13 +32,21 @@ _requests.addFilter(lambda record: not (record.exc_info and isinstance(record.ex
 class HttpServer:
     """Serves an application, which has its CONNECTIONS, at host and port (0: any that is free).
 
+    listener: a socket that listens already, instead of host and port.
     tokens: those that the application asks for, so that they can be reloaded; None when it asks for none.
     """
 
     def __init__(
-        self, app: web.Application, host: str, port: int, tls: Tls | None = None, tokens: Tokens | None = None
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        tls: Tls | None = None,
+        tokens: Tokens | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         self.host, self.port = host, port
+        self._handed = listener
         self.connections = app[CONNECTIONS]
         self._tls, self._tokens = tls, tokens
         self._runner = web.AppRunner(
@@ -57,11 +66,12 @@ class HttpServer:
         await self._runner.setup()
         assert self._runner.server is not None
         try:
-            listeners = await self._listen()
+            listeners = await self._listen() if self._handed is None else [self._take(self._handed)]
         except VirtiodError:
             await self.stop()
             raise
-        self.port = listeners[0].getsockname()[1]
+        if listeners[0].family != socket.AF_UNIX:
+            self.host, self.port = listeners[0].getsockname()[:2]
         self.connections.start(listeners, self._runner.server, self._tls)
         logger.info("HTTP%s at %s port %d", "S" if self._tls else "", self.host, self.port)
 
@@ -76,6 +86,16 @@ class HttpServer:
             if files is not None:
                 files.reload()
 
+    def _check_secrecy(self, where: str, address: Any) -> None:
+        if self._tokens is not None and self._tls is None and not ipaddress.ip_address(address[0]).is_loopback:
+            raise InvalidArgument(f"{where}: tokens would be sent in the open (give --http-cert, or use loopback)")
+
+    def _take(self, listener: socket.socket) -> socket.socket:
+        if listener.family != socket.AF_UNIX:
+            address = listener.getsockname()
+            self._check_secrecy(f"HTTP at {address[0]} port {address[1]}", address)
+        return listener
+
     async def _listen(self) -> list[socket.socket]:
         where = f"HTTP at {self.host} port {self.port}"
         listeners: list[socket.socket] = []
@@ -84,10 +104,7 @@ class HttpServer:
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             for family, kind, protocol, _, address in dict.fromkeys(found):
-                if self._tokens is not None and self._tls is None and not ipaddress.ip_address(address[0]).is_loopback:
-                    raise InvalidArgument(
-                        f"{where}: tokens would be sent in the open (give --http-cert, or use loopback)"
-                    )
+                self._check_secrecy(where, address)
                 listener = socket.socket(family, kind, protocol)
                 listeners.append(listener)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -44,8 +44,8 @@ async def spdk_get_version(daemon: Daemon) -> dict[str, Any]:
 async def spdk_kill_instance(daemon: Daemon, sig_name: Annotated[Signal, Arg("signal to send", "sig_name")]) -> bool:
     """Sends the daemon a signal.
 
-    SIGTERM, SIGINT, SIGQUIT and SIGHUP end it in an orderly way, a second one at once; SIGUSR1 has it log its
-    Python stacks; SIGKILL kills it.
+    SIGTERM, SIGINT and SIGQUIT end it in an orderly way, a second one at once; SIGHUP has it read its configuration
+    again, SIGUSR1 log its Python stacks; SIGKILL kills it.
     """
     # From the loop's next round on, so that the answer can leave first.
     asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), getattr(signal, sig_name))

@@ -13,7 +13,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,9 @@ class Dispatcher:
     def __init__(self, daemon: Any, methods: dict[str, Method], allowed: Collection[str] | None = None) -> None:
         self.state = State.STARTUP
         self.observers: list[Observer] = []
+        self.on_success: Callable[[], Awaitable[None]] | None = (
+            None  # awaited before a client gets the result of a change
+        )
         self._daemon = daemon
         self._methods = {name: entry for name, entry in methods.items() if allowed is None or entry.name in allowed}
         self._aliases = {
@@ -66,6 +69,11 @@ class Dispatcher:
         }
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """Those that there are, by name."""
+        return self._methods
 
     def names(self, *, current: bool = False, include_aliases: bool = False) -> list[str]:
         """Names of the methods, only those of the current state if asked."""
@@ -142,7 +150,10 @@ class Dispatcher:
 
     async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
         try:
-            return Success(await self.call(entry.name, params, caller))
+            result = await self.call(entry.name, params, caller)
+            if self.on_success is not None and entry.changes(params):
+                await self.on_success()
+            return Success(result)
         except RpcError as error:
             return Error(code=error.code, message=error.message)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from virtiod.config import SUBSYSTEMS, running_config
+from virtiod.config.saved import SUBSYSTEMS, running_config
+from virtiod.errors import VirtiodError
 from virtiod.rpc.errors import INVALID_PARAMS, RpcError
 from virtiod.rpc.params import Arg
 from virtiod.rpc.registry import State, method
@@ -46,6 +48,19 @@ async def framework_get_config(
     if name not in SUBSYSTEMS:
         raise RpcError(INVALID_PARAMS, f"Subsystem '{name}' not found")
     return running_config(daemon, name)
+
+
+@method()
+async def virtiod_reload_config(daemon: Daemon) -> dict[str, Any]:
+    """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
+
+    The rest runs on, and what was made by RPC stays. The result is {"created", "deleted", "called"}, arrays of names.
+    When something failed the rest is done all the same, and the answer is an error that lists it.
+    """
+    changes = await daemon.configuration.reload()
+    if changes.failed:
+        raise VirtiodError(f"{len(changes.failed)} failed:\n" + "\n".join(changes.failed), errno.EINVAL)
+    return {"created": changes.created, "deleted": changes.deleted, "called": changes.called}
 
 
 @method(reads=True)

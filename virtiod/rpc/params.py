@@ -20,7 +20,11 @@ _ARTICLES = {"integer": "an integer", "array": "an array", "object": "an object"
 
 
 class ParamError(ValueError):
-    """What the client sent does not fit; the message names the parameter."""
+    """What the client sent does not fit; the message names the parameter, and so does `param`."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Param:
         """Raises ParamError unless the value fits."""
         if self.type == "array":
             if not isinstance(value, list):
-                raise ParamError(f"'{self.name}' must be an array, not {_kind(value)}")
+                raise ParamError(f"'{self.name}' must be an array, not {_kind(value)}", self.name)
             for index, item in enumerate(value):
                 self._check_one(f"{self.name}[{index}]", self.items, item)
         else:
@@ -56,14 +60,16 @@ class Param:
     def _check_one(self, label: str, wanted: str, value: Any) -> None:
         found = _json_type(value)
         if found != wanted and not (wanted == "number" and found == "integer"):
-            raise ParamError(f"'{label}' must be {_article(wanted)}, not {_kind(value)}")
+            raise ParamError(f"'{label}' must be {_article(wanted)}, not {_kind(value)}", self.name)
         if wanted == "string":
             if "\0" in value:
-                raise ParamError(f"'{label}' must not hold a NUL character")
+                raise ParamError(f"'{label}' must not hold a NUL character", self.name)
             if self.choices and value not in self.choices:
-                raise ParamError(f"'{label}' must be one of {', '.join(self.choices)}, not {value[:64]!r}")
+                choices = ", ".join(self.choices)
+                raise ParamError(f"'{label}' must be one of {choices}, not {value[:64]!r}", self.name)
         elif wanted in {"integer", "number"} and not self.arg.minimum <= value <= self.arg.maximum:
-            raise ParamError(f"'{label}' must be from {self.arg.minimum} to {self.arg.maximum}, not {value}")
+            bounds = f"from {self.arg.minimum} to {self.arg.maximum}"
+            raise ParamError(f"'{label}' must be {bounds}, not {value}", self.name)
 
     def schema(self) -> dict[str, Any]:
         """The parameter in JSON schema's terms."""
@@ -91,11 +97,11 @@ def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:
     for name, value in given.items():
         if name not in known:
             accepted = ", ".join(known) or "none"
-            raise ParamError(f"unknown parameter {name[:64]!r} (there is: {accepted})")
+            raise ParamError(f"unknown parameter {name[:64]!r} (there is: {accepted})", name)
         known[name].check(value)
     for param in params:
         if param.required and param.name not in given:
-            raise ParamError(f"missing parameter '{param.name}'")
+            raise ParamError(f"missing parameter '{param.name}'", param.name)
 
 
 def schema_of(params: tuple[Param, ...]) -> dict[str, Any]:

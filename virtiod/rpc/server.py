@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 class RpcServer:
-    """Serves a dispatcher at `path`, guarded by `path`.lock."""
+    """Serves a dispatcher at `path`, guarded by `path`.lock.
+
+    listener: a Unix socket that listens already; its path counts then, and stays when the server closes.
+    """
 
     def __init__(
         self,
@@ -44,10 +47,12 @@ class RpcServer:
         dispatcher: Dispatcher,
         *,
         group: str | None = None,
+        listener: socket.socket | None = None,
         max_connections: int = MAX_CONNECTIONS,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
-        self.path = path
+        self.path = path if listener is None else listener.getsockname()
+        self._handed = listener
         self._dispatcher = dispatcher
         self._group = group
         self._max_connections = max_connections
@@ -62,7 +67,7 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listens. Raises InvalidArgument or ConnectError when the socket can't be made."""
-        listener = _bind(self.path, self._group)
+        listener = self._handed or _bind(self.path, self._group)
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_READ_BYTES)
         logger.info("RPC at %s", self.path)
 
@@ -71,7 +76,8 @@ class RpcServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-            _remove(self.path)
+            if self._handed is None:
+                _remove(self.path)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

@@ -31,18 +31,19 @@ async def bdev_virtio_attach_controller(
     vq_size: Annotated[
         int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
     ] = None,
+    wait_for_device: Annotated[bool, Arg("if nothing is there, attach it when it appears")] = False,
 ) -> list[str]:
     """Attaches a virtio controller and registers its bdevs.
 
-    The result lists the names of the bdevs. An attach that fails leaves nothing behind.
+    The result lists the names of the bdevs. An attach that fails leaves nothing behind. With wait_for_device, one whose
+    device is absent or silent is answered with no names and goes on trying, in state "attaching", until it is there or
+    the controller is detached.
     """
     if trtype != "user" and (vq_count is not None or vq_size is not None):
         raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
     if trtype == "pci":
         traddr = parse_address(traddr)  # what is no address is EINVAL
-    request = AttachRequest(
-        name=name, trtype=trtype, traddr=traddr, dev_type=dev_type, vq_count=vq_count, vq_size=vq_size
-    )
+    request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
     try:
         bdevs: list[str] = await daemon.controllers.attach(request)
     except VirtiodError as error:

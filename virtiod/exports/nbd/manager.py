@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -39,6 +40,10 @@ class ExportManager:
     async def listen(self, address: ListenAddress) -> None:
         """Offers all exports at `address`, until stop()."""
         self._listeners.append(await Listener.open(address, self, self._connect))
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Offers all exports on a socket that listens already, until stop(); what it is bound to stays."""
+        self._listeners.append(await Listener.take(listener, self, self._connect))
 
     async def create(
         self,

@@ -86,8 +86,11 @@ class ListenAddress:
 class Listener:
     """One listening socket, and the negotiations on it."""
 
-    def __init__(self, sock: socket.socket, address: ListenAddress, directory: Directory, connect: Connect) -> None:
+    def __init__(
+        self, sock: socket.socket, address: ListenAddress, directory: Directory, connect: Connect, owner: bool = True
+    ) -> None:
         self.address = address
+        self._owner = owner
         self._sock = sock
         self._directory = directory
         self._connect = connect
@@ -104,6 +107,16 @@ class Listener:
         log.info("NBD listens on %s", address)
         return cls(sock, address, directory, connect)
 
+    @classmethod
+    async def take(cls, sock: socket.socket, directory: Directory, connect: Connect) -> Listener:
+        """Serves a socket that listens already. Its path is somebody else's to remove."""
+        name = sock.getsockname()
+        address = (
+            ListenAddress(path=name) if sock.family == socket.AF_UNIX else ListenAddress(host=name[0], port=name[1])
+        )
+        log.info("NBD listens on %s, which was handed over", address)
+        return cls(sock, address, directory, connect, owner=False)
+
     async def close(self) -> None:
         """Stops listening and drops the clients that still negotiate. Connected ones stay."""
         tasks = [self._acceptor, *self._negotiations]
@@ -111,7 +124,7 @@ class Listener:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sock.close()
-        if self.address.path:
+        if self.address.path and self._owner:
             _unlink(self.address.path)
 
     async def _accept(self) -> None:

@@ -1,0 +1,35 @@
+"""Stops one thread of another process until standard input ends: hold_thread.py TID. The other threads run on.
+
+SIGSTOP stops a whole process; ptrace(2) can hold one thread of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+WALL = 0x40000000  # __WALL: threads, too
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+def ptrace(request: int, tid: int) -> None:
+    if libc.ptrace(request, tid, None, None) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace({request:#x}): {os.strerror(number)}")
+
+
+def main() -> None:
+    tid = int(sys.argv[1])
+    ptrace(PTRACE_SEIZE, tid)
+    ptrace(PTRACE_INTERRUPT, tid)
+    os.waitpid(tid, WALL)
+    print("held", flush=True)
+    sys.stdin.read()
+    ptrace(PTRACE_DETACH, tid)
+
+
+main()

@@ -1,0 +1,174 @@
+"""The daemon under a service manager, which here is the test: it hears notifications, hands over sockets, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config.live import attach, export, null, write_config
+from tests.e2e.process import Daemon, Pending, daemon, target
+from tests.peers import wait_until
+
+
+@contextmanager
+def manager(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Lines that services have told since the start; read on by told()."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(run_dir / "notify"))
+        heard.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
+        yield Told(heard)
+
+
+class Told(list[str]):
+    def __init__(self, heard: socket.socket) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def until(self, what: str) -> None:
+        def read() -> bool:
+            try:
+                while True:
+                    self.extend(self._heard.recv(4096).decode().split("\n"))
+            except BlockingIOError:
+                return any(what in line for line in self)
+
+        wait_until(read, f"{what}, among {self}")
+
+
+def test_a_service_says_how_it_goes_from_its_start_to_its_end(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with target(run_dir, "--memory", "16M", count=2) as disk, manager(run_dir, monkeypatch) as told:
+        one, two = disk.socket, run_dir / "t1.sock"
+        config = write_config(run_dir / "c", attach("V0", one), null("N0"), export("V0"))
+        with daemon(run_dir, "-m", "1", "-c", config) as virtiod:
+            told.until("STATUS=1 controller up; 2 bdevs, 1 export")
+            told.until("READY=1")
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+            virtiod.wait_busy()
+            told.clear()
+            write_config(config, attach("V0", one), attach("V1", two), export("V0"))
+            virtiod.process.send_signal(signal.SIGHUP)
+            told.until("READY=1")
+            assert told[0] == "RELOADING=1"
+            told.until("STATUS=2 controllers up; 2 bdevs, 1 export")
+            virtiod.wait_busy()
+            assert virtiod.call("bdev_get_iostat", names=["V0"])["bdevs"][0]["num_read_ops"] > 0
+            told.clear()
+            virtiod.terminate()
+            virtiod.ends()
+            told.until("STOPPING=1")
+            told.until("EXTEND_TIMEOUT_USEC=25000000")
+            load.cancel()
+
+
+def test_a_poller_that_stands_still_starves_the_watchdog(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "8000000")
+    with manager(run_dir, monkeypatch) as told, daemon(run_dir, "-m", "1") as virtiod:
+        told.until("WATCHDOG=1")
+        (reactor,) = virtiod.call("framework_get_reactors")["reactors"]
+        with stopped_thread(reactor["tid"]):
+            wait_until(lambda: "the watchdog is no longer fed" in virtiod.log.read_text(), "the log to say so")
+            told.until("WATCHDOG=1")  # what was sent before
+            told.clear()
+            assert virtiod.call("spdk_get_version")  # the control loop runs, and has fed nothing since
+            with pytest.raises(BlockingIOError):
+                told._heard.recv(4096)
+        told.until("WATCHDOG=1")
+        assert "poller_0 has not come round for" in virtiod.log.read_text()
+
+
+@contextmanager
+def stopped_thread(tid: int) -> Iterator[None]:
+    """One thread of a process held by ptrace, the others run."""
+    holder = Path(__file__).with_name("hold_thread.py")
+    with subprocess.Popen(
+        [sys.executable, holder, str(tid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            process.wait(10)
+
+
+def test_sockets_that_systemd_listens_on_are_served(run_dir: Path) -> None:
+    """As with virtiod.socket: clients wait in the backlog until the daemon has started, and the sockets stay."""
+    with socket.socket(socket.AF_UNIX) as rpc, socket.socket() as http, socket.socket(socket.AF_UNIX) as nbd:
+        rpc.bind(str(run_dir / "rpc"))
+        nbd.bind(str(run_dir / "nbd"))
+        http.bind(("127.0.0.1", 0))
+        for listener in (rpc, http, nbd):
+            listener.listen()
+        early = Pending(run_dir / "rpc", "framework_wait_init", {})
+        fds = [rpc.fileno(), http.fileno(), nbd.fileno()]
+        # What systemd does between fork() and exec(): numbers from 3 on, and the process's own id.
+        start = (
+            "import fcntl, os, sys\n"
+            "fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:4]]\n"
+            "for number, fd in enumerate(fds): os.dup2(fd, 3 + number, inheritable=True)\n"
+            "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '3', 'LISTEN_FDNAMES': 'rpc:http:nbd'}\n"
+            "os.execv(sys.executable, [sys.executable, '-m', 'virtiod.cli', *sys.argv[4:]])\n"
+        )
+        words = [sys.executable, "-c", start, *map(str, fds), "-r", "/nowhere/rpc", "-m", "1", "--nbd-socket", "none"]
+        log = (run_dir / "log").open("w+")
+        with log, subprocess.Popen(words, pass_fds=fds, stdout=log, stderr=log) as process:
+            try:
+                assert early.result() is True
+                call = Pending(run_dir / "rpc", "bdev_null_create", {"name": "N0", "num_blocks": 8})
+                assert call.result() == "N0"
+                exported = Pending(run_dir / "rpc", "nbd_create_export", {"bdev_name": "N0"}).result()
+                assert exported["uris"] == [f"nbd+unix:///N0?socket={run_dir}/nbd"]
+                with socket.create_connection(http.getsockname(), 20) as client:
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert client.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+            finally:
+                process.terminate()
+                process.wait(20)
+                log.seek(0)
+                print(log.read())
+        assert process.returncode == 0
+        assert sorted(path.name for path in run_dir.iterdir()) == ["log", "nbd", "rpc"]
+
+
+def test_the_configuration_that_is_dumped_can_be_loaded(run_dir: Path) -> None:
+    def dump() -> Any:
+        command = [sys.executable, "-m", "virtiod.cli", "dump-config", "-r", str(run_dir / "rpc")]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+
+    config = run_dir / "dumped.json"
+    with target(run_dir, "--memory", "1M") as disk:
+        with daemon(run_dir, "-m", "1") as virtiod:
+            virtiod.attach(disk.socket)
+            virtiod.call("bdev_null_create", name="N0", num_blocks=8)
+            virtiod.export()
+            first = dump()
+            config.write_text(json.dumps(first))
+        with daemon(run_dir, "-m", "1", "-c", config):
+            assert dump() == first
+
+
+def test_json_lines_on_standard_error(run_dir: Path) -> None:
+    with daemon(run_dir, "-m", "1", "--log-format", "json") as virtiod:
+        pass
+    lines = [json.loads(line) for line in virtiod.log.read_text().splitlines()]
+    assert lines[-1]["level"] in {"INFO", "WARNING"}
+    assert any(line["message"].startswith("running: 1 pollers") for line in lines)
+
+
+def test_a_start_that_fails_still_exits_with_1(run_dir: Path) -> None:
+    virtiod = Daemon(run_dir, "-m", "1", "-c", run_dir / "none.json")
+    virtiod.ends(1)
+    assert "none.json: No such file or directory" in virtiod.log.read_text()
+    assert [path.name for path in run_dir.iterdir()] == ["daemon0.log"]

@@ -1,0 +1,37 @@
+"""Check configuration files without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from virtiod.config.check import check_calls
+from virtiod.config.document import read_config
+from virtiod.errors import InvalidArgument
+from virtiod.rpc.methods import METHODS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="as for `virtiod run -c`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Says what is wrong with each file, and where; 1 if anything is."""
+    return max(_check(file) for file in args.files)
+
+
+def _check(file: str) -> int:
+    try:
+        checked = check_calls(read_config(file), METHODS)
+    except InvalidArgument as error:
+        print(error, file=sys.stderr)
+        return 1
+    for warning in checked.warnings():
+        print(f"{warning}", file=sys.stderr)
+    for _, problem in checked.problems:
+        print(problem, file=sys.stderr)
+    if checked.problems:
+        return 1
+    ignored = f", {len(checked.ignored)} ignored" if checked.ignored else ""
+    print(f"{file}: {len(checked.calls)} calls{ignored}: ok")
+    return 0

@@ -1,0 +1,29 @@
+"""Print the configuration of a running daemon, for -c."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rpc_client.client import DEFAULT_ADDRESS, Client, ClientError
+from virtiod.errors import VirtiodError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-r", "--rpc-socket", metavar="PATH", default=DEFAULT_ADDRESS, help="the daemon's (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Asks the daemon, and prints a document as SPDK's save_config does."""
+    try:
+        with Client(args.rpc_socket) as client:
+            names = [entry["subsystem"] for entry in client.call("framework_get_subsystems")]
+            subsystems = [
+                {"subsystem": name, "config": client.call("framework_get_config", {"name": name})} for name in names
+            ]
+    except ClientError as error:
+        raise VirtiodError(str(error)) from error
+    print(json.dumps({"subsystems": subsystems}, indent=2))
+    return 0

@@ -1,0 +1,91 @@
+"""Calls against what the methods take, before any of them is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from virtiod.config.document import Call
+from virtiod.config.saved import CREATES, SUBSYSTEMS
+from virtiod.controllers.manager import check_request
+from virtiod.controllers.request import AttachRequest
+from virtiod.errors import VirtiodError
+from virtiod.rpc.params import ParamError, check_params
+from virtiod.rpc.registry import Method
+
+# Methods of SPDK that set up what virtiod doesn't have, in the subsystems that it does have.
+_SETTINGS = re.compile(r"bdev_\w+_set_(options|hotplug|params)|bdev_examine_?\w*")
+
+
+@dataclass
+class Checked:
+    """`problems` are messages by the call that they are about; `ignored` calls mean nothing here."""
+
+    calls: list[Call] = field(default_factory=list)
+    ignored: list[Call] = field(default_factory=list)
+    problems: list[tuple[Call, str]] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """What is ignored, a line for each subsystem."""
+        return [f"{where}: {what}" for where, what in _warnings(self.ignored)]
+
+
+def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked:
+    """Sorts the calls into those to make, those to leave out and those that can't be right."""
+    aliases = {alias: entry for entry in methods.values() for alias in entry.aliases}
+    checked = Checked()
+    seen: dict[tuple[str, str], Call] = {}
+    for call in calls:
+        entry = methods.get(call.method) or aliases.get(call.method)
+        if entry is None and is_foreign(call):
+            checked.ignored.append(call)
+            continue
+        problem = _problem(call, entry)
+        first = seen.setdefault(call.identity, call)
+        if not problem and first is not call and call.method in CREATES:
+            problem = (
+                f"{call.where_param('name')} ({call.method}): '{call.identity[1]}' is there already: {first.where}"
+            )
+        if problem:
+            checked.problems.append((call, problem))
+        else:
+            checked.calls.append(call)
+    return checked
+
+
+def is_foreign(call: Call) -> bool:
+    """A call of SPDK's about something that virtiod does not have, and does not need to do its work: everything in
+    other subsystems, and the settings of other kinds of bdevs."""
+    return call.subsystem not in SUBSYSTEMS or bool(_SETTINGS.fullmatch(call.method))
+
+
+def _problem(call: Call, entry: Method | None) -> str:
+    """What is wrong with it, and where; "" for nothing."""
+    if entry is None:
+        return f"{call.source.at((*call.place, 'method'))} ({call.method}): there is no method {call.method!r}"
+    try:
+        check_params(entry.params, call.params)
+        if entry.name in _CHECKS:
+            _CHECKS[entry.name](call.params)
+    except ParamError as error:
+        return f"{call.where_param(error.param)} ({call.method}): {error}"
+    except VirtiodError as error:
+        named = str(error).partition(" ")[0]  # such messages begin with the parameter's name
+        return f"{call.where_param(named)} ({call.method}): {error}"
+    return ""
+
+
+def _check_attach(params: dict[str, Any]) -> None:
+    check_request(AttachRequest(**params))
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {"bdev_virtio_attach_controller": _check_attach}
+
+
+def _warnings(ignored: list[Call]) -> Iterator[tuple[str, str]]:
+    for subsystem in dict.fromkeys(call.subsystem for call in ignored):
+        calls = [call for call in ignored if call.subsystem == subsystem]
+        names = ", ".join(dict.fromkeys(call.method for call in calls))
+        yield calls[0].where, f"ignored, virtiod has nothing like it: {names}"

@@ -1,0 +1,287 @@
+"""What the daemon does with its files.
+
+At start the calls of the configuration file are made, then those of the state file that are about something else. A
+reload makes the calls that are new in the file, and undoes those that are gone from it; what RPC made is left alone.
+
+A device that is not there yet is no error: its controller is attached when it appears, and the calls that need its
+bdevs are made then. Everything else that fails ends a start, and is reported by a reload, which goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from virtiod.config.check import check_calls
+from virtiod.config.document import Call, read_config
+from virtiod.config.saved import CREATES, running_identities, saved_document
+from virtiod.config.state import StateFile
+from virtiod.controllers.controller import State
+from virtiod.errors import InvalidArgument, NotFound, VirtiodError
+from virtiod.rpc.errors import RpcError
+
+if TYPE_CHECKING:
+    from virtiod.daemon import Daemon
+
+ATTACH = "bdev_virtio_attach_controller"
+
+Identity = tuple[str, str]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Changes:
+    """What a reload did: names of what it created and deleted, methods that it called, and what failed."""
+
+    created: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+class Configuration:
+    """The files of one daemon. `failed` says what of them could not be done."""
+
+    def __init__(self, daemon: Daemon, file: str | None, state: str | None) -> None:
+        self.failed: list[str] = []
+        self.also_read: list[Callable[[], None]] = []  # other files, on reload; each raises InvalidArgument
+        self._daemon = daemon
+        self._file = file
+        self._state = StateFile(state) if state else None
+        self._made: dict[Identity, Call] = {}  # of the file
+        self._said: set[str] = set()  # the same calls, spelt out
+        self._kept: dict[Identity, Call] = {}  # of the state file, not to be made: they failed
+        self._to_make: list[Call] = []
+        self._waiting: list[Call] = []  # for a bdev
+        self._changing = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._bdev_came = asyncio.Event()
+        self._late: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a bdev."""
+        return len(self._waiting)
+
+    # ---- start
+
+    async def read(self) -> None:
+        """Reads and checks the files. Raises InvalidArgument with the place of what is wrong."""
+        if self._file:
+            self._to_make = await self._read_file()
+            self._made = {call.identity: call for call in self._to_make}
+            self._said = {_spelt(call) for call in self._to_make}
+        if self._state:
+            kept = await asyncio.to_thread(self._state.read)
+            self._to_make += [call for call in kept if call.identity not in self._made]
+
+    async def _read_file(self) -> list[Call]:
+        assert self._file
+        checked = check_calls(await asyncio.to_thread(read_config, self._file), self._daemon.rpc.methods)
+        for warning in checked.warnings():
+            logger.warning("%s", warning)
+        if checked.problems:
+            raise InvalidArgument("\n".join(message for _, message in checked.problems))
+        return checked.calls
+
+    async def start(self) -> None:
+        """Makes the calls that the daemon's state allows. Raises VirtiodError naming the call that failed."""
+        self._daemon.bdevs.on_event(self._bdev_changed)
+        await self._start_with(self._to_make)
+
+    async def go_on(self) -> None:
+        """Makes those that are left, in the running daemon, and keeps the state from now on."""
+        left, self._to_make = self._to_make, []
+        await self._start_with(left)
+        for call in self._to_make:
+            logger.warning("%s: %s was not called: it is too late", call.where, call.method)
+        self._to_make = []
+        self._late = asyncio.create_task(self._make_late(), name="late calls of the configuration")
+        self._daemon.rpc.on_success = self.save
+        await self.save()
+
+    async def _start_with(self, calls: list[Call]) -> None:
+        self._to_make = []
+        for call in calls:
+            try:
+                if self._daemon.rpc.callable_now(call.method):
+                    await self._make_or_wait(call)
+                else:
+                    self._to_make.append(call)
+            except RpcError as error:
+                message = f"{call.where} ({call.method}): {error.message}"
+                if call.identity in self._made:
+                    code = -error.code if -4096 < error.code < -1 else InvalidArgument.errno
+                    raise VirtiodError(message, code) from error
+                self._fail(message)
+                self._kept[call.identity] = call
+
+    async def close(self) -> None:
+        """Makes and saves nothing any more."""
+        self._waiting = []
+        self._daemon.rpc.on_success = None
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.wait({self._late})
+
+    # ---- one call
+
+    async def _make(self, call: Call) -> bool:
+        """False if it has to wait for a bdev whose device is awaited. Raises RpcError."""
+        waits = {"wait_for_device": True} if call.method == ATTACH else {}
+        try:
+            await self._daemon.rpc.call(call.method, {**waits, **call.params})
+        except RpcError as error:
+            if not (isinstance(error.__cause__, NotFound) and self._device_is_awaited()):
+                raise
+            return False
+        return True
+
+    async def _make_or_wait(self, call: Call) -> bool:
+        """The same; what has to wait is made later."""
+        made = await self._make(call)
+        if not made:
+            logger.warning("%s: %s waits for its bdev", call.where, call.method)
+            self._waiting.append(call)
+        return made
+
+    def _device_is_awaited(self) -> bool:
+        return any(controller.state == State.ATTACHING for controller in self._daemon.controllers.list())
+
+    def _fail(self, message: str) -> None:
+        logger.error("%s", message)
+        self.failed.append(message)
+
+    def _bdev_changed(self, event: str, _name: str) -> None:
+        if event == "bdev_register":
+            self._bdev_came.set()
+
+    async def _make_late(self) -> None:
+        """Makes the calls that wait whenever a bdev has come."""
+        while True:
+            await self._bdev_came.wait()
+            self._bdev_came.clear()
+            async with self._changing:
+                waiting = len(self._waiting)
+                for call in list(self._waiting):
+                    await self._make_waiting(call)
+            if len(self._waiting) < waiting:
+                await self.save()
+
+    async def _make_waiting(self, call: Call) -> None:
+        try:
+            made = await self._make(call)
+        except RpcError as error:
+            made = not isinstance(error.__cause__, NotFound)  # what it needs may be among those that come later
+            if made:
+                self._fail(f"{call.where} ({call.method}): {error.message}")
+        if made:
+            self._waiting.remove(call)
+
+    # ---- reload
+
+    async def reload(self) -> Changes:
+        """Does what has changed in the file. One that can't be read has failed, and changes nothing."""
+        changes = Changes()
+        async with self._changing:
+            self.failed = []
+            for read_again in self.also_read:
+                try:
+                    read_again()
+                except InvalidArgument as error:
+                    self._fail(str(error))
+            if self._file:
+                await self._reload_file(self._file, changes)
+            changes.failed = list(self.failed)
+        await self.save()
+        logger.info(
+            "read again: created %s; deleted %s; called %s; %d failed",
+            *(changes.created, changes.deleted, changes.called, len(changes.failed)),
+        )
+        return changes
+
+    async def _reload_file(self, file: str, changes: Changes) -> None:
+        try:
+            calls = await asyncio.to_thread(read_config, file)
+        except InvalidArgument as error:
+            self._fail(str(error))
+            return
+        checked = check_calls(calls, self._daemon.rpc.methods)
+        for warning in checked.warnings():
+            logger.warning("%s", warning)
+        self._waiting = [call for call in self._waiting if call.identity not in self._made]
+        for _, message in checked.problems:
+            self._fail(message)
+        wanted = {call.identity: call for call in checked.calls}
+        # What is wrong now was right before: it stays as it is.
+        wrong = {call.identity for call, _ in checked.problems}
+        stays = {key: call for key, call in self._made.items() if key in wrong}
+        await self._delete(self._gone({**stays, **wanted}), changes)
+        await self._create(checked.calls, changes)
+        self._made = {**stays, **wanted}
+        self._said = {_spelt(call) for call in [*stays.values(), *checked.calls]}
+
+    def _gone(self, wanted: dict[Identity, Call]) -> list[Identity]:
+        """What the file had made that it does not say any more, or says differently."""
+        running = running_identities(self._daemon)
+        return [
+            key
+            for key, call in self._made.items()
+            if key[0] in CREATES and key in running and (key not in wanted or wanted[key].params != call.params)
+        ]
+
+    async def _delete(self, gone: list[Identity], changes: Changes) -> None:
+        """Side by side: some may take their deadlines' time."""
+
+        async def delete(key: Identity) -> None:
+            method, name = key
+            try:
+                await self._daemon.rpc.call(CREATES[method], {"name": name})
+            except RpcError as error:
+                if not isinstance(error.__cause__, NotFound):  # it went with what it was made of
+                    self._fail(f"{CREATES[method]} {name}: {error.message}")
+                    return
+            changes.deleted.append(name)
+
+        await asyncio.gather(*(delete(key) for key in gone))
+
+    async def _create(self, wanted: Iterable[Call], changes: Changes) -> None:
+        running = running_identities(self._daemon)
+        for call in wanted:
+            creates = call.method in CREATES
+            if call.identity in running if creates else _spelt(call) in self._said:
+                continue
+            try:
+                made = await self._make_or_wait(call)
+            except RpcError as error:
+                self._fail(f"{call.where} ({call.method}): {error.message}")
+                continue
+            if made:
+                (changes.created if creates else changes.called).append(call.identity[1] or call.method)
+
+    # ---- state
+
+    async def save(self) -> None:
+        """Writes what is not the file's, if there is a state file. A failure is logged: the daemon goes on."""
+        if self._state is None:
+            return
+        async with self._saving:
+            document = saved_document(self._daemon, self._made)
+            running = running_identities(self._daemon)
+            for call in [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]:
+                if call.identity not in running:
+                    group = next(part for part in document["subsystems"] if part["subsystem"] == call.subsystem)
+                    group["config"].append({"method": call.method, "params": call.params})
+            try:
+                await asyncio.to_thread(self._state.write, document)
+            except OSError as error:
+                logger.error("state file %s: %s", self._state.path, error.strerror)
+
+
+def _spelt(call: Call) -> str:
+    return json.dumps([call.method, call.params], sort_keys=True)
