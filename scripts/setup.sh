@@ -9,6 +9,7 @@ export DIST_EXTRA_CONFIG="$PWD/scripts/build.cfg" PIP_DISABLE_PIP_VERSION_CHECK=
 # What Debian offers: "probe:package". A probe is a program, or a file when it starts with a slash.
 DEMO_NEEDS=(gcc:gcc /usr/include/stdio.h:libc6-dev nbdcopy:libnbd-bin)
 TEST_NEEDS=(file:file qemu-storage-daemon:qemu-system-common qemu-img:qemu-utils nbdsh:python3-libnbd fio:fio
+    chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core
     prometheus:prometheus mke2fs:e2fsprogs sg_inq:sg3-utils openssl:openssl curl:curl
     qemu-system-x86_64:qemu-system-x86)
 

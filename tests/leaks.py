@@ -51,7 +51,7 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def _children() -> dict[str, str]:
+def children() -> dict[str, str]:
     """Command and state by process id. Zombies count: somebody forgot to wait for them."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -69,7 +69,7 @@ def _children() -> dict[str, str]:
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "thread": _threads,
     "file descriptor": _descriptors,
-    "child process": _children,
+    "child process": children,
 }
 
 

@@ -24,6 +24,7 @@ START_S = 20.0 * SLOWNESS  # to be ready, on a loaded machine
 STOP_S = 10.0 * SLOWNESS  # to end after SIGTERM, before SIGKILL
 
 DEBIAN_PACKAGES = {
+    "chromium": "chromium",
     "fio": "fio",
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",

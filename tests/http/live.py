@@ -17,6 +17,7 @@ from virtiod.bdev import Bdev, BdevInfo
 from virtiod.daemon import Daemon
 from virtiod.dataplane.channel import BdevChannels
 from virtiod.dataplane.null import connect_null
+from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.server import HttpServer
 from virtiod.options import Options
 from virtiod.parts import Parts
@@ -30,6 +31,10 @@ class Live:
     daemon: Daemon
     port: int
     http: HttpServer
+
+    @property
+    def feed(self) -> Feed:
+        return self.http.app[FEED]
 
     def add_null(self, name: str, io_types: tuple[str, ...] = ("read", "write")) -> Bdev:
         channels = BdevChannels(self.daemon.pollers)

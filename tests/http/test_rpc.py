@@ -160,7 +160,7 @@ def test_a_reader_may_look_and_change_nothing(run_dir: Path, caplog: pytest.LogC
 def test_it_is_off_unless_asked_for(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         assert (await post(live, request("log_get_level")))[0] == 404
-        assert (await post(live, request("log_get_level"), path="/"))[0] == 404
+        assert (await post(live, request("log_get_level"), path="/"))[0] == 405
 
     run_live(run_dir, test, http_tokens=written(run_dir / "tokens"))
 

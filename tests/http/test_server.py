@@ -62,7 +62,13 @@ def test_health_is_bad_until_initialised_and_when_stopping(run_dir: Path) -> Non
 def test_only_get_and_head_of_known_pages_are_served(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         for method, path, expected in [
-            ("GET", "/", 404),
+            ("GET", "/", 200),
+            ("GET", "/static/", 404),
+            ("GET", "/static/../app.py", 404),
+            ("GET", "/static/%2e%2e/app.py", 404),
+            ("GET", "/static/page.js", 200),
+            ("HEAD", "/static/style.css", 200),
+            ("POST", "/", 405),
             ("GET", "/metrics/", 404),
             ("GET", "/../etc/passwd", 404),
             ("POST", "/none", 404),

@@ -1,4 +1,4 @@
-"""The pages: GET and HEAD of /metrics and /healthz; POST of /rpc if that is wanted."""
+"""The pages: GET of the live page with its feed, of /metrics and of /healthz; POST of /rpc if that is wanted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from virtiod.http.collector import DaemonCollector
 from virtiod.http.connections import Connections
 from virtiod.http.families import encode
 from virtiod.http.health import ailment
+from virtiod.http.live.feed import FEED, Feed
+from virtiod.http.pages import add_pages
 from virtiod.http.rpc import refuse_to_continue, rpc_page
 from virtiod.http.server import CONNECTIONS
 from virtiod.http.tokens import Tokens
@@ -22,10 +24,12 @@ from virtiod.http.tokens import Tokens
 if TYPE_CHECKING:
     from virtiod.daemon import Daemon
 
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 HEADERS = {
     "Server": "virtiod",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -54,6 +58,7 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) 
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def finish(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers.update(HEADERS)
         response.force_close()
 
@@ -62,6 +67,9 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) 
     app[CONNECTIONS] = connections
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    add_pages(app)
+    app[FEED] = Feed(daemon, connections)
+    app[FEED].add_to(app)
     if rpc:
         if tokens is None:
             raise InvalidArgument("--http-rpc needs --http-tokens: without, whoever reaches the port could do anything")

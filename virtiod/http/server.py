@@ -45,6 +45,7 @@ class HttpServer:
         tokens: Tokens | None = None,
         listener: socket.socket | None = None,
     ) -> None:
+        self.app = app
         self.host, self.port = host, port
         self._handed = listener
         self.connections = app[CONNECTIONS]
