@@ -126,6 +126,7 @@ class FakeControllers:
             traddr=request.traddr,
             state="up",
             reconnects=0,
+            fixed_queues=0,
             queues=[queue],
             virtio_info=lambda: info,
         )

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ END_S = 20.0
 DISK_MIB = 256
 COPY_MIB = 64
 BDEV = "VirtioBlk0"
+SCSI_LUNS = "0:0=64M,2:300=64M"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +70,7 @@ class _Demo:
         cpus = sorted(os.sched_getaffinity(0))
         self.daemon_cpu, self.target_cpu = cpus[0], cpus[-1]
         self.target_socket = str(folder / "disk.sock")
+        self.scsi_socket = str(folder / "scsi.sock")
         self.rpc_socket = str(folder / "rpc.sock")
         self.nbd_socket = str(folder / "rpc-nbd.sock")
         self.port = _free_port()
@@ -79,6 +81,9 @@ class _Demo:
             self.start("target", self.target_socket, "--memory", f"{DISK_MIB}M", "-m", f"[{self.target_cpu}]")
             _wait_for(self.target_socket)
             s["core"] = self.target_cpu
+        with self.step("scsi target", f"a SCSI host with the disks {SCSI_LUNS}"):
+            self.start("target", self.scsi_socket, "--scsi", SCSI_LUNS, "-m", f"[{self.target_cpu}]")
+            _wait_for(self.scsi_socket)
         with self.step("daemon", f"virtiod, with one poller on core {self.daemon_cpu}") as s:
             http = f"127.0.0.1:{self.port}"
             self.start(
@@ -94,6 +99,11 @@ class _Demo:
         self.load(client, "verify", "write, read back, compare", rw="verify", queue_depth=32)
         self.load(client, "randread 32", "random reads, queue depth 32", rw="randread", queue_depth=32)
         self.load(client, "randread 1", "random reads, queue depth 1", rw="randread", queue_depth=1)
+        with self.step("scsi attach", "bdev_virtio_attach_controller, of the SCSI host") as s:
+            params = {"name": "VirtioScsi0", "trtype": "user", "traddr": self.scsi_socket, "dev_type": "scsi"}
+            disks = s["bdevs"] = client.call("bdev_virtio_attach_controller", params)
+            print(f"    {' '.join(disks)}")
+        self.load(client, "scsi verify", "write, read back, compare, on each", disks, rw="verify", queue_depth=32)
         with self.step("export", "nbd_create_export") as s:
             s["export"] = client.call("nbd_create_export", {"bdev_name": BDEV})
         self.copy()
@@ -120,9 +130,9 @@ class _Demo:
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
         self.stack.callback(_end, command, process)
 
-    def load(self, client: Client, name: str, what: str, **workload: Any) -> None:
+    def load(self, client: Client, name: str, what: str, bdevs: Sequence[str] = (BDEV,), **workload: Any) -> None:
         with self.step(name, f"{what}, {self.seconds:g} s") as s:
-            params = {"bdevs": [BDEV], "block_size": 4096, "time_s": self.seconds, **workload}
+            params = {"bdevs": list(bdevs), "block_size": 4096, "time_s": self.seconds, **workload}
             totals = client.call("perform_tests", params)["totals"]
             s["totals"] = totals
             s["ok"] = totals["ios"] > 0 and not totals["io_failed"] and not totals["io_mismatched"]

@@ -81,7 +81,7 @@ def _queues_of(controller: Any) -> dict[str, int]:
         asked = {"vq_count": controller.request.vq_count, "vq_size": controller.request.vq_size}
         return {name: value for name, value in asked.items() if value is not None}
     info = controller.virtio_info()
-    return {"vq_count": info["vq_count"], "vq_size": info["vq_size"]}
+    return {"vq_count": info["vq_count"] - controller.fixed_queues, "vq_size": info["vq_size"]}
 
 
 def _nbd_config(daemon: Daemon) -> list[dict[str, Any]]:

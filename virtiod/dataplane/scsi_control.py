@@ -5,6 +5,7 @@ Both carry commands of the control plane only: a task management function, or a 
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from cython.cimports.virtiod.dataplane.structs import BytePtr
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
 
-from virtiod.dataplane.ioqueue import RequestQueue
+from virtiod.dataplane.ioqueue import QueueCounters, RequestQueue
 from virtiod.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class EventQueue(RequestQueue):
         self.q.ops.result = _result_event
         self.allocate(memory, poller, index, size, EVENT_BYTES, 1, indirect, event_idx)
         self.set_name(name)
+
+    def counters(self) -> QueueCounters:
+        """Buffers that wait for events are no requests in flight."""
+        return dataclasses.replace(RequestQueue.counters(self), in_flight=0)
 
     async def event(self) -> bytes:
         """Wait for an event, for as long as it takes; its bytes. DeviceError when the queue does not run."""

@@ -26,7 +26,7 @@ async def bdev_virtio_attach_controller(
     traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
     dev_type: Annotated[Literal["blk", "scsi"], Arg("kind of device", "-d/--dev-type")],
     vq_count: Annotated[
-        int | None, Arg("virtqueues to use, with user only (default: one for each poller)", "--vq-count", 0, MAX_UINT32)
+        int | None, Arg("request queues, with user only (default: one for each poller)", "--vq-count", 0, MAX_UINT32)
     ] = None,
     vq_size: Annotated[
         int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
