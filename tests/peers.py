@@ -34,6 +34,7 @@ DEBIAN_PACKAGES = {
     "nbdsh": "python3-libnbd",
     "prometheus": "prometheus",
     **dict.fromkeys(("sg_decode_sense", "sg_inq", "sg_luns", "sg_vpd"), "sg3-utils"),
+    "sdparm": "sdparm",
     "promtool": "prometheus",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",

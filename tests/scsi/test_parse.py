@@ -76,6 +76,20 @@ def test_sg_vpd_reads_the_same_designators(run_dir: Path) -> None:
     assert "vendor id: VIRTIOD" in said
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_sdparm_reads_the_same_mode(run_dir: Path, cache: bool) -> None:
+    """sg3-utils decode no MODE SENSE from a file."""
+    unit = FakeUnit(write_cache=cache, attentions=[])
+    for command, long in ((cdb.mode_sense_10(parse.CACHING_PAGE), True), (cdb.mode_sense_6(parse.CACHING_PAGE), False)):
+        data = unit.execute(command, b"", [0])
+        file = run_dir / "mode"
+        file.write_text(data.hex(" "))
+        said = run("sdparm", f"--inhex={file}", *([] if long else ["--six"]))
+        found = re.search(r"WCE +(\d)", said)
+        assert found, said
+        assert parse.mode(data, long).write_cache is bool(int(found[1])) is cache
+
+
 @pytest.mark.parametrize("make", [fixed_sense, descriptor_sense])
 @pytest.mark.parametrize(
     ("key", "asc", "ascq", "words"),

@@ -12,6 +12,7 @@ from tests.dataplane.rig import in_loop
 from tests.peers import requires
 from tests.target.frontend import connected, serving
 from virtiod.errors import DeviceError, NotSupported
+from virtiod.scsi import parse
 from virtiod.target.scsi import HostSpec
 from virtiod.target.scsi_spec import LunSpec
 
@@ -259,6 +260,23 @@ async def test_sg3_utils_decode_what_a_lun_says(path: str, command: list[str], c
         assert (reply.response, reply.status) == (0, 0)
         text = decode([*command, "--inhex=-"], reply.data[: 255 - reply.residual])
         assert all(word.lower() in text.lower() for word in words), text
+
+
+@in_loop
+async def test_sdparm_decodes_the_caching_page(path: str) -> None:
+    spec = HostSpec({0: {n: LunSpec(MIB, write_cache=bool(n)) for n in (0, 1)}})
+    async with serving(path, spec), connected(path) as front:
+        await front.ready((0, 0), (0, 1))
+        for lun in (0, 1):
+            for command, options in (
+                (bytes([0x5A, 8, 8, 0, 0, 0, 0, 0, 64, 0]), []),
+                (bytes([0x1A, 8, 8, 0, 64, 0]), ["--six"]),
+            ):
+                reply = await front.run(0, lun, command, into=64)
+                data = reply.data[: 64 - reply.residual]
+                text = decode(["sdparm", "--inhex=-", *options], data)
+                assert f"WCE           {lun}" in text
+                assert parse.mode(data, not options).write_cache is bool(lun)
 
 
 @in_loop
