@@ -8,19 +8,13 @@ with Client("/run/virtiod/virtiod.sock") as client:
 
 from __future__ import annotations
 
-from rpc_client.client import (
-    DEFAULT_ADDRESS,
-    BadReply,
-    Client,
-    ClientError,
-    ConnectFailed,
-    ConnectionLost,
-    MethodError,
-    TimedOut,
-)
+from rpc_client.client import DEFAULT_ADDRESS, Client
+from rpc_client.errors import BadReply, ClientError, ConnectFailed, ConnectionLost, MethodError, TimedOut
+from rpc_client.http import Access
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "Access",
     "BadReply",
     "Client",
     "ClientError",

@@ -1,6 +1,9 @@
-"""The command `virtiod-rpc`: a sub-command for each method, `call` for any, and `top`.
+"""The command `virtiod-rpc`: a sub-command for each method, `call` for any, `top`, `save_config` and `load_config`.
 
 The methods come from methods.json, so that help needs no daemon. Options are spelt as in SPDK's rpc.py.
+
+Exit status: 0 when all went well, 1 when the call failed (of several hosts: on all), 2 for a wrong command line,
+3 when it failed on some of several hosts.
 """
 
 from __future__ import annotations
@@ -9,23 +12,33 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client, ClientError
-from rpc_client.tables import render
+from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from rpc_client.config import calls_of, load_config, save_config
+from rpc_client.errors import ClientError, MethodError
+from rpc_client.fleet import Host, Outcome, on_each, read_hosts
+from rpc_client.http import Access
+from rpc_client.tables import render, render_each
 from rpc_client.top import top
 
+_CONFIG_CALLS = 10  # a configuration takes several calls, each with a deadline of its own
 _TYPES = {"integer": int, "number": float, "string": str}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 when the call failed."""
+    """Returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        with _client(args) as client:
+        hosts = [Host(address, address) for address in args.servers] + (read_hosts(args.hosts) if args.hosts else [])
+        access = _access(args)
+        if args.hosts or len(hosts) > 1:
+            return _run_on_each(hosts, access, args)
+        address = hosts[0].address if hosts else DEFAULT_ADDRESS
+        with Client(address, timeout_s=args.timeout, access=access) as client:
             _run(client, args)
     except (ClientError, OSError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
@@ -43,10 +56,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "-s",
         "--server",
+        "--url",
+        dest="servers",
+        action="append",
         metavar="ADDRESS",
-        default=DEFAULT_ADDRESS,
-        help="Unix socket, or http(s) URL (default: %(default)s)",
+        default=[],
+        help=f"Unix socket, or http(s) URL; several for several daemons (default: {DEFAULT_ADDRESS})",
     )
+    found.add_argument("--hosts", metavar="FILE", help="more of them, a line each: [NAME] ADDRESS")
     found.add_argument(
         "-t",
         "--timeout",
@@ -56,16 +73,27 @@ def parser() -> argparse.ArgumentParser:
         help="of a call (default: %(default)g)",
     )
     found.add_argument("--json", action="store_true", help="print the exact result, in one line")
-    found.add_argument("--credentials", metavar="FILE", help="file with USER:PASSWORD, for a URL")
-    found.add_argument("--ca", metavar="FILE", help="certificates to trust, for a URL")
+    _add_access(found.add_argument_group("for URLs"))
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _add_top(commands.add_parser("top", help="Watch bdevs and pollers."))
+    save = commands.add_parser("save_config", help="Print the configuration, for load_config and `virtiod -c`.")
+    save.add_argument("-f", "--file", metavar="FILE", help="write it there")
+    load = commands.add_parser("load_config", help="Make the calls of a saved configuration.")
+    load.add_argument("-f", "-j", "--file", metavar="FILE", help="default: standard input")
     call = commands.add_parser("call", help="Call any method.")
     call.add_argument("method")
     call.add_argument("params", type=_json_object, nargs="?", help='as JSON, like {"name": "B0"}')
     for entry in json.loads(resources.files("rpc_client").joinpath("methods.json").read_text())["methods"]:
         _add_method(commands, entry)
     return found
+
+
+def _add_access(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--token-file", metavar="FILE", help="file with the token, or a line ROLE NAME TOKEN")
+    group.add_argument("--credentials", metavar="FILE", help="file with USER:PASSWORD, instead of a token")
+    group.add_argument("--ca-file", metavar="FILE", help="authorities to trust (default: the system's)")
+    group.add_argument("--cert", metavar="FILE", help="own certificate")
+    group.add_argument("--key", metavar="FILE", help="its key (default: in the certificate's file)")
 
 
 def _add_top(command: argparse.ArgumentParser) -> None:
@@ -106,28 +134,86 @@ def _add_param(
         command.add_argument(f"param_{name}", **options)
 
 
-def _client(args: argparse.Namespace) -> Client:
-    credentials = None
+def _access(args: argparse.Namespace) -> Access:
+    """Raises OSError or ValueError."""
+    token = credentials = None
+    if args.token_file:
+        words = _secret(args.token_file).split()
+        if len(words) not in {1, 3}:
+            raise ValueError(f"{args.token_file}: must hold a token, or ROLE NAME TOKEN")
+        token = words[-1]
     if args.credentials:
-        user, _, password = Path(args.credentials).read_text().strip().partition(":")
+        user, _, password = _secret(args.credentials).strip().partition(":")
         credentials = (user, password)
-    return Client(args.server, timeout_s=args.timeout, credentials=credentials, verify=args.ca or True)
+    return Access(token, credentials, args.ca_file, args.cert, args.key)
+
+
+def _secret(path: str) -> str:
+    mode = Path(path).stat().st_mode
+    if mode & 0o077:
+        raise ValueError(f"{path}: mode {mode & 0o777:04o} lets others use it (chmod 600 {path})")
+    return Path(path).read_text()
 
 
 def _run(client: Client, args: argparse.Namespace) -> None:
     if args.command == "top":
         top(client, args.interval, args.count)
         return
+    name, work, _ = _work(args)
+    _print(args, name, work(client))
+
+
+def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) -> int:
+    if args.command == "top" or (args.command == "save_config" and args.file):
+        raise ValueError(f"{args.command} {'' if args.command == 'top' else '--file '}is for one host at a time")
+    name, work, timeout_s = _work(args)
+    outcomes = on_each(hosts, lambda host: Client(host.address, timeout_s=args.timeout, access=access), work, timeout_s)
+    failed = [one for one in outcomes if one.error is not None]
+    if args.json:
+        text = json.dumps([_as_json(one) for one in outcomes])
+    else:
+        results = [(one.host.name, one.result) for one in outcomes if one.error is None]
+        text = render_each(name, results, [(one.host.name, str(one.error)) for one in failed])
+    print(text)
+    sys.stdout.flush()
+    return 0 if not failed else 1 if len(failed) == len(outcomes) else 3
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {"host": outcome.host.name, "address": outcome.host.address}
+    if outcome.error is None:
+        return {**found, "result": outcome.result}
+    code = outcome.error.code if isinstance(outcome.error, MethodError) else None
+    return {**found, "error": {"code": code, "message": str(outcome.error)}}
+
+
+def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float]:
+    """The name of what is asked for, how to do it on a client, and how long that may take."""
+    if args.command == "save_config":
+        return "save_config", save_config, args.timeout * _CONFIG_CALLS
+    if args.command == "load_config":
+        document = json.loads(Path(args.file).read_text() if args.file else sys.stdin.read())
+        calls_of(document)
+        return "load_config", lambda client: _skipped(load_config(client, document)), args.timeout * _CONFIG_CALLS
     if args.command == "call":
-        method, params = args.method, args.params
+        method, params = args.method, args.params or {}
     else:
         method = args.method
         params = {name: getattr(args, f"param_{name}") for name in args.names if hasattr(args, f"param_{name}")}
     # What is asked to take its time may.
-    timeout_s = args.timeout + (params or {}).get("time_s", 0)
-    result = client.call(method, params, timeout_s=timeout_s)
-    text = json.dumps(result) if args.json else render(method, result)
-    if text:
+    timeout_s = args.timeout + params.get("time_s", 0)
+    return method, lambda client: client.call(method, params, timeout_s=timeout_s), timeout_s
+
+
+def _skipped(methods: list[str]) -> Any:
+    return f"not called, as it is too late: {', '.join(methods)}" if methods else True
+
+
+def _print(args: argparse.Namespace, name: str, result: Any) -> None:
+    text = json.dumps(result) if args.json else render(name, result)
+    if args.command == "save_config" and args.file:
+        Path(args.file).write_text(text + "\n")
+    elif text:
         print(text)
         sys.stdout.flush()
 

@@ -8,6 +8,8 @@ from typing import Any
 
 KIB = 1024.0
 
+Table = tuple[Sequence[str], list[tuple[Any, ...]]]  # header, rows
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns as wide as they need to be, numbers to the right."""
@@ -45,13 +47,37 @@ def render(method: str, result: Any) -> str:
     """The result of a method as a table if there is one for it, else as JSON; "" when it only says that it is done."""
     if result is True:
         return ""
-    if method in _RENDERERS:
-        return _RENDERERS[method](result)
+    if method in _TABLES:
+        return table(*_TABLES[method](result))
     if isinstance(result, str):
         return result
     if isinstance(result, list) and all(isinstance(item, str) for item in result):
         return "\n".join(result)
     return json.dumps(result, indent=2)
+
+
+def render_each(method: str, results: Sequence[tuple[str, Any]], errors: Sequence[tuple[str, str]]) -> str:
+    """The results of several hosts as one table, with a row for each host that failed."""
+    header: Sequence[str] = ("RESULT",)
+    rows: list[tuple[Any, ...]] = []
+    for host, result in results:
+        if method in _TABLES:
+            header, found = _TABLES[method](result)
+        else:
+            found = _rows(result)
+        rows += [(host, *row) for row in found or [tuple("-" for _ in header)]]
+    if errors:
+        rows = [(*row, "") for row in rows]
+        rows += [(host, *("-" for _ in header), message) for host, message in errors]
+    return table(("HOST", *header, *(("ERROR",) if errors else ())), rows)
+
+
+def _rows(result: Any) -> list[tuple[Any, ...]]:
+    if result is True:
+        return [("done",)]
+    if isinstance(result, list) and all(isinstance(item, str) for item in result):
+        return [(item,) for item in result]
+    return [(result if isinstance(result, str) else json.dumps(result),)]
 
 
 def _is_number_column(cells: Sequence[str]) -> bool:
@@ -62,7 +88,7 @@ def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
-def _bdevs(bdevs: list[dict[str, Any]]) -> str:
+def _bdevs(bdevs: list[dict[str, Any]]) -> Table:
     rows = [
         (
             bdev["name"],
@@ -74,10 +100,10 @@ def _bdevs(bdevs: list[dict[str, Any]]) -> str:
         )
         for bdev in bdevs
     ]
-    return table(("NAME", "PRODUCT", "SIZE", "BLOCK", "IN USE", "I/O TYPES"), rows)
+    return ("NAME", "PRODUCT", "SIZE", "BLOCK", "IN USE", "I/O TYPES"), rows
 
 
-def _controllers(controllers: list[dict[str, Any]]) -> str:
+def _controllers(controllers: list[dict[str, Any]]) -> Table:
     rows = [
         (
             one["name"],
@@ -93,10 +119,10 @@ def _controllers(controllers: list[dict[str, Any]]) -> str:
         for one in controllers
     ]
     header = ("NAME", "TYPE", "TRANSPORT", "ADDRESS", "STATE", "QUEUES", "SIZE", "IN FLIGHT", "RECONNECTS")
-    return table(header, rows)
+    return header, rows
 
 
-def _iostat(answer: dict[str, Any]) -> str:
+def _iostat(answer: dict[str, Any]) -> Table:
     if "channels" in answer:
         stats = [(f"thread {channel['thread_id']}", channel) for channel in answer["channels"]]
     else:
@@ -118,7 +144,7 @@ def _iostat(answer: dict[str, Any]) -> str:
         for name, stat in stats
     ]
     header = ("NAME", "READS", "READ", "LATENCY", "WRITES", "WRITTEN", "LATENCY", "UNMAPS", "DEPTH", "ERRORS")
-    return table(header, rows)
+    return header, rows
 
 
 def _mean(stat: dict[str, Any], op: str) -> float:
@@ -126,7 +152,7 @@ def _mean(stat: dict[str, Any], op: str) -> float:
     return float(ticks / count) if count else 0.0
 
 
-def _exports(exports: list[dict[str, Any]]) -> str:
+def _exports(exports: list[dict[str, Any]]) -> Table:
     rows = [
         (
             one["name"],
@@ -138,19 +164,19 @@ def _exports(exports: list[dict[str, Any]]) -> str:
         )
         for one in exports
     ]
-    return table(("NAME", "BDEV", "SIZE", "READ-ONLY", "CLIENTS", "ADDRESS"), rows)
+    return ("NAME", "BDEV", "SIZE", "READ-ONLY", "CLIENTS", "ADDRESS"), rows
 
 
-def _pollers(answer: dict[str, Any]) -> str:
+def _pollers(answer: dict[str, Any]) -> Table:
     rows = []
     for one in answer["pollers"]:
         total = max(1, one["busy"] + one["idle"] + one["sleep"])
         shares = [f"{100 * one[kind] / total:.1f}" for kind in ("busy", "idle", "sleep")]
         rows.append((one["name"], one["cpu"], one["mode"], *shares, one["in_flight"], one["sleeps"]))
-    return table(("NAME", "CORE", "MODE", "BUSY %", "IDLE %", "SLEEP %", "IN FLIGHT", "SLEEPS"), rows)
+    return ("NAME", "CORE", "MODE", "BUSY %", "IDLE %", "SLEEP %", "IN FLIGHT", "SLEEPS"), rows
 
 
-def _load(answer: dict[str, Any]) -> str:
+def _load(answer: dict[str, Any]) -> Table:
     rows = [
         (
             one["job"],
@@ -168,10 +194,10 @@ def _load(answer: dict[str, Any]) -> str:
         *("BDEV", "CORES", "PATTERN", "STATUS", "IOPS", "MIB/S"),
         *("MEAN", "P50", "P99", "P99.9", "MAX", "FAILED"),
     )
-    return table(header, rows)
+    return header, rows
 
 
-_RENDERERS: dict[str, Callable[[Any], str]] = {
+_TABLES: dict[str, Callable[[Any], Table]] = {
     "bdev_get_bdevs": _bdevs,
     "bdev_get_iostat": _iostat,
     "nbd_get_exports": _exports,

@@ -25,6 +25,7 @@ STOP_S = 10.0 * SLOWNESS  # to end after SIGTERM, before SIGKILL
 
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
+    "curl": "curl",
     "fio": "fio",
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",

@@ -177,7 +177,9 @@ def test_idle_clients_cannot_keep_others_out(run_dir: Path) -> None:
 def test_a_connection_carries_one_request(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-        assert (await live.send(request * 3)).count(b"HTTP/1.1 200") == 1
+        answer = await live.send(request * 3)
+        assert answer.count(b"HTTP/1.1 200") == 1
+        assert b"\r\nConnection: close\r\n" in answer
 
     run_live(run_dir, test)
 

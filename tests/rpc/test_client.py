@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rpc_client import BadReply, Client, ConnectFailed, ConnectionLost, MethodError, TimedOut, cli
+from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, MethodError, TimedOut, cli
 from rpc_client.tables import duration, size, table
 from rpc_client.top import top, view
 from tests.rpc.fakes import running
@@ -177,7 +177,7 @@ def test_http(run_dir: Path) -> None:
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}"
-            with Client(url, credentials=("u", "p")) as client:
+            with Client(url, access=Access(credentials=("u", "p"))) as client:
                 assert client.call("m", {"a": 1}) == ["/rpc", {"a": 1}]
                 with pytest.raises(MethodError):
                     client.call("bad")

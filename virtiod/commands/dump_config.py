@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from rpc_client.client import DEFAULT_ADDRESS, Client, ClientError
+from rpc_client import DEFAULT_ADDRESS, Client, ClientError
+from rpc_client.config import save_config
 from virtiod.errors import VirtiodError
 
 
@@ -19,11 +20,8 @@ def run(args: argparse.Namespace) -> int:
     """Asks the daemon, and prints a document as SPDK's save_config does."""
     try:
         with Client(args.rpc_socket) as client:
-            names = [entry["subsystem"] for entry in client.call("framework_get_subsystems")]
-            subsystems = [
-                {"subsystem": name, "config": client.call("framework_get_config", {"name": name})} for name in names
-            ]
+            document = save_config(client)
     except ClientError as error:
         raise VirtiodError(str(error)) from error
-    print(json.dumps({"subsystems": subsystems}, indent=2))
+    print(json.dumps(document, indent=2))
     return 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 HEADERS = {
     "Server": "virtiod",
+    "Connection": "close",  # force_close() comes too late to say so
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
