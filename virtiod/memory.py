@@ -36,6 +36,26 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 @dataclass(frozen=True)
+class Translation:
+    """How a device addresses DMA memory: at address + delta or, if there is a table, page by page.
+
+    table is the address of an array: for each page of 2**shift bytes from base on, where the device has it (64 bits).
+    """
+
+    delta: int = 0
+    table: int = 0
+    base: int = 0
+    shift: int = 0
+
+    def delta_at(self, address: int) -> int:
+        """What to add to addresses in the page of this one to get the device's."""
+        if not self.table:
+            return self.delta
+        page = (address - self.base) >> self.shift
+        return ctypes.c_uint64.from_address(self.table + 8 * page).value - (self.base + (page << self.shift))
+
+
+@dataclass(frozen=True)
 class Region:
     """A mapped part of the file: address in this process, size and offset in the file, all in bytes."""
 
@@ -102,6 +122,11 @@ class DmaMemory:
         return -(-size // self.page_size) * self.page_size
 
     @property
+    def base(self) -> int:
+        """The address of the first region; each further one follows the one before."""
+        return self._base
+
+    @property
     def size(self) -> int:
         """Bytes mapped."""
         return sum(r.size for r in self.regions)
@@ -145,14 +170,19 @@ class DmaMemory:
         for listener in list(self._listeners):
             listener(region)
 
-    def allocate(self, size: int, align: int = 4096) -> int:
-        """An address of size bytes, zeroed, aligned to align (a power of two). Grows if needed; raises NoMemory."""
+    def allocate(self, size: int, align: int = 4096, in_one_page: bool = False) -> int:
+        """An address of size bytes, zeroed, aligned to align (a power of two). Grows if needed; raises NoMemory.
+
+        in_one_page: not across the border of a page, where pages are that large: a device that is told physical
+        addresses sees it in one piece.
+        """
         if size <= 0:
             raise InvalidArgument(f"allocation of {size} bytes of DMA memory")
-        address = self._take(size, align)
+        page = self.page_size if in_one_page and size <= self.page_size else 0
+        address = self._take(size, align, page)
         if address is None:
             self._grow(max(size + align, self._step))
-            address = self._take(size, align)
+            address = self._take(size, align, page)
         if address is None:
             raise NoMemory(f"no {size} bytes of DMA memory in one piece")
         if address < self._touched:
@@ -160,10 +190,12 @@ class DmaMemory:
         self._touched = max(self._touched, address + size)
         return address
 
-    def _take(self, size: int, align: int) -> int | None:
+    def _take(self, size: int, align: int, page: int) -> int | None:
         size = -(-size // 64) * 64
         for i, (start, length) in enumerate(self._free):
             address = -(-start // align) * align
+            if page and address // page != (address + size - 1) // page:
+                address = -(-address // page) * page
             if address + size <= start + length:
                 rest = [(start, address - start), (address + size, start + length - address - size)]
                 self._free[i : i + 1] = [(a, n) for a, n in rest if n]

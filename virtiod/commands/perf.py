@@ -14,6 +14,7 @@ from virtiod.controllers import AttachRequest
 from virtiod.engine import Engine
 from virtiod.errors import InvalidArgument
 from virtiod.options import parse_cpumask
+from virtiod.pci.devices import is_address
 from virtiod.perf import PATTERNS, WRITERS, Snapshot, Workload
 from virtiod.target.sizes import parse_size
 
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="the socket of a vhost-user-blk target, scsi:SOCKET for the disks of a vhost-user-scsi target, or "
-        "null:SIZE for what the load generator itself can do",
+        help="the socket of a vhost-user-blk target, the address of a virtio-blk PCI device (0000:00:05.0), scsi: and "
+        "either of them for the disks of a SCSI one, or null:SIZE for what the load generator itself can do",
     )
     parser.add_argument("-w", "--rw", choices=PATTERNS, default="randread", help="pattern (default: %(default)s)")
     parser.add_argument("-o", "--block-size", default="4096", metavar="SIZE", help="of an I/O (default: %(default)s)")
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vq-count", type=int, metavar="N", help="virtqueues (default: one for each poller)")
     parser.add_argument("--vq-size", type=int, metavar="N", help="entries of a virtqueue (default: 512)")
     parser.add_argument("-s", dest="memory", type=int, default=256, metavar="MIB", help="DMA memory (default: 256)")
+    parser.add_argument(
+        "--allow-unbind", action="store_true", help="take PCI devices from the kernel's driver while it runs"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, with bdevperf's keys")
     parser.add_argument("--yes", action="store_true", help="patterns that write: destroy what is on the target")
 
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
-    engine = Engine(parse_cpumask(args.cpumask), args.memory, args.poll_mode)
+    engine = Engine(parse_cpumask(args.cpumask), args.memory, args.poll_mode, allow_unbind=args.allow_unbind)
     engine.start()
     try:
         names = [name for n, target in enumerate(args.targets) for name in await _add(engine, args, n, target)]
@@ -97,9 +101,10 @@ async def _add(engine: Engine, args: argparse.Namespace, number: int, target: st
     """The bdevs of a target."""
     if target.startswith("null:"):
         return [engine.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
-    kind, socket = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
+    kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
+    trtype = "pci" if is_address(traddr) else "user"
     name = f"Virtio{kind.capitalize()}{number}"
-    names = await engine.controllers.attach(AttachRequest(name, "user", socket, kind, args.vq_count, args.vq_size))
+    names = await engine.controllers.attach(AttachRequest(name, trtype, traddr, kind, args.vq_count, args.vq_size))
     if not names:
         raise InvalidArgument(f"{target}: no disks were found")
     return names

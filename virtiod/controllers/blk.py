@@ -59,7 +59,7 @@ class BlkController(Controller[BlkConfig]):
     async def _read_config(self, features: int) -> BlkConfig:
         data = await self.transport.read_config(0, blk_config.CONFIG_SIZE)
         try:
-            return blk_config.parse(data, features, self._ring_size())
+            return blk_config.parse(data, features, self.ring_size())
         except ProtocolError as error:
             raise ProtocolError(f"{self.traddr}: {error}") from None
 
@@ -70,7 +70,7 @@ class BlkController(Controller[BlkConfig]):
                 self.context.memory,
                 pollers[index % len(pollers)],
                 index,
-                self._ring_size(),
+                self.ring_size(),
                 self._config.max_segments,
                 bool(self._features >> Feature.INDIRECT_DESC & 1),
                 bool(self._features >> Feature.EVENT_IDX & 1),

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
@@ -132,6 +133,12 @@ class Controller(ABC, Generic[Config]):
     def queue_index(self, queue: RequestQueue) -> int:
         """The queue's number in the device."""
         return queue.index
+
+    def ring_size(self) -> int:
+        """Entries of its rings: what was asked for, else a usual number, as far as the device takes it."""
+        if self.request_queues:
+            return self.request_queues[0].size
+        return self.request.vq_size or min(DEFAULT_VQ_SIZE, self.transport.max_queue_size())
 
     # ---- what is known of it
 
@@ -258,15 +265,14 @@ class Controller(ABC, Generic[Config]):
         asked = self.request.vq_count or len(self.context.pollers)
         return min(asked, config.num_queues, self.transport.max_queues() - self.fixed_queues)
 
-    def _ring_size(self) -> int:
-        return self.request.vq_size or DEFAULT_VQ_SIZE
-
     async def _start_queue(self, queue: RequestQueue) -> None:
         index = self.queue_index(queue)
+        queue.translate(self.transport.translation())
         queue.reset()
         bell = await self.transport.setup_queue(index, QueueLayout(queue.size, *queue.ring_addresses()))
         await self.transport.start_queue(index)
-        await queue.start(bell.kick_fd, bell.call_fd, lambda: self._broken(index), hold=True)
+        on_broken = partial(self._broken, index)
+        await queue.start(bell.kick_fd, bell.call_fd, on_broken, hold=True, kick_address=bell.kick_address)
 
     async def _abandon(self) -> None:
         """Undo whatever attach did."""

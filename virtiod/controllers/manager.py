@@ -15,12 +15,15 @@ from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import ScsiController
 from virtiod.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, NotSupported, VirtiodError
 from virtiod.memory import Region
+from virtiod.pci.devices import parse_address
 from virtiod.transports import Transport
+from virtiod.transports.pci.context import PciContext
+from virtiod.transports.pci.transport import PciTransport
 from virtiod.transports.vhost_user.transport import VhostUserTransport
+from virtiod.transports.vhost_user.wire import MAX_QUEUE_SIZE
 
 log = logging.getLogger(__name__)
 
-MAX_VQ_SIZE = 1024  # what vhost-user back-ends take
 MAX_VQ_COUNT = 256
 SUPERVISION_S = 1.0
 # What a device that is not there yet, or is just starting, fails with.
@@ -39,13 +42,15 @@ def check_request(request: AttachRequest) -> None:
         raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
     if request.dev_type not in KINDS:
         raise InvalidArgument(f"dev_type {request.dev_type!r}: must be blk or scsi")
-    if request.trtype != "user":
+    if request.trtype not in {"user", "pci"}:
         raise NotSupported(f"{request.dev_type} controllers over {request.trtype} are not supported yet")
+    if request.trtype == "pci":
+        parse_address(request.traddr)
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
-    if size is not None and (not 4 <= size <= MAX_VQ_SIZE or size & (size - 1)):
-        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {MAX_VQ_SIZE}")
+    if size is not None and (not 4 <= size <= MAX_QUEUE_SIZE or size & (size - 1)):
+        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {MAX_QUEUE_SIZE}")
 
 
 class ControllerManager:
@@ -53,6 +58,7 @@ class ControllerManager:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._pci = PciContext(context.memory, context.allow_unbind)
         self._controllers: dict[str, Controller[Any]] = {}
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._supervision: asyncio.Task[None] | None = None
@@ -127,6 +133,8 @@ class ControllerManager:
 
     def _transport(self, request: AttachRequest) -> Transport:
         kind = KINDS[request.dev_type]
+        if request.trtype == "pci":
+            return PciTransport(request.traddr, self._pci, request.dev_type)
         return VhostUserTransport(
             request.traddr,
             self._context.memory,

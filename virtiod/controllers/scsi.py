@@ -119,7 +119,7 @@ class ScsiController(Controller[ScsiConfig]):
         pollers = self.context.pollers
         indirect = bool(self._features >> Feature.INDIRECT_DESC & 1)
         event_idx = bool(self._features >> Feature.EVENT_IDX & 1)
-        memory, size = self.context.memory, self._ring_size()
+        memory, size = self.context.memory, self.ring_size()
         control = ControlQueue(memory, pollers[0], CONTROL, size, indirect, event_idx, f"{self.name}_control")
         events = EventQueue(memory, pollers[0], EVENT, size, indirect, event_idx, f"{self.name}_event")
         timeout = self.context.io_timeout_s
@@ -165,12 +165,12 @@ class ScsiController(Controller[ScsiConfig]):
     def _make_disk(self, unit: Unit) -> _Disk:
         channels = BdevChannels(list(self.context.pollers))
         routes = Routes(channels, self.request_queues)
-        channels.limit(unit.native(), *unit.request_limits(self._config, self._ring_size()))
+        channels.limit(unit.native(), *unit.request_limits(self._config, self.ring_size()))
         address_ = int.from_bytes(address.pack(*unit.place), "little")
         channels.set_unit(address_, unit.mode.fua, unit.provisioning.write_same_unmap)
         bdev = Bdev(
             name=unit.bdev_name(self.name),
-            info=unit.bdev_info(self._config, self._ring_size()),
+            info=unit.bdev_info(self._config, self.ring_size()),
             channels=channels,
             driver_specific=partial(self._driver_specific, unit),
             aliases=unit.aliases(),
@@ -260,7 +260,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
         disk.unit = unit
-        self.context.bdevs.update(disk.bdev, unit.bdev_info(self._config, self._ring_size()))
+        self.context.bdevs.update(disk.bdev, unit.bdev_info(self._config, self.ring_size()))
 
     async def _remove(self, place: tuple[int, int]) -> None:
         """End the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""

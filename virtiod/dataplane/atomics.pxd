@@ -29,6 +29,15 @@ cdef extern from *:
     static inline uint32_t vd_fetch_and_u32(void *p, uint32_t v) { return __atomic_fetch_and((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
     static inline uint32_t vd_fetch_or_u32(void *p, uint32_t v) { return __atomic_fetch_or((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
     static inline uint64_t vd_fetch_add_u64(void *p, uint64_t v) { return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_ACQ_REL); }
+    /* A device register: one store of this width, after all that was stored to memory before it is visible there. */
+    static inline void vd_mmio_store_u16(uint64_t at, uint16_t v) {
+    #if defined(__aarch64__)
+        __asm__ __volatile__("dmb oshst" ::: "memory");
+    #else
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+    #endif
+        *(volatile uint16_t *)(uintptr_t)at = v;
+    }
     static inline void vd_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     static inline void vd_pause(void) {
     #if defined(__x86_64__)
@@ -65,6 +74,7 @@ cdef extern from *:
     uint32_t vd_fetch_and_u32(void *p, uint32_t v) noexcept nogil
     uint32_t vd_fetch_or_u32(void *p, uint32_t v) noexcept nogil
     uint64_t vd_fetch_add_u64(void *p, uint64_t v) noexcept nogil
+    void vd_mmio_store_u16(uint64_t at, uint16_t v) noexcept nogil
     void vd_fence() noexcept nogil
     void vd_pause() noexcept nogil
     void vd_prefetch(const void *p) noexcept nogil

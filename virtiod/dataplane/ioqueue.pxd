@@ -59,6 +59,13 @@ cdef struct IoQueue:
     char *zeroes           # for WRITE_ZEROES by WRITE
     uint64_t zeroes_len
     int kick_fd
+    uint16_t kick_index    # what to store at
+    uint64_t kick_address  # a register; 0: kick_fd is written to
+    # how the device addresses DMA memory; the ring, and what lies beside it, has vq.to_device of its own
+    uint64_t *pages        # its address of each page from pages_base; NULL: ours + delta
+    uint64_t pages_base
+    uint32_t page_shift
+    int64_t delta
     void *kind             # the device layer's own
     uint8_t stopped        # I/O waits: the device is away
     uint8_t held           # stopped, but the device runs the ring: control commands go on
@@ -78,6 +85,8 @@ cdef struct Route:
     uint32_t turn
     IoQueue *remote        # with none of its own: a queue of another poller
 
+# An address in DMA memory as the device knows it; what lies there must not go beyond the page.
+cdef uint64_t to_device(IoQueue *q, uint64_t address) noexcept nogil
 cdef void ioqueue_submit(IoQueue *q, Io *io) noexcept nogil
 cdef int ioqueue_command(IoQueue *q, Command *c) noexcept nogil
 cdef uint32_t _gather(IoQueue *q, Io *io, Slot *s, uint64_t limit) noexcept nogil
@@ -120,6 +129,7 @@ cdef class RequestQueue:
     cdef object memory
     cdef object on_broken
     cdef uint64_t address
+    cdef uint64_t bytes    # of the ring and what lies beside it
     cdef uint64_t zeroes_address
     cdef public int call_fd
     cdef object request(self, void *out, object keep)

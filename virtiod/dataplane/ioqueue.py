@@ -19,7 +19,7 @@ from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint16_t, uint32_t,
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
 from cython.cimports.posix.unistd import write
-from cython.cimports.virtiod.dataplane.atomics import vd_relaxed_u64
+from cython.cimports.virtiod.dataplane.atomics import vd_mmio_store_u16, vd_relaxed_u64
 from cython.cimports.virtiod.dataplane.channel import io_forward, io_return
 from cython.cimports.virtiod.dataplane.ioqueue import (
     DATA_SEG,
@@ -59,21 +59,28 @@ from cython.cimports.virtiod.dataplane.structs import (
     MessagePtr,
     PollerPtr,
     SourcePtr,
+    U64Ptr,
     VoidPtr,
 )
 from cython.cimports.virtiod.dataplane.virtq import virtq_bytes, virtq_free, virtq_init
 from cython.cimports.virtiod.dataplane.vring import Seg, SegPtr
+
+from virtiod.errors import NoMemory
 
 if TYPE_CHECKING:
     import asyncio
 
     from virtiod.dataplane.channel import BdevChannels
     from virtiod.dataplane.poller import Poller
-    from virtiod.memory import DmaMemory
+    from virtiod.memory import DmaMemory, Translation
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
 ZEROES = 65536
 RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
+# Sleeps of a poller that no interrupt would end: from the shortest on, each twice as long as the one before.
+NAP_NS = cython.declare(uint32_t, 50_000)
+NAP_IO_NS = cython.declare(uint32_t, 1_000_000)  # the longest while I/O is in flight
+NAP_COMMAND_NS = cython.declare(uint32_t, 20_000_000)  # while only commands are, which may wait for ever
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,27 @@ class QueueCounters:
     interrupts: int
     full: int
     poller: str
+
+
+# ---- addresses ----------------------------------------------------------------------------------
+
+
+def to_device(q: IoQueuePtr, address: uint64_t) -> uint64_t:
+    if q.pages == cython.NULL:
+        return address + q.delta
+    # Safety: pages has an entry for each page that DMA memory may ever have.
+    page: uint64_t = q.pages[(address - q.pages_base) >> q.page_shift]
+    return page + (address & ((cython.cast(uint64_t, 1) << q.page_shift) - 1))
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _left_in_page(q: IoQueuePtr, at: uint64_t) -> uint64_t:
+    """Bytes from an address to the end of its page: the next one may lie anywhere for the device."""
+    size: uint64_t = cython.cast(uint64_t, 1) << q.page_shift
+    return size - (at & (size - 1))
 
 
 # ---- pieces -------------------------------------------------------------------------------------
@@ -114,6 +142,7 @@ def _gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
     n: uint32_t = 0
     take: uint64_t
     left: uint64_t
+    at: uint64_t
     seg: SegPtr = cython.address(q.segs[DATA_SEG])
     zero: cython.bint = io.op == OP_WRITE_ZEROES
     while total < limit and n < b.max_segments:
@@ -128,9 +157,14 @@ def _gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
         if take > b.max_segment:
             take = b.max_segment
         if zero:
-            seg[n].addr = cython.cast(uint64_t, q.zeroes) + q.vq.to_device
+            seg[n].addr = to_device(q, cython.cast(uint64_t, q.zeroes))
         else:
-            seg[n].addr = cython.cast(uint64_t, io.iov[index].iov_base) + offset + q.vq.to_device
+            at = cython.cast(uint64_t, io.iov[index].iov_base) + offset
+            if q.pages != cython.NULL:
+                left = _left_in_page(q, at)
+                if take > left:
+                    take = left
+            seg[n].addr = to_device(q, at)
             offset += take
             if offset == io.iov[index].iov_len:
                 index += 1
@@ -159,8 +193,13 @@ def _build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
     if s.kind == KIND_CONTROL:
         return q.ops.build(q, slot, 0)
     if s.kind == OP_READ or s.kind == OP_WRITE:
-        if io.iovcnt == 1 and io.op != OP_WRITE_ZEROES and limit <= io.channel.bdev.max_segment:
-            q.segs[DATA_SEG].addr = cython.cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.vq.to_device
+        if (
+            io.iovcnt == 1
+            and io.op != OP_WRITE_ZEROES
+            and limit <= io.channel.bdev.max_segment
+            and q.pages == cython.NULL
+        ):
+            q.segs[DATA_SEG].addr = cython.cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.delta
             q.segs[DATA_SEG].len = cython.cast(uint32_t, limit)
             s.length = limit
             n = 1
@@ -453,6 +492,7 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
     if q.n_retry and now >= q.retry_at:
         n += _retry(q, now)
     if n:
+        q.source.nap_ns = 0
         if q.waiting != cython.NULL:
             _serve_waiting(q)
         if q.drain != cython.NULL:
@@ -463,18 +503,38 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
 def _flush(s: SourcePtr) -> None:
     q: IoQueuePtr = cython.cast(IoQueuePtr, s)
     one: uint64_t = 1
+    q.source.nap_ns = 0
     if q.vq.ops.publish(cython.address(q.vq)):
-        write(q.kick_fd, cython.address(one), 8)
+        if q.kick_address:
+            # Safety: the transport keeps it mapped until the queue is stopped.
+            vd_mmio_store_u16(q.kick_address, q.kick_index)
+        else:
+            write(q.kick_fd, cython.address(one), 8)
         q.kicks += 1
 
 
 def _arm(s: SourcePtr) -> cython.bint:
     q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    if q.source.fd < 0:
+        _nap(q)
+        return q.n_retry != 0
     return q.vq.ops.arm(cython.address(q.vq)) or q.n_retry != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _nap(q: IoQueuePtr) -> cython.void:
+    """The device can't interrupt: look again after a while, that grows as nothing comes."""
+    longest: uint32_t = NAP_IO_NS if q.n_in_flight != q.n_commands else NAP_COMMAND_NS
+    nap: uint32_t = 2 * q.source.nap_ns if q.source.nap_ns else NAP_NS
+    q.source.nap_ns = 0 if q.n_in_flight == 0 else nap if nap < longest else longest
 
 
 def _disarm(s: SourcePtr) -> None:
     q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    if q.source.fd < 0:
+        return
     q.vq.ops.disarm(cython.address(q.vq))
 
 
@@ -623,6 +683,7 @@ class RequestQueue:
     poller: Poller
     memory: DmaMemory
     address: uint64_t
+    bytes: uint64_t
     zeroes_address: uint64_t
     call_fd: int
 
@@ -642,7 +703,6 @@ class RequestQueue:
         max_segments: int,
         indirect: bool,
         event_idx: bool,
-        to_device: int = 0,
     ) -> None:
         """Lay the ring out. size: descriptors; max_segments: data segments of one request."""
         i: uint32_t
@@ -651,8 +711,9 @@ class RequestQueue:
         self.poller = poller
         self.index = index
         self.q.poller = poller.core
-        self.address = memory.allocate(virtq_bytes(size, area_bytes, chain))
-        self.zeroes_address = memory.allocate(ZEROES)
+        self.bytes = virtq_bytes(size, area_bytes, chain)
+        self.address = memory.allocate(self.bytes, in_one_page=True)
+        self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
         self.q.zeroes = cython.cast(CharPtr, self.zeroes_address)
         self.q.zeroes_len = ZEROES
         ret = virtq_init(
@@ -663,7 +724,7 @@ class RequestQueue:
             chain,
             indirect,
             event_idx,
-            to_device,
+            0,
         )
         if ret:
             raise OSError(-ret, f"ring of {size} descriptors")
@@ -706,12 +767,35 @@ class RequestQueue:
         """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
         self.q.vq.ops.reset(cython.address(self.q.vq))
 
-    async def start(self, kick_fd: int, call_fd: int, on_broken: Callable[[], None], hold: bool = False) -> None:
+    def translate(self, translation: Translation) -> None:
+        """How the device addresses DMA memory. The queue is stopped; its ring is laid out anew by reset()."""
+        delta = translation.delta_at(self.address)
+        if translation.delta_at(self.address + self.bytes - 1) != delta:
+            raise NoMemory(f"a ring of {self.size} descriptors needs {self.bytes} bytes in one page of DMA memory")
+        self.q.vq.to_device = delta
+        self.q.delta = translation.delta
+        self.q.pages = cython.cast(U64Ptr, cython.cast(uint64_t, translation.table))
+        self.q.pages_base = translation.base
+        self.q.page_shift = translation.shift
+
+    async def start(
+        self,
+        kick_fd: int,
+        call_fd: int,
+        on_broken: Callable[[], None],
+        hold: bool = False,
+        kick_address: int = 0,
+    ) -> None:
         """The device runs the ring since its reset(): submit again what was in flight and poll.
 
-        on_broken is called once if the device breaks the ring. hold: I/O waits until release(), commands don't.
+        It is kicked by kick_fd, or by a store of the queue's index to the register at kick_address. call_fd -1: it
+        can't interrupt. on_broken is called once if the device breaks the ring. hold: I/O waits until release(),
+        commands don't.
         """
         self.q.kick_fd = kick_fd
+        self.q.kick_address = kick_address
+        self.q.kick_index = self.index
+        self.q.source.nap_ns = 0
         self.q.source.fd = call_fd
         self.q.event.run = _announced
         self.poller.control.expect(cython.address(self.q.event), on_broken)

@@ -23,6 +23,29 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
 
+cdef extern from *:
+    """
+    #ifndef VIRTIOD_EPOLL_WAIT_NS
+    #define VIRTIOD_EPOLL_WAIT_NS
+    #include <errno.h>
+    #include <stdint.h>
+    #include <sys/epoll.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+    /* epoll_wait with a time-out in nanoseconds: Linux 5.11; before it rounded up to milliseconds. */
+    static inline int vd_epoll_wait_ns(int epfd, struct epoll_event *events, int max_events, uint64_t ns) {
+    #ifdef SYS_epoll_pwait2
+        struct timespec ts = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+        int n = (int)syscall(SYS_epoll_pwait2, epfd, events, max_events, &ts, (void *)0, (size_t)0);
+        if (n >= 0 || errno != ENOSYS) return n;
+    #endif
+        return epoll_wait(epfd, events, max_events, (int)((ns + 999999) / 1000000));
+    }
+    #endif
+    """
+    int vd_epoll_wait_ns(int epfd, epoll_event *events, int max_events, uint64_t ns) noexcept nogil
+
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:
         EFD_CLOEXEC

@@ -30,7 +30,7 @@ cdef unsigned int _ready_bits(uint32_t events) noexcept nogil
 cdef Message *_reversed(Message *m) noexcept nogil
 cdef int _run_inbox(PollerCore *p) noexcept nogil
 cdef int _run_deferred(PollerCore *p) noexcept nogil
-cdef int _look_at_fds(PollerCore *p, int timeout_ms, bint asleep) noexcept nogil
+cdef int _look_at_fds(PollerCore *p, uint64_t timeout_ns, bint asleep) noexcept nogil
 cdef int _poll_sources(PollerCore *p) noexcept nogil
 cdef void _compact(PollerCore *p) noexcept nogil
 cdef void _tick(PollerCore *p) noexcept nogil

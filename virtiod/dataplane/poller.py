@@ -50,9 +50,9 @@ from cython.cimports.virtiod.dataplane.linux import (
     epoll_create1,
     epoll_ctl,
     epoll_event,
-    epoll_wait,
     eventfd,
     sched_yield,
+    vd_epoll_wait_ns,
 )
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
@@ -78,8 +78,8 @@ log = logging.getLogger(__name__)
 MAX_SOURCES = cython.declare(cython.uint, 4096)
 TICK_NS = cython.declare(uint64_t, 10_000_000)
 YIELD_NS = cython.declare(uint64_t, 10_000)
-SLEEP_MS = cython.declare(cython.int, 1000)
-SLEEP_IN_FLIGHT_MS = cython.declare(cython.int, 100)
+SLEEP_NS = cython.declare(uint64_t, 1_000_000_000)
+SLEEP_IN_FLIGHT_NS = cython.declare(uint64_t, 100_000_000)
 
 
 class PollerStats(NamedTuple):
@@ -269,14 +269,14 @@ def _run_deferred(p: PollerPtr) -> cython.int:
     return n
 
 
-def _look_at_fds(p: PollerPtr, timeout_ms: cython.int, asleep: cython.bint) -> cython.int:
+def _look_at_fds(p: PollerPtr, timeout_ns: uint64_t, asleep: cython.bint) -> cython.int:
     """Ask epoll; mark ready sockets, drain eventfds. Returns how many sockets are ready."""
     events: epoll_event[64]
     count: uint64_t
     s: SourcePtr
     i: cython.int
     ready: cython.int = 0
-    n: cython.int = epoll_wait(p.epfd, events, 64, timeout_ms)
+    n: cython.int = vd_epoll_wait_ns(p.epfd, events, 64, timeout_ns)
     for i in range(n):
         s = cython.cast(SourcePtr, events[i].data.ptr)
         if s == cython.NULL:
@@ -336,20 +336,26 @@ def _tick(p: PollerPtr) -> None:
 
 
 def _sleep(p: PollerPtr) -> None:
-    """Arm everything, look once more, sleep. A source that can't be armed keeps the poller awake by arm() true."""
+    """Arm everything, look once more, sleep. A source that can't be armed keeps the poller awake by arm() true, or
+    has it look again soon by nap_ns."""
     i: uint32_t
     s: SourcePtr
     found: cython.bint = False
     before: uint64_t
+    longest: uint64_t = SLEEP_IN_FLIGHT_NS if p.in_flight else SLEEP_NS
     vd_store_u32(cython.address(p.sleeping), 1)
     vd_fence()  # pairs with the one in poller_push: sleeping written, then inbox read
     for i in range(p.n_sources):
         s = p.sources[i]
-        if s != cython.NULL and s.arm != cython.NULL and s.arm(s):
+        if s == cython.NULL or s.arm == cython.NULL:
+            continue
+        if s.arm(s):
             found = True
+        if s.nap_ns and s.nap_ns < longest:
+            longest = s.nap_ns
     if not found and p.deferred == cython.NULL and vd_load_ptr(cython.address(p.inbox)) == cython.NULL:
         before = vd_clock_ns()
-        _look_at_fds(p, SLEEP_IN_FLIGHT_MS if p.in_flight else SLEEP_MS, True)
+        _look_at_fds(p, longest, True)
         p.now = vd_clock_ns()
         p.sleep_ns += p.now - before
         p.sleeps += 1

@@ -105,12 +105,13 @@ def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
 
 
 class CallBuffers:
-    """DMA memory for what units answer: `count` buffers of `size` bytes, of which devices are told before they run."""
+    """DMA memory for what units answer: `count` buffers of `size` bytes (a power of two), of which devices are told
+    before they run."""
 
     def __init__(self, memory: DmaMemory, count: int, size: int) -> None:
         self.memory = memory
         self.size = size
-        self._address = memory.allocate(count * size)
+        self._address = memory.allocate(count * size, size)  # so that none lies in two pages
         self._free = [self._address + i * size for i in range(count)]
 
     def take(self) -> int:

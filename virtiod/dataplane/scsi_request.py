@@ -7,7 +7,7 @@ from cython.cimports.libc.stdint import UINT32_MAX, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.dataplane.atomics import vd_log2, vd_store_u64
 from cython.cimports.virtiod.dataplane.bigendian import put_be16, put_be32, put_be64
-from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, KIND_CONTROL, IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, KIND_CONTROL, IoQueuePtr, SlotPtr, to_device
 from cython.cimports.virtiod.dataplane.scsi_wire import (
     CDB_FUA,
     CDB_UNMAP,
@@ -155,7 +155,7 @@ def scsi_build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
             put_be16(cdb + 7, cython.cast(uint16_t, seg[1].len))
             out = 2
         elif s.kind == OP_WRITE_ZEROES:
-            seg[1].addr = cython.cast(uint64_t, q.zeroes) + q.vq.to_device
+            seg[1].addr = to_device(q, cython.cast(uint64_t, q.zeroes))
             seg[1].len = s.io.channel.bdev.block_size
             out = 2
         seg[out].addr = at + port.response_at
@@ -179,6 +179,6 @@ def _build_call(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr)
     seg[0].len = CMD_HEADER + port.cdb_size
     seg[1].addr = at + port.response_at
     seg[1].len = RESP_HEADER + port.sense_size
-    seg[2].addr = call.data + q.vq.to_device
+    seg[2].addr = to_device(q, call.data)
     seg[2].len = call.length
     return q.vq.ops.add(cython.address(q.vq), slot, seg, 1, 2 if call.length else 1)

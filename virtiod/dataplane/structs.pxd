@@ -86,6 +86,7 @@ cdef struct Source:
     uint64_t busy          # times that poll returned > 0
     uint64_t wakeups       # times that fd ended a sleep
     uint32_t index         # place in the poller's array
+    uint32_t nap_ns        # arm sets it, when no fd tells of what it waits for: the longest sleep; 0: as long as may be
     int fd                 # watched while asleep (and each round, if watched); -1 for none
     uint8_t watched        # fd is a socket that is looked at each round; otherwise it is an eventfd, that the
                            # poller drains and that only ends a sleep

@@ -75,6 +75,11 @@ class PciDevice:
         return self.iommu_group is not None and self.iommu_type != "identity"
 
 
+def is_address(text: str) -> bool:
+    """Whether it has the form of a PCI address."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 def parse_address(text: str) -> str:
     """ "0000:00:05.0" for that or "00:05.0". Raises InvalidArgument."""
     match = _ADDRESS.fullmatch(text)

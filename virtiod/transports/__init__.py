@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from virtiod.errors import DeviceError
+from virtiod.memory import Translation
 
 
 class Region(Protocol):
@@ -51,7 +52,10 @@ class QueueLayout(NamedTuple):
 
 
 class Doorbell(NamedTuple):
-    """How a poller and the device wake each other up. Owned by the transport, valid until its close()."""
+    """How a poller and the device wake each other up. Owned by the transport, valid until its close().
+
+    call_fd -1: the device can't interrupt, and a poller with requests on it looks again every now and then.
+    """
 
     kick_fd: int = -1  # an eventfd to write to, or
     kick_address: int = 0  # a mapped 16-bit register to store the queue's index into
@@ -98,6 +102,10 @@ class Transport(ABC):
     def max_queues(self) -> int:
         """How many queues the device can serve, at least 1; its configuration may still say fewer."""
 
+    @abstractmethod
+    def max_queue_size(self) -> int:
+        """The largest ring that each queue takes, in entries, a power of two."""
+
     @property
     @abstractmethod
     def memory_hot_add(self) -> bool:
@@ -110,6 +118,10 @@ class Transport(ABC):
         Called before the first queue is set up, and whenever the memory grew: a device must not see an
         address of a region before this returned.
         """
+
+    def translation(self) -> Translation:
+        """How the device addresses DMA memory. Rings are given as this process sees them (QueueLayout)."""
+        return Translation()
 
     @abstractmethod
     async def setup_queue(self, index: int, layout: QueueLayout) -> Doorbell:
@@ -125,7 +137,8 @@ class Transport(ABC):
 
     @abstractmethod
     async def stop_queue(self, index: int) -> int:
-        """Stop a queue; the available index from which the device would go on. It can be set up again.
+        """Stop a queue; the available index from which the device would go on, 0 if it can't tell. It can be set up
+        again, unless its device can only be stopped as a whole, which reset() and close() do.
 
         Called by the controller when nothing is in flight any more, or given up: some devices don't wait.
         """
@@ -136,9 +149,9 @@ class Transport(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the device and of the doorbells. Idempotent, never waits for the device.
+        """Let go of the device and of the doorbells. Idempotent; waits at most for a reset, with a deadline of its own.
 
-        Pollers must have given up their doorbells before: the file descriptors are gone after this.
+        Pollers must have given up their doorbells before: file descriptors and registers are gone after this.
         """
 
     async def release(self) -> None:  # noqa: B027

@@ -210,6 +210,9 @@ class VhostUserTransport(Transport):
     def max_queues(self) -> int:
         return self._queue_num
 
+    def max_queue_size(self) -> int:
+        return wire.MAX_QUEUE_SIZE
+
     # ---- memory
 
     @property

@@ -1,0 +1,1 @@
+"""The PCI transport, against made-up registers; tests/guest has real devices."""

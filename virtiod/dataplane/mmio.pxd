@@ -1,0 +1,73 @@
+# Device registers that may vanish: a SIGBUS handler puts memory where they were.
+from libc.stdint cimport uint64_t
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <signal.h>
+    #include <stdint.h>
+    #include <string.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+    #define VD_GUARDS 1024
+    static struct { uint64_t start, end; int lost; } vd_guards[VD_GUARDS];
+    static struct sigaction vd_before;
+    static uint64_t vd_page;
+
+    /* Calls nothing but what a signal handler may: mmap is a plain system call. Where it maps, the instruction that
+       faulted is run again, and finds what a device that is gone answers: all ones. */
+    static void vd_on_sigbus(int number, siginfo_t *info, void *context) {
+        uint64_t at = (uint64_t)(uintptr_t)info->si_addr;
+        int before = errno;
+        int i;
+        (void)number;
+        (void)context;
+        for (i = 0; i < VD_GUARDS; i++) {
+            uint64_t start = __atomic_load_n(&vd_guards[i].start, __ATOMIC_ACQUIRE);
+            if (start && at >= start && at < vd_guards[i].end) {
+                void *page = (void *)(uintptr_t)(at & ~(vd_page - 1));
+                if (mmap(page, vd_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
+                    memset(page, 0xff, vd_page);
+                    __atomic_store_n(&vd_guards[i].lost, 1, __ATOMIC_RELEASE);
+                    errno = before;
+                    return;
+                }
+            }
+        }
+        sigaction(SIGBUS, &vd_before, 0); /* not ours: it faults again, for whoever was here before us */
+    }
+
+    static int vd_guard_install(void) {
+        struct sigaction now, found;
+        if (sigaction(SIGBUS, 0, &found) < 0) return -errno;
+        if ((found.sa_flags & SA_SIGINFO) && found.sa_sigaction == vd_on_sigbus) return 0;
+        vd_before = found;
+        vd_page = (uint64_t)sysconf(_SC_PAGESIZE);
+        memset(&now, 0, sizeof now);
+        now.sa_sigaction = vd_on_sigbus;
+        now.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        return sigaction(SIGBUS, &now, 0) < 0 ? -errno : 0;
+    }
+
+    static int vd_guard_add(uint64_t start, uint64_t size) {
+        int i;
+        for (i = 0; i < VD_GUARDS; i++)
+            if (!vd_guards[i].start) {
+                vd_guards[i].lost = 0;
+                vd_guards[i].end = start + size;
+                __atomic_store_n(&vd_guards[i].start, start, __ATOMIC_RELEASE);
+                return i;
+            }
+        return -ENOSPC;
+    }
+    static void vd_guard_remove(int i) { __atomic_store_n(&vd_guards[i].start, 0, __ATOMIC_RELEASE); }
+    static int vd_guard_lost(int i) { return __atomic_load_n(&vd_guards[i].lost, __ATOMIC_ACQUIRE); }
+    """
+    int vd_guard_install() noexcept nogil
+    int vd_guard_add(uint64_t start, uint64_t size) noexcept nogil
+    void vd_guard_remove(int i) noexcept nogil
+    int vd_guard_lost(int i) noexcept nogil
+
+
+cdef class Guard:
+    cdef int place
