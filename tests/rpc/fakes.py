@@ -143,6 +143,13 @@ class FakeControllers:
         await self._bdevs.unregister(self._bdevs.get(name if controller.dev_type == "blk" else f"{name}t0"))
 
 
+class FakeHotplug:
+    now: tuple[bool, int] | None = None
+
+    def set(self, enable: bool, period_us: int) -> None:
+        self.now = enable, period_us
+
+
 class FakeExports:
     def __init__(self, bdevs: BdevRegistry) -> None:
         self._bdevs = bdevs
@@ -186,7 +193,7 @@ class FakeParts(Parts):
         daemon.pollers = [FakePoller(0), FakePoller(1)]
         daemon.bdevs = BdevRegistry()
         daemon.controllers = FakeControllers(daemon.bdevs, daemon.pollers)
-        daemon.hotplug = SimpleNamespace(set=lambda enable, period_us: None)
+        daemon.hotplug = FakeHotplug()
         daemon.exports = FakeExports(daemon.bdevs)
         daemon.perf = FakePerf()
 

@@ -138,12 +138,23 @@ def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
     talk(run_dir, ask)
 
 
-def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
+def test_a_pci_controller_is_saved_by_its_full_address_and_without_queues(run_dir: Path) -> None:
     async def ask(peer: Peer, _: Any) -> None:
+        await peer.result("bdev_virtio_attach_controller", **ATTACH | {"trtype": "pci", "traddr": "00:5.0"})
+        saved = (await peer.result("framework_get_config", name="bdev"))[1]
+        params = {"name": "B0", "dev_type": "blk", "trtype": "pci", "traddr": "0000:00:05.0"}
+        assert saved == {"method": "bdev_virtio_attach_controller", "params": params}
+
+    talk(run_dir, ask)
+
+
+def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
+    async def ask(peer: Peer, daemon: Any) -> None:
         assert await peer.result("bdev_virtio_blk_set_hotplug", enable=True, period_us=200_000) is True
         assert (await peer.error("bdev_virtio_blk_set_hotplug", enable=True, period_us=1))[0] == -22
         saved = await peer.result("framework_get_config", name="bdev")
         assert saved[1]["params"] == {"enable": True, "period_us": 200_000}
+        assert daemon.hotplug.now == (True, 200_000)
 
     talk(run_dir, ask)
 
