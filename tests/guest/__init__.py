@@ -11,7 +11,9 @@ for the next test, and imports only what image.py's DISTRIBUTIONS bring along.
 - devices.py says which devices there are. A test that changes a disk or might break a device gets one of its own.
 - The fixture `host` asks the host: for the content of a disk's file, for QEMU to plug, unplug, resize. Its methods are
   in inside.py, and what they do in host.py.
+- pci.py finds a device by its name, the kernel's disk of it, and gives it back.
 - The fixture `variant` is "plain" or "iommu"; @pytest.mark.variants("plain") keeps a test to one of them.
+- @pytest.mark.last is for a test that changes its guest for good.
 - A kernel module that a test wants is named in modules.py and loaded by init.sh.
 
     python -m tests.guest build                            makes the image, which is kept in .cache/guest

@@ -37,6 +37,10 @@ def variant(request: pytest.FixtureRequest) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ours = [item for item in items if item.path.is_relative_to(HERE)]
+    order = {item: (variant_of(item), item.get_closest_marker("last") is not None) for item in ours}
+    places = [place for place, item in enumerate(items) if item in order]
+    for place, item in zip(places, sorted(ours, key=order.__getitem__), strict=True):
+        items[place] = item
     for item in ours:
         item.add_marker(pytest.mark.timeout(TEST_S if INSIDE else 0))
 

@@ -66,6 +66,7 @@ class Device:
     below: tuple[tuple[int, int, Disk], ...] = ()
     variants: tuple[str, ...] = VARIANTS
     behind_port: bool = False
+    function: int = 0
 
     @property
     def disks(self) -> list[Disk]:
@@ -78,7 +79,7 @@ class Device:
             yield root_port(f"port-{self.name}", self.slot)
             options += f",bus=port-{self.name}"
         else:
-            options += f",bus=pcie.0,addr={self.slot:#x}"
+            options += f",bus=pcie.0,addr={self.slot:#x}.{self.function}"
         if self.disk:
             options += f",drive=n-{self.disk.name},serial={self.disk.name}"
         if self.options.startswith("virtio-") and variant == "iommu" and "disable-modern" not in self.options:
@@ -107,5 +108,8 @@ DEVICES = (
     Device("scsi", 0x09, "virtio-scsi-pci,disable-legacy=on,num_queues=2", below=SCSI_DISKS),
     Device("legacy", 0x0A, "virtio-blk-pci,disable-legacy=off,disable-modern=on,num-queues=1", Disk("legacy")),
     Device("random", 0x0B, "virtio-rng-pci,disable-legacy=on"),
+    # Nothing isolates functions of a device from each other: they share an IOMMU group.
+    Device("pair0", 0x0E, f"{BLK},num-queues=1,multifunction=on", Disk("pair0"), variants=("iommu",)),
+    Device("pair1", 0x0E, f"{BLK},num-queues=1", Disk("pair1"), variants=("iommu",), function=1),
 )
 # fmt: on

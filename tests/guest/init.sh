@@ -13,7 +13,7 @@ for place in /dev/shm /tmp /run; do mount -t tmpfs tmpfs "$place"; done
 chmod 1777 /tmp
 echo /guest/bin/modprobe >/proc/sys/kernel/modprobe
 ip link set lo up
-modprobe -a virtio_pci virtio_blk virtio_scsi sd_mod vfio-pci vfio_iommu_type1 uio_pci_generic nbd
+modprobe -a virtio_pci virtio_blk virtio_scsi sd_mod vfio-pci vfio_iommu_type1 uio_pci_generic nbd vfat nls_cp437 nls_ascii loop
 export VIRTIOD_GUEST="$(sed 's/.*virtiod=\([a-z]*\).*/\1/' /proc/cmdline)"
 cd /virtiod || poweroff -f
 if [ "$VIRTIOD_GUEST" = shell ]; then

@@ -9,6 +9,7 @@ from pathlib import Path
 
 WANTED = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"),
+    *("vfat", "nls_cp437", "nls_ascii", "loop"),
     *("vfio-pci", "vfio_iommu_type1", "uio_pci_generic", "nbd"),
 )
 
