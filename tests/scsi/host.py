@@ -74,11 +74,13 @@ class FakeHost(TargetDevice):
         self.regions: Sequence[MappedRegion] = ()
         self.max_target = 7
         self.cdb_size = CDB_SIZE
+        self.cmd_per_lun = 128
 
     def config(self) -> bytes:
         queues = self.num_queues - 2
         return struct.pack(
-            "<IIIIIIIHHI", queues, 126, 0xFFFF, 128, 16, SENSE_SIZE, self.cdb_size, 0, self.max_target, 16383
+            "<IIIIIIIHHI",
+            *(queues, 126, 0xFFFF, self.cmd_per_lun, 16, SENSE_SIZE, self.cdb_size, 0, self.max_target, 16383),
         )
 
     def set_config(self, offset: int, data: bytes) -> None:

@@ -79,7 +79,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     def _check_return(self, config: ScsiConfig) -> None:
         """I/O was made for the limits that the device had at first: it must still take such requests."""
-        for limit in ("cdb_size", "sense_size", "max_segments", "max_transfer"):
+        for limit in ("cdb_size", "sense_size", "max_segments", "max_transfer", "cmd_per_lun"):
             before, now = getattr(self._config, limit), getattr(config, limit)
             if now < before or (now != before and limit.endswith("_size")):
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
@@ -164,7 +164,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     def _make_disk(self, unit: Unit) -> _Disk:
         channels = BdevChannels(list(self.context.pollers))
-        routes = Routes(channels, self.request_queues)
+        routes = Routes(channels, self.request_queues, self._config.cmd_per_lun)
         channels.limit(unit.native(), *unit.request_limits(self._config, self.ring_size()))
         address_ = int.from_bytes(address.pack(*unit.place), "little")
         channels.set_unit(address_, unit.mode.fua, unit.provisioning.write_same_unmap)

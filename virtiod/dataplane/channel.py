@@ -142,6 +142,7 @@ def channel_submit(ch: ChannelPtr, io: IoPtr) -> None:
     io.iov_offset = 0
     io.pieces = 0
     io.phase = 0
+    io.placed = 0
     io.next = cython.NULL
     io.prev = ch.newest
     if ch.newest == cython.NULL:

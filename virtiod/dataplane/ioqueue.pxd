@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.dataplane.channel cimport BdevChannels
 from virtiod.dataplane.poller cimport Poller
-from virtiod.dataplane.structs cimport Channel, Command, Io, Message, PollerCore, Source
+from virtiod.dataplane.structs cimport Channel, Command, Io, Message, PollerCore, Source, UnitShare
 from virtiod.dataplane.vring cimport Seg, Virtq
 
 cdef enum:
@@ -46,6 +46,7 @@ cdef struct IoQueue:
     Virtq vq
     DeviceOps ops
     PollerCore *poller
+    uint32_t number        # its place among its controller's
     Slot *slots
     uint16_t free_slot
     uint16_t spare         # kept for a control command when I/O has all others; NO_SLOT: in use
@@ -96,6 +97,12 @@ cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil
 cdef void _finish(IoQueue *q, Io *io) noexcept nogil
 cdef void _wait(IoQueue *q, Io *io) noexcept nogil
+cdef void _line_up(IoQueue *q, Io *io) noexcept nogil
+cdef void _wait_for_room(IoQueue *q, Io *io) noexcept nogil
+cdef bint _unit_full(IoQueue *q, Io *io) noexcept nogil
+cdef void _wait_for_unit(UnitShare *s, Io *io) noexcept nogil
+cdef void _give_place(IoQueue *q, Io *io) noexcept nogil
+cdef void _leave_place(IoQueue *q, Io *io) noexcept nogil
 cdef void _serve_waiting(IoQueue *q) noexcept nogil
 cdef uint32_t _take_slot(IoQueue *q) noexcept nogil
 cdef void _free_slot(IoQueue *q, uint32_t slot) noexcept nogil
@@ -119,6 +126,8 @@ cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_fail(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_request(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_drain(PollerCore *p, Command *c) noexcept nogil
+cdef void _fail_line(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil
+cdef void _fail_for_unit(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil
 cdef void _fail_waiting(IoQueue *q, uint64_t before, int status) noexcept nogil
 
 
@@ -137,5 +146,6 @@ cdef class RequestQueue:
 
 cdef class Routes:
     cdef Route *routes
+    cdef UnitShare *shares
     cdef int count
     cdef list queues

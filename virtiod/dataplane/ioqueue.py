@@ -60,6 +60,7 @@ from cython.cimports.virtiod.dataplane.structs import (
     PollerPtr,
     SourcePtr,
     U64Ptr,
+    UnitSharePtr,
     VoidPtr,
 )
 from cython.cimports.virtiod.dataplane.virtq import virtq_bytes, virtq_free, virtq_init
@@ -217,7 +218,11 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     s: SlotPtr
     ret: cython.int
     limit: uint64_t = io.length - io.cursor
-    slot: uint32_t = _take_slot(q)
+    share: UnitSharePtr = io.channel.bdev.shares
+    slot: uint32_t
+    if share != cython.NULL and _unit_full(q, io):
+        return False
+    slot = _take_slot(q)
     if slot == NO_SLOT:
         return False
     s = cython.address(q.slots[slot])
@@ -239,6 +244,9 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
         if ret == -EINVAL:
             io.status = ret
         return ret == -EINVAL
+    if share != cython.NULL:
+        share[q.number].taken += not io.placed
+        io.placed = 0
     q.submitted += 1
     io.pieces += 1
     q.source.dirty = 1
@@ -328,7 +336,20 @@ def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
 
 
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
+    """Have it wait."""
     q.full += 1
+    _line_up(q, io)
+
+
+def _line_up(q: IoQueuePtr, io: IoPtr) -> None:
+    """Put it into the line for what it lacks: a place in its unit, or room on the ring."""
+    if _unit_full(q, io):
+        _wait_for_unit(cython.address(io.channel.bdev.shares[q.number]), io)
+    else:
+        _wait_for_room(q, io)
+
+
+def _wait_for_room(q: IoQueuePtr, io: IoPtr) -> None:
     io.msg.next = cython.NULL
     if q.waiting == cython.NULL:
         q.waiting = io
@@ -338,15 +359,73 @@ def _wait(q: IoQueuePtr, io: IoPtr) -> None:
 
 
 def _serve_waiting(q: IoQueuePtr) -> None:
-    """Hand over waiting I/O, in order, until there is no room."""
+    """Hand over waiting I/O, in order, until there is no room. What only its unit has no place for makes way."""
     io: IoPtr
+    handed: cython.bint
     while q.waiting != cython.NULL and not q.stopped:
         io = q.waiting
-        if not _advance(q, io):
+        handed = _advance(q, io)
+        if not handed and not _unit_full(q, io):
             return
         q.waiting = cython.cast(IoPtr, io.msg.next)
+        if not handed:
+            _wait_for_unit(cython.address(io.channel.bdev.shares[q.number]), io)
+            continue
+        _leave_place(q, io)
         if io.pieces == 0:
             _finish(q, io)
+
+
+# ---- what a unit takes at once ------------------------------------------------------------------
+#
+# A place that becomes free goes to the I/O that waits first for the unit, which keeps it while it waits in the queue's
+# line for room on the ring: neither can starve.
+
+
+def _unit_full(q: IoQueuePtr, io: IoPtr) -> cython.bint:
+    """No place is left in io's unit, nor kept for it."""
+    share: UnitSharePtr = io.channel.bdev.shares
+    return share != cython.NULL and not io.placed and share[q.number].taken >= share[q.number].limit
+
+
+def _wait_for_unit(s: UnitSharePtr, io: IoPtr) -> None:
+    """Behind the others; at their head if some of it is with the device already."""
+    io.msg.next = cython.NULL
+    if s.waiting == cython.NULL:
+        s.waiting = io
+        s.waiting_tail = io
+    elif io.cursor:
+        io.msg.next = cython.cast(MessagePtr, s.waiting)
+        s.waiting = io
+    else:
+        s.waiting_tail.msg.next = cython.cast(MessagePtr, io)
+        s.waiting_tail = io
+
+
+def _give_place(q: IoQueuePtr, io: IoPtr) -> None:
+    """A request of io is back: its place is for the first that waits for the unit."""
+    s: UnitSharePtr = io.channel.bdev.shares
+    after: IoPtr
+    if s == cython.NULL:
+        return
+    s = cython.address(s[q.number])
+    after = s.waiting
+    if after == cython.NULL:
+        s.taken -= 1
+        return
+    s.waiting = cython.cast(IoPtr, after.msg.next)
+    after.placed = 1
+    _wait_for_room(q, after)
+
+
+def _leave_place(q: IoQueuePtr, io: IoPtr) -> None:
+    """io needs no more requests than it has sent."""
+    if io.placed:
+        io.placed = 0
+        _give_place(q, io)
+
+
+# ---- requests -----------------------------------------------------------------------------------
 
 
 def ioqueue_submit(q: IoQueuePtr, io: IoPtr) -> None:
@@ -413,6 +492,7 @@ def _complete_slot(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
             q.slots[q.spare].next = NO_SLOT
         command_done(c, status)
         return
+    _give_place(q, io)
     io.pieces -= 1
     if status and not io.status:
         io.status = status
@@ -611,22 +691,48 @@ def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
     return 0
 
 
-def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
-    """Take the I/Os that were submitted before out of the waiting line and end those with nothing in flight."""
-    io: IoPtr = q.waiting
+def _fail_line(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:
+    """End the I/Os of a line that was taken away, if they were submitted before and nothing of them is in flight."""
     after: IoPtr
-    q.waiting = cython.NULL
     while io != cython.NULL:
         after = cython.cast(IoPtr, io.msg.next)
         if io.submitted_ns >= before:
-            _wait(q, io)
+            _line_up(q, io)
         else:
             io.phase = PHASE_FUA_SENT
             if not io.status:
                 io.status = status
+            _leave_place(q, io)
             if io.pieces == 0:
                 io_return(io, io.status, q.poller)
         io = after
+
+
+def _fail_for_unit(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:
+    """The same for what waits for a place in io's unit."""
+    s: UnitSharePtr = io.channel.bdev.shares
+    line: IoPtr
+    if s != cython.NULL:
+        line = s[q.number].waiting
+        s[q.number].waiting = cython.NULL
+        _fail_line(q, line, before, status)
+
+
+def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
+    """Take the I/Os that were submitted before out of the lines. Each unit that some wait for has requests in flight,
+    or keeps places for I/Os in the queue's line."""
+    io: IoPtr
+    i: uint32_t
+    for i in range(q.vq.size):
+        if q.slots[i].used and q.slots[i].io != cython.NULL:
+            _fail_for_unit(q, q.slots[i].io, before, status)
+    io = q.waiting
+    while io != cython.NULL:
+        _fail_for_unit(q, io, before, status)
+        io = cython.cast(IoPtr, io.msg.next)
+    io = q.waiting
+    q.waiting = cython.NULL
+    _fail_line(q, io, before, status)
 
 
 def _cmd_fail(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -872,37 +978,63 @@ def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
 
 class Routes:
     """Which queue serves which channel of a bdev. The channels keep it, and it the queues: an I/O that another poller
-    hands over finds its queue, however late."""
+    hands over finds its queue, however late.
+
+    at_once: how many requests the bdev's unit takes at once, 0: any number. Each queue has its share of them, so that
+    none has to ask another; with more queues than that, those at the end don't serve the unit.
+    """
 
     routes: RoutePtr
+    shares: UnitSharePtr
     count: cython.int
     queues: list[RequestQueue]
 
-    def __init__(self, channels: BdevChannels, queues: list[RequestQueue]) -> None:
+    def __init__(self, channels: BdevChannels, queues: list[RequestQueue], at_once: int = 0) -> None:
         i: cython.int
-        k: cython.int
-        n: cython.int = len(queues)
-        r: RoutePtr
-        queue: RequestQueue
-        self.queues = list(queues)
+        self.queues = queues[: at_once or None]
         channels.served_by = self
         self.count = channels.count
         self.routes = cython.cast(RoutePtr, calloc(self.count, cython.sizeof(self.routes[0])))
         if self.routes == cython.NULL:
             raise MemoryError
+        if at_once:
+            self._share(channels, at_once)
         for i in range(self.count):
-            r = cython.address(self.routes[i])
-            r.local = cython.cast(IoQueueArray, calloc(n, cython.sizeof(IoQueuePtr)))
-            if r.local == cython.NULL:
-                raise MemoryError
-            for k in range(n):
-                queue = queues[k]
-                if queue.poller is channels.pollers[i]:
-                    r.local[r.n_local] = cython.address(queue.q)
-                    r.n_local += 1
-            queue = queues[i % n]
-            r.remote = cython.address(queue.q)
-            channels.connect(i, _submit_local if r.n_local else _submit_remote, r)
+            self._connect(channels, i)
+
+    def _share(self, channels: BdevChannels, at_once: int) -> None:
+        k: cython.int
+        n: cython.int = len(self.queues)
+        queue: RequestQueue
+        limits = [at_once // n + (k < at_once % n) for k in range(n)]
+        for k in range(n):
+            queue = self.queues[k]
+            queue.q.number = k
+        if all(limits[k] >= self.queues[k].size for k in range(n)):
+            return
+        self.shares = cython.cast(UnitSharePtr, calloc(n, cython.sizeof(self.shares[0])))
+        if self.shares == cython.NULL:
+            raise MemoryError
+        for k in range(n):
+            self.shares[k].limit = limits[k]
+        channels.core.shares = self.shares
+
+    def _connect(self, channels: BdevChannels, i: cython.int) -> None:
+        k: cython.int
+        n: cython.int = len(self.queues)
+        r: RoutePtr = cython.address(self.routes[i])
+        queue: RequestQueue
+        r.local = cython.cast(IoQueueArray, calloc(n, cython.sizeof(IoQueuePtr)))
+        if r.local == cython.NULL:
+            raise MemoryError
+        for k in range(n):
+            queue = self.queues[k]
+            if queue.poller is channels.pollers[i]:
+                r.local[r.n_local] = cython.address(queue.q)
+                r.n_local += 1
+        queue = self.queues[i % n]
+        r.remote = cython.address(queue.q)
+        channels.connect(i, _submit_local if r.n_local else _submit_remote, r)
 
     def __dealloc__(self) -> None:
         i: cython.int
@@ -910,3 +1042,4 @@ class Routes:
             for i in range(self.count):
                 free(self.routes[i].local)
             free(self.routes)
+        free(self.shares)

@@ -24,6 +24,7 @@ cdef struct Io
 cdef struct OpStats
 cdef struct Channel
 cdef struct BdevCore
+cdef struct UnitShare
 ctypedef Message *MessagePtr
 ctypedef Mailbox *MailboxPtr
 ctypedef Command *CommandPtr
@@ -34,6 +35,7 @@ ctypedef OpStats *OpStatsPtr
 ctypedef Channel *ChannelPtr
 ctypedef Channel **ChannelArray
 ctypedef BdevCore *BdevCorePtr
+ctypedef UnitShare *UnitSharePtr
 
 # ---- poller -------------------------------------------------------------------------------------
 
@@ -163,6 +165,7 @@ cdef struct Io:
     uint64_t iov_offset
     uint32_t pieces        # requests in flight for it
     uint8_t phase          # device layer's own
+    uint8_t placed         # a place in its unit's share is kept for its next request
 
 # Latencies of one operation, in ns. Buckets: 32 for each power of two, linear inside (HdrHistogram's shape).
 cdef enum:
@@ -226,3 +229,11 @@ cdef struct BdevCore:
     uint64_t unit              # the unit's address, as requests carry it
     uint8_t native_fua         # WRITE takes FUA along: no flush is needed after it
     uint8_t zeroes_unmap       # WRITE_ZEROES may deallocate
+    UnitShare *shares          # by IoQueue.number; NULL: a ring can't hold more than the unit takes
+
+# What one queue may have in flight for one unit. Owned by the queue's poller.
+cdef struct UnitShare:
+    uint32_t limit
+    uint32_t taken             # requests in flight, and places kept for I/Os in the queue's line
+    Io *waiting                # for a place, linked by msg.next; only while all are taken
+    Io *waiting_tail
