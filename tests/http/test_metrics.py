@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.rpc.peer import connected
 from virtiod.bdev.stats import bucket_start
 from virtiod.controllers.request import AttachRequest
 from virtiod.dataplane.channel import ERRORS
+from virtiod.dataplane.counterlines import counter_lines
 from virtiod.dataplane.totals import bdev_totals
 from virtiod.http import describe
 from virtiod.http.catalogue import ENTRIES
@@ -102,6 +105,60 @@ def test_page_says_what_prometheus_clients_own_writer_says(run_dir: Path, accept
             assert samples(ours) == samples(generate_latest(Fixed()).decode())
 
     run_live(run_dir, test)
+
+
+def test_page_is_written_much_faster_than_by_prometheus_clients_own_writer(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for number in range(100):
+            live.add_null(f"Null{number}", ("read", "write", "flush", "unmap"))
+        families = list(DaemonCollector(live.daemon).collect())
+
+        class Fixed:
+            def collect(self) -> Any:
+                return families
+
+        def cpu_s(write: Callable[[], bytes]) -> float:
+            def once() -> float:
+                started = time.thread_time()
+                write()
+                return time.thread_time() - started
+
+            return min(once() for _ in range(3))
+
+        assert cpu_s(lambda: encode(families, False)) * 10 < cpu_s(lambda: generate_latest(Fixed()))
+
+    run_live(run_dir, test)
+
+
+def test_others_get_their_turn_while_many_bdevs_are_read(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for number in range(200):
+            live.add_null(f"Null{number}")
+        collecting = asyncio.create_task(DaemonCollector(live.daemon).collect_gently())
+        turns = 0
+        while not collecting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 10
+        names = {
+            labels[0] for labels, _ in next(f for f in collecting.result() if f.name == "virtiod_bdev_io_now").values
+        }
+        assert names == {f"Null{number}" for number in range(200)}
+
+    run_live(run_dir, test)
+
+
+def test_counter_lines_are_what_python_would_write() -> None:
+    values = [0, 1, 9, 10, 99, 100, 12345678901234567890, (1 << 64) - 1]
+    middles = [b"m" * n + b" " for n in range(len(values))]
+    expected = "".join(f"start{m.decode()}{value}\n" for m, value in zip(middles, values, strict=True))
+    assert counter_lines(b"start", middles, values).decode() == expected
+    assert counter_lines(b"", [], []) == b""
+    for wrong in (-1, 1 << 64):
+        with pytest.raises(OverflowError):
+            counter_lines(b"a", [b"b"], [wrong])
+    with pytest.raises(ValueError, match="2 lines, but 1 values"):
+        counter_lines(b"a", [b"b", b"c"], [1])
 
 
 def test_format_is_the_one_that_the_client_accepts(run_dir: Path) -> None:

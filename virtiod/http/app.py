@@ -49,7 +49,7 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) 
     async def metrics(request: web.Request) -> web.Response:
         content_type = choose_encoder(request.headers.get("Accept", ""))[1]
         async with scraping:
-            families = list(collector.collect())
+            families = await collector.collect_gently()
             # Writing takes several times as long as reading: it is left to a thread.
             page = await asyncio.to_thread(encode, families, "openmetrics" in content_type)
         return web.Response(body=page, headers={"Content-Type": content_type, "Vary": "Accept"})

@@ -24,6 +24,8 @@ _THREAD = ("thread",)
 
 ENTRIES = (
     Entry("virtiod_build_info", "info", ("version", "python"), "Versions of virtiod and of its Python. Always 1."),
+    Entry("virtiod_start_time_seconds", "gauge", (), "When the daemon started, as Unix time."),
+    Entry("virtiod_healthy", "gauge", (), "1 while /healthz says ok, else 0."),
     # bdevs
     Entry("virtiod_bdev_info", "info", ("bdev", "uuid", "product", "controller"), "What a bdev is. Always 1."),
     Entry("virtiod_bdev_capacity_bytes", "gauge", _BDEV, "Size of the bdev."),
@@ -61,10 +63,17 @@ ENTRIES = (
         "Latencies of I/Os that ended; bounds are met within 1 %.",
     ),
     # controllers
+    Entry(
+        "virtiod_controller_info",
+        "info",
+        ("controller", "type", "transport", "address"),
+        "What a controller is, and how it is reached. Always 1.",
+    ),
     Entry("virtiod_controller_up", "gauge", _CONTROLLER, "1 while the controller is up, else 0."),
     Entry("virtiod_controller_state", "gauge", ("controller", "state"), "1 for the state it is in, 0 for others."),
     Entry("virtiod_controller_reconnects_total", "counter", _CONTROLLER, "Times that it came back after a loss."),
     Entry("virtiod_controller_io_timeouts_total", "counter", _CONTROLLER, "Requests that failed by timeout."),
+    Entry("virtiod_queue_size", "gauge", _QUEUE, "Entries of the virtqueue."),
     Entry("virtiod_queue_depth", "gauge", _QUEUE, "Requests in flight on the virtqueue."),
     Entry("virtiod_queue_kicks_total", "counter", _QUEUE, "Notifications sent to the device."),
     Entry("virtiod_queue_interrupts_total", "counter", _QUEUE, "Notifications of the device that ended a sleep."),

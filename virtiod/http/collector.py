@@ -5,7 +5,9 @@ bdev_get_iostat shows the same counters less a baseline, so that resetting it do
 
 from __future__ import annotations
 
+import asyncio
 import platform
+import time
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from virtiod.dataplane.channel import ERRORS, OPS
 from virtiod.dataplane.totals import bdev_totals
 from virtiod.http.catalogue import ENTRIES
 from virtiod.http.families import Family
+from virtiod.http.health import ailment
 from virtiod.rpc.timing import BOUNDS_S as RPC_BOUNDS_S
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 IO_BOUNDS_NS = (*(m * 10**e for e in range(3, 10) for m in (1, 2, 5)), 10 * NS)  # 1 us to 10 s
+_AT_ONCE = 20  # bdevs that are read before others get their turn: a millisecond
 MODES = ("busy", "idle", "sleep")
 STATES = tuple(state.value for state in State if state is not State.GONE)
 
@@ -55,20 +59,40 @@ class DaemonCollector(Collector):
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._families: dict[str, Family] = {}
+        up_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - daemon.started_ns
+        self._started = round(time.time() - up_ns / NS, 3)
 
     def collect(self) -> Iterator[Family]:
         """All of ENTRIES in their order, also those that have no value now."""
+        for _ in self._read():
+            pass
+        return self._take()
+
+    async def collect_gently(self) -> Iterator[Family]:
+        """The same, a few bdevs at a time, so that calls and exports do not wait. For one caller at a time."""
+        for number, _ in enumerate(self._read(), 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return self._take()
+
+    def _take(self) -> Iterator[Family]:
+        families, self._families = self._families, {}
+        return iter(families.values())
+
+    def _read(self) -> Iterator[None]:
+        """Fill the families; stops after each bdev."""
         self._families = {e.name: Family(e, _BOUNDS.get(e.name, ())) for e in ENTRIES}
         self._add("build_info", (__version__, platform.python_version()), 1)
+        self._add("start_time_seconds", (), self._started)
+        self._add("healthy", (), int(not ailment(self._daemon)))
         controllers = {bdev: c.name for c in self._daemon.controllers.list() for bdev in c.bdevs}
         for bdev in self._daemon.bdevs.list():
             self._bdev(bdev, controllers.get(bdev, ""))
+            yield
         self._controllers()
         self._exports()
         self._pollers()
         self._rpc()
-        families, self._families = self._families, {}
-        return iter(families.values())
 
     def _add(self, name: str, labels: tuple[str, ...], value: float) -> None:
         self._families[f"virtiod_{name}"].add(labels, value)
@@ -109,6 +133,7 @@ class DaemonCollector(Collector):
     def _controllers(self) -> None:
         for controller in self._daemon.controllers.list():
             name = controller.name
+            self._add("controller_info", (name, controller.dev_type, controller.trtype, controller.traddr), 1)
             self._add("controller_up", (name,), int(controller.state is State.UP))
             states = [int(controller.state == state) for state in STATES]
             self._families["virtiod_controller_state"].add_each((name,), STATES, states)
@@ -116,6 +141,7 @@ class DaemonCollector(Collector):
             self._add("controller_io_timeouts_total", (name,), controller.io_timeouts)
             for queue in controller.queues:
                 labels = (name, str(queue.index))
+                self._add("queue_size", labels, queue.size)
                 self._add("queue_depth", labels, queue.in_flight)
                 self._add("queue_kicks_total", labels, queue.kicks)
                 self._add("queue_interrupts_total", labels, queue.interrupts)
@@ -134,8 +160,8 @@ class DaemonCollector(Collector):
     def _pollers(self) -> None:
         for poller, buffers in zip(self._daemon.pollers, self._daemon.buffers, strict=True):
             stats, pool = poller.stats(), buffers.stats()
-            seconds = [ns / NS for ns in (stats.busy_ns, stats.idle_ns, stats.sleep_ns)]
-            self._families["virtiod_poller_seconds_total"].add_each((poller.name,), MODES, seconds)
+            for mode, ns in zip(MODES, (stats.busy_ns, stats.idle_ns, stats.sleep_ns), strict=True):
+                self._add("poller_seconds_total", (poller.name, mode), ns / NS)
             self._add("buffers_exhausted_total", (poller.name,), pool["exhausted"])
             self._add("buffers_lost_total", (poller.name,), pool["lost"])
         self._add("dma_memory_bytes", (), self._daemon.memory.size)
