@@ -1,37 +1,68 @@
-"""The PCI transport on QEMU's devices: what each is, written, read, resized and given back."""
+"""What the PCI transport does by VFIO and through sysfs: interrupts, memory that grows, ends of all kinds."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon
-from tests.guest.devices import DEVICES
-from tests.guest.inside import Host
+from tests import peers
+from tests.e2e.process import Daemon, RpcFailure, daemon
+from tests.guest.devices import DEVICES, MIB
 
-ADDRESSES = {d.name: f"0000:00:{d.slot:02x}.0" for d in DEVICES}
-
-
-@pytest.fixture
-def virtiod(run_dir: Path) -> Iterator[Daemon]:
-    with daemon(run_dir, "--allow-unbind", "-s", "64", "--log-level", "DEBUG") as process:
-        yield process
-        print(process.log.read_text())
+ADDRESSES = {device.name: f"0000:00:{device.slot:02x}.0" for device in DEVICES}
+KERNEL = Path("/sys/bus/pci/drivers/virtio-pci")
+IDLE_CPU = 0.2  # of a core; a poller that spins takes all of one
 
 
-def attach(virtiod: Daemon, device: str, dev_type: str = "blk") -> list[str]:
-    return virtiod.call(
-        "bdev_virtio_attach_controller", name="V0", trtype="pci", traddr=ADDRESSES[device], dev_type=dev_type
-    )
+@contextmanager
+def attached(run_dir: Path, device: str, *options: str) -> Iterator[Daemon]:
+    """As V0, and given back in the end."""
+    with daemon(run_dir, "--allow-unbind", *options) as virtiod:
+        virtiod.call("bdev_virtio_attach_controller", name="V0", trtype="pci", traddr=ADDRESSES[device], dev_type="blk")
+        assert not (KERNEL / ADDRESSES[device]).exists()
+        yield virtiod
+        virtiod.call("bdev_virtio_detach_controller", name="V0")
+    assert (KERNEL / ADDRESSES[device]).exists()
 
 
-def test_what_the_host_put_there_is_read(virtiod: Daemon, host: Host) -> None:
-    assert attach(virtiod, "modern") == ["V0"]
-    bdev = virtiod.bdev()
-    assert bdev["driver_specific"]["virtio"]["type"] == "pci-modern"
-    uri = virtiod.export()
-    print(uri, bdev)
-    virtiod.call("bdev_virtio_detach_controller", name="V0")
-    assert Path(f"/sys/bus/pci/drivers/virtio-pci/{ADDRESSES['modern']}").exists()
+def load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
+    (result,) = virtiod.call("perform_tests", bdevs=["V0"], **params)["results"]
+    assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0), result
+    return result
+
+
+def test_a_sleeping_poller_is_woken_by_an_interrupt_or_looks_again(run_dir: Path, variant: str) -> None:
+    with attached(run_dir, "modern", "-s", "64", "--poll-us", "0") as virtiod:
+        load(virtiod, rw="verify", queue_depth=1, total_bytes=MIB // 4)
+        (queue,) = virtiod.controller()["queues"]
+        assert queue["kicks"] > 0
+        assert (queue["interrupts"] > 0) == (variant == "iommu")
+
+
+def test_an_idle_device_costs_next_to_nothing(run_dir: Path) -> None:
+    with attached(run_dir, "modern", "-s", "64") as virtiod:
+        load(virtiod, rw="randread", queue_depth=4, total_bytes=MIB // 4)
+        before = virtiod.cpu_s()
+        with pytest.raises(RpcFailure):
+            virtiod.call("bdev_get_bdevs", name="nobody", timeout=2000)  # which waits for it so long
+        assert virtiod.cpu_s() - before < 2 * IDLE_CPU
+
+
+def test_memory_that_grows_is_reached(run_dir: Path) -> None:
+    with attached(run_dir, "modern", "-s", "64") as virtiod:
+        load(virtiod, rw="verify", block_size=MIB // 2, queue_depth=32, total_bytes=16 * MIB)
+        assert "DMA memory: 128 MiB" in virtiod.log.read_text()
+
+
+def test_a_device_is_measured_without_a_daemon(run_dir: Path) -> None:
+    address = ADDRESSES["modern"]
+    words = ["perf", address, "--allow-unbind", "-w", "randread", "--total-bytes", "1M", "-s", "64", "--json"]
+    report = json.loads(peers.run(sys.executable, "-m", "virtiod.cli", *words))
+    assert report["totals"]["io_failed"] == 0
+    assert (KERNEL / address).exists()

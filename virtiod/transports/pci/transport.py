@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from virtiod.errors import (
@@ -277,11 +278,11 @@ class PciTransport(Transport):
             await access.close()
 
     def _let_go(self, access: Access) -> None:
-        try:
-            access.enable(dma=False)
-            access.connect_interrupts(())
-        except VirtiodError as error:
-            log.info("%s", error)  # it may have been taken out
+        for step in (partial(access.enable, dma=False), partial(access.connect_interrupts, ())):
+            try:
+                step()
+            except VirtiodError as error:
+                log.info("%s", error)  # it may have been taken out
         if self._vectors:
             asyncio.get_running_loop().remove_reader(self._vectors[0])
         for fd in self._vectors:
