@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.dataplane.rig import in_loop
 from tests.scsi.host import FakeHost, Stack, stack
 from tests.scsi.units import FakeUnit
+from virtiod.controllers import AttachRequest
 from virtiod.controllers.controller import State
 from virtiod.errors import LostError, NotFound, RemovedError, VirtiodError
 
@@ -80,6 +82,18 @@ async def test_a_removal_while_attaching_fails_the_attach(run_dir: Path) -> None
         transport.on_lost(RemovedError(WHY))
         with pytest.raises(RemovedError):
             await attaching
+        assert s.engine.controllers.list() == []
+
+
+@in_loop
+async def test_a_pci_device_that_is_absent_is_an_error_or_waited_for(run_dir: Path) -> None:
+    async with stack(run_dir, UNITS) as s:
+        nowhere = AttachRequest("P0", "pci", "0000:ff:1f.7", "blk")
+        with pytest.raises(NotFound, match="there is no such PCI device"):
+            await s.engine.controllers.attach(nowhere)
+        assert await s.engine.controllers.attach(replace(nowhere, wait_for_device=True)) == []
+        assert s.engine.controllers.get("P0").state is State.ATTACHING
+        await s.engine.controllers.detach("P0")
         assert s.engine.controllers.list() == []
 
 

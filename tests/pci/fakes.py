@@ -31,6 +31,7 @@ class FakeHost(Host):
         self.errors: dict[str, int] = {}
         self.claimed: set[str] = set()
         self.stubborn: set[str] = set()  # drivers that refuse to take a device
+        self.arriving: set[str] = set()  # devices that virtio-pci is just about to have
         self.writes: list[str] = []
         self._disks: dict[str, list[str]] = {}
         self._minor = 0
@@ -124,10 +125,14 @@ class FakeHost(Host):
         elif path.name == "drivers_probe":
             override = (self.path(text) / "driver_override").read_text().strip()
             driver = override if override not in {"", "(null)"} else "virtio-pci"
-            if driver not in self.stubborn and self.driver(text) is None:
+            known = (self.sys / "bus/pci/drivers" / driver).is_dir()
+            if known and driver not in self.stubborn and self.driver(text) is None:
                 self._bind(text, driver)
         else:
             assert path.name == "driver_override"
+            if path.parent.name in self.arriving:  # its probe was under way
+                self.arriving.remove(path.parent.name)
+                self._bind(path.parent.name, "virtio-pci")
             path.write_text(text.strip() + "\n" if text.strip() else "(null)\n")
 
     def claim(self, node: Path) -> int:

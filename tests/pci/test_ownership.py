@@ -65,7 +65,29 @@ def test_a_device_that_the_kernel_does_not_use_needs_no_permission_and_stays_as_
     assert owned.way == "sysfs"
     asyncio.run(owned.give_back())
     assert host.driver() == driver
-    assert host.writes == []
+    assert (host.path() / "driver_override").read_text() == "(null)\n"
+
+
+@pytest.mark.parametrize("driver", [None, "virtio-pci"])
+def test_no_driver_gets_a_device_that_is_driven_without_one(host: FakeHost, driver: str | None) -> None:
+    host.add(driver=driver)
+    owned = take(host)
+    host.write(host.sys / "bus/pci/drivers_probe", ADDRESS)  # as modprobe would
+    assert host.driver() is None
+    asyncio.run(owned.give_back())
+    host.write(host.sys / "bus/pci/drivers_probe", ADDRESS)
+    assert host.driver() == "virtio-pci"
+
+
+@pytest.mark.parametrize("group", [None, 1])
+def test_a_device_that_the_kernel_takes_at_the_same_time_is_the_kernels(host: FakeHost, group: int | None) -> None:
+    host.add(driver=None, group=group)
+    host.arriving.add(ADDRESS)
+    with pytest.raises(Busy, match="virtio-pci has it now, and not no driver"):
+        take(host)
+    assert host.driver() == "virtio-pci"
+    assert (host.path() / "driver_override").read_text() == "(null)\n"
+    assert "unbind" not in "".join(host.writes)
 
 
 def test_a_device_bound_to_vfio_stays_so(host: FakeHost) -> None:
@@ -108,13 +130,17 @@ def test_giving_back_twice_does_nothing_more(host: FakeHost) -> None:
     assert host.writes == writes
 
 
-def test_a_device_is_taken_again_after_its_owner_was_killed(host: FakeHost) -> None:
-    host.add(group=1)
+@pytest.mark.parametrize(("group", "left"), [(1, "vfio-pci"), (None, None)])
+def test_a_device_is_taken_again_after_its_owner_was_killed(
+    host: FakeHost, group: int | None, left: str | None
+) -> None:
+    host.add(group=group)
     take(host).keep()  # nothing gives it back
     owned = take(host, allow_unbind=False)
     asyncio.run(owned.give_back())
-    assert host.driver() == "vfio-pci"
+    assert host.driver() == left
     assert ownership.unbind(ADDRESS, host).driver == "virtio-pci"
+    assert (host.path() / "driver_override").read_text() == "(null)\n"
 
 
 def test_giving_back_what_was_removed_is_no_error(host: FakeHost, caplog: pytest.LogCaptureFixture) -> None:

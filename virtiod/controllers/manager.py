@@ -93,7 +93,8 @@ class ControllerManager:
         try:
             return await controller.attach()
         except BaseException as error:
-            if request.wait_for_device and isinstance(error, DeviceError) and error.errno in ABSENT:
+            absent = isinstance(error, (DeviceError, NotFound)) and error.errno in ABSENT
+            if request.wait_for_device and absent:
                 known = str(error)
                 log.warning("controller %s: %s; it is attached when the device appears", request.name, known)
                 waiting = self._attach_when_there(self._add(request), known)

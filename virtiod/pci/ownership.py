@@ -1,7 +1,7 @@
 """Take a device from its kernel driver, and give it back.
 
-A device whose owner was killed stays as it was: bound to vfio-pci, or to nothing. It can be taken again then, and
-`virtiod pci unbind` gives it back to the kernel.
+A device whose owner was killed stays as it was: bound to vfio-pci, or kept off every driver. It can be taken again
+then, and `virtiod pci unbind` gives it back to the kernel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from virtiod.errors import Busy, ConnectError, DeviceError, VirtiodError
 from virtiod.pci import checks
@@ -28,18 +29,25 @@ DEADLINE_S = 8.0  # for the kernel to let go of a device, or to take it
 PASSING_S = 2.0  # to wait for those who only look at a disk
 PASSING_STEP_S = 0.05
 NO_OVERRIDE = "\n"
+KEEP_OFF = "virtiod"  # the name of no driver: with this override no driver probes a device that has none
+
+
+class _Before(NamedTuple):
+    """What a device was bound to, and its driver_override."""
+
+    driver: str | None
+    override: str
 
 
 class Owned:
     """A device that is this process's own until give_back(). way: "vfio", or "sysfs" with physical addresses."""
 
-    def __init__(self, device: PciDevice, host: Host, lock: int, before: PciDevice, override: str) -> None:
+    def __init__(self, device: PciDevice, host: Host, lock: int, before: _Before | None) -> None:
         self.device = device
         self.way = way_of(device)
         self._host = host
         self._lock = lock
-        self._before = before
-        self._override = override
+        self._before = before  # None: nothing was changed
 
     async def give_back(self) -> None:
         """Let the driver have it again that had it before. Idempotent; what fails is logged, with what to do.
@@ -57,8 +65,8 @@ class Owned:
         if lock < 0:
             return
         try:
-            if self.device.driver != self._before.driver and self.device.path.exists():
-                _rebind(self._host, self.device, self._before.driver, self._override)
+            if self._before is not None and self.device.path.exists():
+                _rebind(self._host, self.device, *self._before)
         finally:
             os.close(lock)
 
@@ -131,41 +139,51 @@ def refuse(reasons: Iterable[VirtiodError]) -> None:
 
 def _take(found: PciDevice, allow_unbind: bool, host: Host) -> Owned:
     lock = _lock(found)
-    override = read(found.path / "driver_override")
-    before = found.driver
+    before = None
     try:
         refuse(checks.bound_elsewhere(found, allow_unbind))
         fitting = fitting_drivers(way_of(found))
-        if found.driver not in fitting:
-            _switch(found, fitting[0], override, host)
-        device = find(found.address, host)
-        owned = Owned(device, host, lock, found, NO_OVERRIDE if override in {"", "(null)"} else override)
+        if found.driver is None or found.driver not in fitting:
+            before = _Before(found.driver, _override_of(found))
+            _switch(found, fitting[0], before, host)
+        owned = Owned(find(found.address, host), host, lock, before)
     except BaseException:
         os.close(lock)
         raise
     try:
         if owned.way == "vfio":
-            _check_access(device, host)
+            _check_access(owned.device, host)
     except BaseException:
         owned.let_go()
         raise
-    if device.driver != before:
-        log.info("%s: taken from %s, now bound to %s", device.address, before or "no driver", device.driver or "none")
+    now = owned.device.driver
+    if now != found.driver:
+        log.info("%s: taken from %s, now bound to %s", found.address, found.driver or "no driver", now or "none")
     return owned
 
 
-def _switch(found: PciDevice, driver: str | None, override: str, host: Host) -> None:
+def _switch(found: PciDevice, driver: str | None, before: _Before, host: Host) -> None:
     """Bind it to that driver. Its disks are claimed until it is done, so that nobody can mount them meanwhile."""
     with ExitStack() as claims:
         if found.driver is not None:
             _wait_for_quiet(found, host)
             claim(disks_of(found, host), host, claims)
         try:
-            _rebind(host, found, driver, driver or NO_OVERRIDE)
-        except BaseException:
-            if find(found.address, host).driver != found.driver:
-                _rebind(host, found, found.driver, override or NO_OVERRIDE)
+            _rebind(host, found, driver, driver or KEEP_OFF)
+        except VirtiodError as error:
+            _undo(found.address, before, host, error)
             raise
+
+
+def _undo(address: str, before: _Before, host: Host, failure: VirtiodError) -> None:
+    """Leave it as it was; a driver that has got it meanwhile keeps it."""
+    try:
+        now = find(address, host)
+        lost = now.driver is None and before.driver is not None
+        _rebind(host, now, before.driver if lost else now.driver, before.override)
+    except VirtiodError as error:
+        if str(error) != str(failure):
+            log.warning("%s; `virtiod pci unbind %s` tries it again", error, address)
 
 
 def _wait_for_quiet(device: PciDevice, host: Host) -> None:
@@ -182,11 +200,16 @@ def _wait_for_quiet(device: PciDevice, host: Host) -> None:
 
 
 def _rebind(host: Host, device: PciDevice, driver: str | None, override: str) -> None:
-    """Unbind it from what it is bound to now, and have that driver probe it."""
-    current = link(device.path / "driver")
-    if current is not None and current != driver:
-        _write(host, device.path / "driver/unbind", device.address)
+    """Have that driver have it. Raises Busy if it is bound to something else than when it was looked at."""
+    # The kernel writes it under the device's lock: a probe that was under way, as of a new device, is over then.
     _write(host, device.path / "driver_override", override)
+    current = link(device.path / "driver")
+    if current != device.driver:
+        raise Busy(f"{device.address}: {current or 'no driver'} has it now, and not {device.driver or 'no driver'}")
+    if current == driver:
+        return
+    if current is not None:
+        _write(host, device.path / "driver/unbind", device.address)
     if driver is None:
         return
     _write(host, host.sys / "bus/pci/drivers_probe", device.address)
@@ -196,6 +219,12 @@ def _rebind(host: Host, device: PciDevice, driver: str | None, override: str) ->
             f"{device.address}: {driver} did not take it, it is bound to {now or 'no driver'}; `dmesg` may say why, or "
             f"the module is not loaded (`modprobe {driver}`)"
         )
+
+
+def _override_of(device: PciDevice) -> str:
+    """To be written again. One that a killed owner left behind means nothing."""
+    found = read(device.path / "driver_override")
+    return NO_OVERRIDE if found in {"", "(null)", KEEP_OFF} else found
 
 
 def _write(host: Host, path: Path, text: str) -> None:
