@@ -25,7 +25,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"[A-Z]{4,}")
-FOLDER = r"(?:virtiod|rpc_client|tests|scripts|benchmarks|docs|\.ci)/"
+FOLDER = r"(?:virtiod|rpc_client|tests|scripts|benchmarks|dashboards|docs|\.ci)/"
 COMMANDS = {"virtiod": virtiod.cli.parse, "virtiod-rpc": lambda words: rpc_client.cli.parser().parse_args(words)}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

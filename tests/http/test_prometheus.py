@@ -47,9 +47,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def prometheus(run_dir: Path, target_port: int) -> Iterator[str]:
+def prometheus(run_dir: Path, config: str) -> Iterator[str]:
     """Its URL."""
-    (run_dir / "prometheus.yml").write_text(CONFIG.format(port=target_port))
+    (run_dir / "prometheus.yml").write_text(config)
     port = free_port()
     command = [
         "prometheus",
@@ -100,7 +100,7 @@ def test_prometheus_shows_queue_depth_and_latency_of_a_loaded_disk(run_dir: Path
             load = asyncio.create_task(
                 running.daemon.perf.run(["V0"], Workload(rw="randread", queue_depth=16, time_s=DEADLINE_S * 2))
             )
-            with prometheus(run_dir, running.port) as url:
+            with prometheus(run_dir, CONFIG.format(port=running.port)) as url:
                 left = await ask_until_all_fit(url)
             log = (run_dir / "prometheus.log").read_text()
             load.cancel()

@@ -30,6 +30,8 @@ scrape_configs:
       - targets: ["127.0.0.1:9799"]
 ```
 
+The same, with tokens and TLS, is `dashboards/prometheus.yml`; beside it are alerts, and dashboards for Grafana.
+
 Values are read at the time of a scrape, and counters only grow while their labels exist: `bdev_reset_iostat` does not
 reach them. A histogram has the series `_bucket` (with the label `le`), `_sum` and `_count`.
 
