@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--json", action="store_true", help="print the exact result, in one line")
     _add_access(found.add_argument_group("for URLs"))
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-    _add_top(commands.add_parser("top", help="Watch bdevs and pollers."))
+    _add_top(commands.add_parser("top", help="Watch controllers, bdevs and pollers."))
     save = commands.add_parser("save_config", help="Print the configuration, for load_config and `virtiod -c`.")
     save.add_argument("-f", "--file", metavar="FILE", help="write it there")
     load = commands.add_parser("load_config", help="Make the calls of a saved configuration.")

@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, MethodError, TimedOut, cli
 from rpc_client.tables import duration, size, table
-from rpc_client.top import top, view
+from rpc_client.top import Sample, top, view
 from tests.rpc.fakes import running
 from virtiod.rpc.methods import METHODS
 
@@ -313,12 +314,70 @@ def test_top_shows_what_happened_between_two_looks() -> None:
         times = {"busy": busy, "idle": 0, "sleep": sleep, "in_flight": 5}
         return {"pollers": [{"id": 1, "name": "poller_0", "cpu": 3, "mode": "adaptive", **times}]}
 
-    before = (iostat(10**9, 1000, 5_000_000), pollers(100, 100))
-    lines = view(before, (iostat(3 * 10**9, 201_000, 2_005_000_000), pollers(175, 125))).splitlines()
-    assert lines[1].split() == ["B0", "100000", "0", "390.6", "0.0", "10", "us", "32", "-"]
-    assert lines[4].split() == ["poller_0", "3", "adaptive", "75.0", "0.0", "25.0", "5"]
-    reset = view(before, (iostat(2 * 10**9, 10, 10_000), pollers(200, 100)))
-    assert reset.splitlines()[1].split()[1] == "10"
+    def at(ticks: int, ops: int, latency: int, busy: int, sleep: int) -> Sample:
+        return Sample(iostat(ticks, ops, latency), pollers(busy, sleep), [controller()])
+
+    before = at(10**9, 1000, 5_000_000, 100, 100)
+    text = [line for line, _ in view(before, at(3 * 10**9, 201_000, 2_005_000_000, 175, 125))]
+    assert text[0] == "1 of 1 controllers up, 1 bdevs, 32 I/Os in flight"
+    assert text[3].split() == ["B0", "blk", "up", "2", "1", "7", "/run/x.sock"]
+    assert text[6].split() == ["B0", "100000", "0", "390.6", "0.0", "10", "us", "32", "-", "0"]
+    assert text[9].split() == ["poller_0", "3", "adaptive", "75.0", "0.0", "25.0", "5"]
+    reset = [line for line, _ in view(before, at(2 * 10**9, 10, 10_000, 200, 100))]
+    assert reset[6].split()[1] == "10"
+
+
+def controller(name: str = "B0", state: str = "up") -> dict[str, Any]:
+    queues = [{"in_flight": 7}]
+    return {"name": name, "dev_type": "blk", "traddr": "/run/x.sock", "state": state, "reconnects": 2, "queues": queues}
+
+
+def test_top_fits_the_terminal_and_keeps_what_matters() -> None:
+    def at(ticks: int) -> Sample:
+        bdevs: list[dict[str, Any]] = [{"name": f"B{n}", "num_read_ops": n * ticks} for n in range(1000)]
+        bdevs[3] |= {"io_error": {"-5": ticks}, "num_read_ops": 10**6 * ticks}
+        controllers = [controller(f"C{n}", "reconnecting" if n == 900 else "up") for n in range(1000)]
+        times = {"busy": 1, "idle": 1, "sleep": 1, "in_flight": 0, "cpu": 0, "mode": "busy"}
+        poller = {"id": 1, "name": "poller_0", **times}
+        return Sample({"tick_rate": 1, "ticks": ticks, "bdevs": bdevs}, {"pollers": [poller]}, controllers)
+
+    lines = view(at(1), at(2), 22)
+    assert len(lines) <= 22
+    assert lines[0][1] == "bad"  # as a controller is not up
+    text, style = lines[3]
+    assert text.startswith("C900") and "reconnecting" in text and style == "bad"
+    (first,) = [number for number, (text, _) in enumerate(lines) if text.startswith("BDEV")]
+    assert lines[first + 1][0].split()[0] == "B3" and lines[first + 1][1] == "bad"  # it fails
+    assert lines[first + 2][0].split()[:2] == ["B999", "999"]
+    assert [text for text, _ in lines if text.startswith("and ")] == ["and 996 more", "and 992 more"]
+    assert lines[-1][0].startswith("poller_0")
+    assert len(view(at(1), at(2))) > 2000
+
+
+def test_top_takes_the_terminal_and_gives_it_back(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def flush(self) -> None:
+            if self.getvalue().count("BDEV") == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def use(path: str, _: Any) -> None:
+        out = Terminal()
+        with Client(path) as client, pytest.raises(KeyboardInterrupt):
+            client.call("bdev_virtio_attach_controller", ATTACH)
+            top(client, 0.01, None, out)
+        shown = out.getvalue()
+        assert shown.startswith("\x1b[?1049h") and shown.endswith("\x1b[?1049l")
+        assert shown.count("\x1b[H") == 2
+        plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", shown)
+        assert max(map(len, plain.splitlines())) == 60
+
+    with_daemon(run_dir, use)
 
 
 def test_top_writes_plain_text_where_there_is_no_terminal(run_dir: Path) -> None:
