@@ -133,6 +133,8 @@ class Daemon:
         hurrying.cancel()
         if not unwinding.done():
             self.stop_deadline = 0.0
+            if self.controllers is not None:
+                self.controllers.cut_off()
             await _skip_through(unwinding)
             await self._server.close()
             why = "it was told to hurry" if self._hurry.is_set() else f"not within {deadline_s:g} s"

@@ -315,6 +315,17 @@ async def test_a_device_that_is_pulled_out_is_lost_for_good() -> None:
 
 
 @in_loop
+async def test_a_device_can_be_kept_from_memory_without_waiting_for_it() -> None:
+    context = FakeContext(Device())
+    async with connected(context) as found:
+        device = context.accesses[-1].device
+        assert [entry for entry in device.log if "dma" in str(entry)][-1] == "dma"
+        found.cut_off()
+        assert [entry for entry in device.log if "dma" in str(entry)][-1] == "no dma"
+    found.cut_off()  # there is nothing to keep
+
+
+@in_loop
 async def test_who_has_no_device_says_so() -> None:
     found = PciTransport("00:05.0", FakeContext(Device()), "blk")
     for call in (found.read_config(0, 1), found.share_memory(), found.start_queue(0), found.driver_ok()):

@@ -105,6 +105,9 @@ class FakeControllers:
     def list(self) -> list[Any]:
         return list(self._controllers.values())
 
+    def cut_off(self) -> None:
+        pass
+
     async def attach(self, request: AttachRequest) -> list[str]:
         if request.traddr == "/refused":
             raise ConnectError("connect to /refused: Connection refused", 111)

@@ -186,6 +186,11 @@ class ControllerManager:
             await asyncio.wait({self._supervision})
             self._supervision = None
 
+    def cut_off(self) -> None:
+        """Keep all devices from memory: the process ends without stop()."""
+        for controller in self.list():
+            controller.transport.cut_off()
+
     async def _supervise(self) -> None:
         while True:
             await asyncio.sleep(SUPERVISION_S)

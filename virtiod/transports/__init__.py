@@ -160,6 +160,12 @@ class Transport(ABC):
         Raises nothing; what fails is logged.
         """
 
+    def cut_off(self) -> None:  # noqa: B027
+        """Keep the device from memory at once: the process ends without close(). Raises nothing.
+
+        Needed where the end of the process leaves the device running.
+        """
+
     @abstractmethod
     def info(self) -> dict[str, str]:
         """What RPC says of the transport: "type", and where the device is."""

@@ -294,5 +294,12 @@ class PciTransport(Transport):
         if owned is not None:
             await owned.give_back()
 
+    def cut_off(self) -> None:
+        if self._access is not None:
+            try:
+                self._access.enable(dma=False)
+            except VirtiodError as error:
+                log.warning("%s", error)
+
     def info(self) -> dict[str, str]:
         return {"type": "pci-modern", "pci_address": self._address}
