@@ -149,11 +149,13 @@ def test_a_start_whose_configuration_fails_says_why(run_dir: Path) -> None:
     params = {"name": "V0", "trtype": "user", "traddr": "/x.sock", "dev_type": "blk", "vq_size": 3}
     calls = [{"method": "bdev_virtio_attach_controller", "params": params}]
     config = run_dir / "config.json"
-    config.write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": calls}]}))
+    text = json.dumps({"subsystems": [{"subsystem": "bdev", "config": calls}]})
+    config.write_text(text)
+    column = 1 + text.index(" 3}") + 1
     virtiod = Daemon(run_dir, "-m", "1", "--log-level", "ERROR", "-c", config)
     virtiod.ends(1)
     assert virtiod.log.read_text() == (
-        f"virtiod: {config}:1:185: subsystems[0].config[0].params.vq_size (bdev_virtio_attach_controller): "
+        f"virtiod: {config}:1:{column}: subsystems[0].config[0].params.vq_size (bdev_virtio_attach_controller): "
         "vq_size 3: must be a power of two from 4 to 1024\n"
     )
 

@@ -86,7 +86,6 @@ MAX_TABLE_REGIONS = 8
 MAX_CONFIG = 256
 MAX_QUEUE_SIZE = 1024  # what back-ends take
 MAX_QUEUES = 256  # SET_VRING_KICK and its like have 8 bits for the index
-MAX_QUEUE_SIZE = 32768  # virtio 1.2 §2.7
 NO_FD = 1 << 8  # SET_VRING_KICK, _CALL, _ERR: no file descriptor comes with it
 
 HEADER = struct.Struct("=III")  # request, flags, size of the payload
