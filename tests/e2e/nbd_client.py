@@ -6,9 +6,9 @@ import socket
 import struct
 from pathlib import Path
 
-READ, WRITE, DISCONNECT, FLUSH = range(4)
+READ, WRITE, DISCONNECT, FLUSH, TRIM = range(5)
 OPT_GO = 7
-INFO_EXPORT = 0
+INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
 REP_ACK, REP_INFO = 1, 3
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 
@@ -24,7 +24,7 @@ class NbdClient:
         self._lengths: dict[int, int] = {}  # of the READs that wait for an answer, by cookie
         assert self._receive(18)[:16] == b"NBDMAGICIHAVEOPT"
         name = export.encode()
-        data = struct.pack(f">I{len(name)}sH", len(name), name, 0)
+        data = struct.pack(f">I{len(name)}sHH", len(name), name, 1, INFO_BLOCK_SIZE)
         self.sock.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", OPT_GO, len(data)) + data)
         kind = REP_INFO
         while kind == REP_INFO:

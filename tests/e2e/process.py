@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -124,6 +124,9 @@ class Daemon(Peer):
         return cpu_s(self.process.pid)
 
 
+AnyDaemon = TypeVar("AnyDaemon", bound=Daemon)
+
+
 def cpu_s(pid: int) -> float:
     """Seconds that a process's threads ran, as the scheduler counts them."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
@@ -131,9 +134,9 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def daemon(run_dir: Path, *options: str | Path) -> Iterator[Daemon]:
+def daemon(run_dir: Path, *options: str | Path, kind: type[AnyDaemon] = Daemon) -> Iterator[AnyDaemon]:
     """From running to its end, which must be an orderly one unless the test has ended it already."""
-    process = Daemon(run_dir, *options)
+    process = kind(run_dir, *options)
     try:
         process.wait_listening()
         if "--wait-for-rpc" not in options:

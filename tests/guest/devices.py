@@ -107,6 +107,9 @@ DEVICES = (
     Device("twoqueues", 0x08, f"{BLK},num-queues=2", Disk("twoqueues")),
     Device("scsi", 0x09, "virtio-scsi-pci,disable-legacy=on,num_queues=2", below=SCSI_DISKS),
     Device("legacy", 0x0A, "virtio-blk-pci,disable-legacy=off,disable-modern=on,num-queues=1", Disk("legacy")),
+    # Tests may write what they like to "busy". "taken" is test_disks.py's, nobody writes to "modern".
+    Device("busy", 0x0F, f"{BLK},num-queues=1", Disk("busy")),
+    Device("taken", 0x10, f"{BLK},num-queues=1", Disk("taken")),
     Device("random", 0x0B, "virtio-rng-pci,disable-legacy=on"),
     # Nothing isolates functions of a device from each other: they share an IOMMU group.
     Device("pair0", 0x0E, f"{BLK},num-queues=1,multifunction=on", Disk("pair0"), variants=("iommu",)),

@@ -51,6 +51,10 @@ class Services:
             **more,
         )
 
+    def forget(self, name: str) -> None:
+        """Let go of the file of a disk that was plugged, and unplugged since."""
+        self._guest.qmp.command("blockdev-del", **{"node-name": f"n-{name}"})
+
     def read(self, disk: str, offset: int, length: int) -> str:
         """A part of the disk's file, in base64."""
         with (self._guest.run_dir / f"{disk}.img").open("rb") as file:

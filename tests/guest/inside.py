@@ -44,6 +44,9 @@ class Host:
     def plug(self, name: str, port: str, size: int) -> None:
         line().ask("plug", name=name, port=port, size=size)
 
+    def forget(self, name: str) -> None:
+        line().ask("forget", name=name)
+
     def unplug(self, name: str, seconds: float = 30.0) -> None:
         """Ask the guest for the device, and wait until it let go of it."""
         self.qmp("device_del", id=name)

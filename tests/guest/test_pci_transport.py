@@ -38,7 +38,7 @@ def load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
 
 
 def test_a_sleeping_poller_is_woken_by_an_interrupt_or_looks_again(run_dir: Path, variant: str) -> None:
-    with attached(run_dir, "modern", "-s", "64", "--poll-us", "0") as virtiod:
+    with attached(run_dir, "busy", "-s", "64", "--poll-us", "0") as virtiod:
         load(virtiod, rw="verify", queue_depth=1, total_bytes=MIB // 4)
         (queue,) = virtiod.controller()["queues"]
         assert queue["kicks"] > 0
@@ -46,7 +46,7 @@ def test_a_sleeping_poller_is_woken_by_an_interrupt_or_looks_again(run_dir: Path
 
 
 def test_an_idle_device_costs_next_to_nothing(run_dir: Path) -> None:
-    with attached(run_dir, "modern", "-s", "64") as virtiod:
+    with attached(run_dir, "busy", "-s", "64") as virtiod:
         load(virtiod, rw="randread", queue_depth=4, total_bytes=MIB // 4)
         before = virtiod.cpu_s()
         with pytest.raises(RpcFailure):
@@ -55,13 +55,13 @@ def test_an_idle_device_costs_next_to_nothing(run_dir: Path) -> None:
 
 
 def test_memory_that_grows_is_reached(run_dir: Path) -> None:
-    with attached(run_dir, "modern", "-s", "64") as virtiod:
+    with attached(run_dir, "busy", "-s", "64") as virtiod:
         load(virtiod, rw="verify", block_size=MIB // 2, queue_depth=32, total_bytes=16 * MIB)
         assert "DMA memory: 128 MiB" in virtiod.log.read_text()
 
 
 def test_a_device_is_measured_without_a_daemon(run_dir: Path) -> None:
-    address = ADDRESSES["modern"]
+    address = ADDRESSES["busy"]
     words = ["perf", address, "--allow-unbind", "-w", "randread", "--total-bytes", "1M", "-s", "64", "--json"]
     report = json.loads(peers.run(sys.executable, "-m", "virtiod.cli", *words))
     assert report["totals"]["io_failed"] == 0

@@ -1,4 +1,4 @@
-"""The front-end against qemu-storage-daemon: control messages, twice in a row, a resize, a death and a return."""
+"""The front-end against qemu-storage-daemon: what is its own, beside what every transport does (test_contract.py)."""
 
 from __future__ import annotations
 
@@ -53,40 +53,6 @@ async def closing(transport):
         await transport.close()
 
 
-def test_a_controller_comes_up_and_goes_down_twice(run_dir, memory):
-    async def main(socket):
-        async with closing(VhostUserTransport(str(socket), memory)) as transport:
-            for _ in range(2):
-                config = await bring_up(transport, memory)
-                assert len(config) == 60
-                assert capacity(config) == SIZE
-                assert transport.max_queues() == QUEUES
-                assert transport.memory_hot_add
-                assert [await transport.stop_queue(index) for index in range(QUEUES)] == [0] * QUEUES
-                await transport.setup_queue(0, layout_at(memory.regions[0].address))
-                await transport.start_queue(0)
-                await transport.reset()
-            assert not transport.lost
-
-    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
-        asyncio.run(main(daemon.socket))
-
-
-def test_memory_grows_while_queues_run(run_dir, memory):
-    async def main(socket):
-        async with closing(VhostUserTransport(str(socket), memory)) as transport:
-            await bring_up(transport, memory)
-            for _ in range(3):
-                memory.allocate(2 << 20)
-                await transport.share_memory()
-            assert len(memory.regions) == 4
-            assert len(await transport.read_config(0, 60)) == 60
-            assert not transport.lost
-
-    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
-        asyncio.run(main(daemon.socket))
-
-
 def test_more_than_the_known_configuration_is_refused_and_a_fitting_size_is_found(run_dir, memory):
     async def main(socket):
         transport = VhostUserTransport(str(socket), memory, config_sizes=[256, 60])
@@ -96,19 +62,6 @@ def test_more_than_the_known_configuration_is_refused_and_a_fitting_size_is_foun
             assert not transport.lost
 
     with storage_daemon(run_dir, NULL) as daemon:
-        asyncio.run(main(daemon.socket))
-
-
-def test_the_write_cache_can_be_switched(run_dir, memory):
-    async def main(socket):
-        async with closing(VhostUserTransport(str(socket), memory)) as transport:
-            await bring_up(transport, memory)
-            await transport.write_config(32, b"\0")
-            assert (await transport.read_config(32, 1)) == b"\0"
-            await transport.write_config(32, b"\1")
-            assert (await transport.read_config(32, 1)) == b"\1"
-
-    with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
         asyncio.run(main(daemon.socket))
 
 

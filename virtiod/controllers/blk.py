@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from functools import partial
 from typing import Any
 
 from virtiod.bdev import Bdev
@@ -89,7 +90,7 @@ class BlkController(Controller[BlkConfig]):
             name=self.name,
             info=self._config.bdev_info(serial),
             channels=channels,
-            driver_specific=self._driver_specific,
+            driver_specific=partial(self._driver_specific, serial),
             uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial}")),
         )
         self._register(bdev)
@@ -119,8 +120,8 @@ class BlkController(Controller[BlkConfig]):
             log.warning("controller %s: no answer to GET_ID within %g s", self.name, ID_DEADLINE_S)
             return ""
 
-    def _driver_specific(self) -> dict[str, Any]:
-        return {"virtio": self.virtio_info()}
+    def _driver_specific(self, serial: str) -> dict[str, Any]:
+        return {"virtio": self.virtio_info(), "blk": {"serial": serial}}
 
     async def _config_changed(self) -> None:
         config = await self._read_config(self._features)
