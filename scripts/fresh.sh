@@ -41,6 +41,7 @@ local_packages() {
 run_inside() {
     local root=$1 command=$2 directory process code=0 left= settings
     mount --make-rprivate /
+    mount --bind "$root" "$root" # containers, which tests make, need a root that is a mount
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount --rbind /sys "$root/sys"

@@ -1,12 +1,13 @@
-"""Stops one thread of another process until standard input ends: hold_thread.py TID. The other threads run on.
+"""Stops one thread of another process until standard input, or the thread, ends: hold_thread.py TID.
 
-SIGSTOP stops a whole process; ptrace(2) can hold one thread of it.
+The other threads run on. SIGSTOP stops a whole process; ptrace(2) can hold one thread of it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import sys
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
@@ -28,7 +29,10 @@ def main() -> None:
     ptrace(PTRACE_INTERRUPT, tid)
     os.waitpid(tid, WALL)
     print("held", flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        ended, how = os.waitpid(tid, WALL | os.WNOHANG)
+        if ended and not os.WIFSTOPPED(how):
+            return  # the process was killed; it could not go before its thread was waited for
     ptrace(PTRACE_DETACH, tid)
 
 

@@ -84,6 +84,7 @@ class Controller(ABC, Generic[Config]):
         self.state = State.ATTACHING
         self.reconnects = 0
         self.io_timeouts = 0
+        self.given_up = 0  # requests that were in flight when it was detached
         self.last_error = ""
         self.bdevs: list[Bdev] = []
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
@@ -452,5 +453,6 @@ class Controller(ABC, Generic[Config]):
         for queue in self.all_queues:
             failed = await queue.fail(errno.ENODEV, before_ns)
             given_up += failed if queue in self.request_queues else 0
+        self.given_up += given_up
         if given_up:
             log.warning("controller %s: gave up %d requests in flight", self.name, given_up)

@@ -174,11 +174,14 @@ class ControllerManager:
             self._end_growth = None
         for name in list(self._awaited):
             await self.detach(name)
-        names = [c.name for c in self.list() if c.state not in {State.ATTACHING, State.DETACHING}]
-        results = await asyncio.gather(*(self.detach(n) for n in names), return_exceptions=True)
-        for name, result in zip(names, results, strict=True):
+        leaving = [c for c in self.list() if c.state not in {State.ATTACHING, State.DETACHING}]
+        results = await asyncio.gather(*(self.detach(c.name) for c in leaving), return_exceptions=True)
+        for controller, result in zip(leaving, results, strict=True):
             if isinstance(result, BaseException):
-                log.error("controller %s: detach: %r", name, result)
+                log.error("controller %s: detach: %r", controller.name, result)
+        given_up = sum(controller.given_up for controller in leaving)
+        what = f"{given_up} requests were given up" if given_up else "all that was in flight was answered"
+        log.info("%d controllers detached: %s", len(leaving), what)
         if self._endings:
             await asyncio.wait(self._endings)
         if self._supervision:
