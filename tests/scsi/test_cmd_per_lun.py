@@ -96,7 +96,8 @@ async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_take
                 host.answer(index, head, Answer(response=2))
             return 0
 
-        for host.tmf in (abort, lambda *_: None):  # a device that aborts, and one that is cut off
+        # A device that aborts, and one that is cut off.
+        for host.tmf, reconnects in ((abort, 0), (lambda *_: None, 1)):
             host.hook = silent
             ios = [asyncio.ensure_future(s.do("S0t0", "write", 4096 * i, 4096)) for i in range(8)]
             async with asyncio.timeout(20):
@@ -106,3 +107,4 @@ async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_take
             ios = [asyncio.ensure_future(s.do("S0t0", "write", 4096 * i, 4096)) for i in range(8)]
             async with asyncio.timeout(20):
                 assert await asyncio.gather(*ios) == [0] * 8
+            assert s.engine.controllers.get("S0").reconnects == reconnects

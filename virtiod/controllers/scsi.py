@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -309,17 +309,28 @@ class ScsiController(Controller[ScsiConfig]):
             self._aborting = None
 
     async def _abort_overdue(self, before: int) -> None:
-        assert self._commands is not None
-        tasks = [t for q in self.request_queues if isinstance(q, ScsiQueue) for t in await q.overdue(before)]
+        """Abort what was submitted before that time, and what of it only reaches the device when places get free."""
         seconds = self.context.io_timeout_s
-        log.warning("controller %s: %d requests took longer than %g s: abort", self.name, len(tasks), seconds)
-        self.io_timeouts += len(tasks)
-        await asyncio.gather(*(self._commands.manage(ABORT_TASK, unit, task) for unit, task in tasks))
+        aborted: set[tuple[bytes, int]] = set()
         ends = time.monotonic() + ABORT_SETTLE_S
         while self._overdue(before):
-            if time.monotonic() > ends:
+            tasks = set(await self._overdue_tasks(before)) - aborted
+            if tasks:
+                log.warning("controller %s: %d requests took longer than %g s: abort", self.name, len(tasks), seconds)
+                self.io_timeouts += len(tasks)
+                await self._abort_tasks(tasks)
+                aborted |= tasks
+                ends = time.monotonic() + ABORT_SETTLE_S
+            elif time.monotonic() > ends:
                 raise DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s")
             await asyncio.sleep(SETTLE_POLL_S)
+
+    async def _overdue_tasks(self, before: int) -> list[tuple[bytes, int]]:
+        return [task for q in self.request_queues if isinstance(q, ScsiQueue) for task in await q.overdue(before)]
+
+    async def _abort_tasks(self, tasks: Iterable[tuple[bytes, int]]) -> None:
+        assert self._commands is not None
+        await asyncio.gather(*(self._commands.manage(ABORT_TASK, unit, task) for unit, task in tasks))
 
     # ---- the end
 
