@@ -22,6 +22,8 @@ DROP_INS = "/run/systemd/system/virtiod.service.d"
 PATIENCE_S = 60.0
 WATCHDOG_S = 4
 
+pytestmark = pytest.mark.timeout(1800)  # the first test builds the package, and the machine's image
+
 
 def rpc(machine: Machine, method: str, *words: str) -> Any:
     return json.loads(machine.run("virtiod-rpc", "--json", method, *words))

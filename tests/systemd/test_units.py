@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import rpc_client.cli
 from tests.peers import run
 from tests.systemd.machine import ROOT
 from virtiod.cli import parse
@@ -47,6 +48,9 @@ def test_commands_of_the_units_are_accepted() -> None:
     assert match
     words = match[1].replace("${STATE_DIRECTORY}", "/var/lib/virtiod").replace("$VIRTIOD_OPTIONS", "").split()
     assert parse(words).state == "/var/lib/virtiod/state.json"
+    match = re.search(r"^ExecReload=/usr/bin/virtiod-rpc (.*)$", text, re.MULTILINE)
+    assert match
+    assert rpc_client.cli.parser().parse_args(match[1].split()).method == "virtiod_reload_config"
 
 
 def test_drop_ins_say_where_they_go() -> None:
