@@ -74,10 +74,13 @@ class Services:
 
 
 class Session:
-    """A guest that does jobs, from power-on to close(). hear() is what it tells."""
+    """A guest that does jobs, from power-on to close(). hear() is what it tells.
 
-    def __init__(self, variant: str) -> None:
-        self._context: AbstractContextManager[Machine] = machine(variant)
+    programs: of this host, to be in the guest too.
+    """
+
+    def __init__(self, variant: str, programs: tuple[str, ...] = ()) -> None:
+        self._context: AbstractContextManager[Machine] = machine(variant, programs)
         self.guest = self._context.__enter__()
         self._services = Services(self.guest)
         self._wants_job = False

@@ -45,12 +45,14 @@ class Image:
     kernel: Path
     base: Path  # the archive that is the same at each start
 
-    def with_tree(self, path: Path) -> None:
-        """Write the whole initial file system to `path`."""
+    def with_tree(self, path: Path, programs: tuple[str, ...] = ()) -> None:
+        """Write the whole initial file system to `path`, with more programs of this host if any are named."""
         shutil.copyfile(self.base, path)
         with path.open("ab") as file:
             archive = Archive(file)
             pack_tree(archive)
+            for name in programs:
+                pack_program(archive, name)
             archive.end()
 
 
@@ -212,6 +214,15 @@ def pack_libraries(archive: Archive, programs: list[Path]) -> None:
     for path in sorted(wanted):
         if not any(path.is_relative_to(folder) for folder in site):  # those travel with their package
             archive.copy(path, PurePosixPath(os.path.realpath(path.parent)) / path.name)
+
+
+def pack_program(archive: Archive, name: str) -> None:
+    found = shutil.which(name)
+    if not found:
+        raise Unavailable(f"{name} is missing on this host, which lends it to the guest")
+    archive.copy(Path(found), PurePosixPath("/guest/bin") / name)
+    for path in sorted(libraries([Path(found)])):
+        archive.copy(path, PurePosixPath(os.path.realpath(path.parent)) / path.name)
 
 
 def pack_tree(archive: Archive) -> None:

@@ -42,12 +42,12 @@ def kernel_command_line(variant: str, job: str) -> str:
 class Machine:
     """A running guest: `line` is its serial line, `qmp` the monitor, `run_dir` holds the disks' files and the logs."""
 
-    def __init__(self, run_dir: Path, variant: str, *, shell: bool = False) -> None:
+    def __init__(self, run_dir: Path, variant: str, *, programs: tuple[str, ...] = (), shell: bool = False) -> None:
         self.run_dir = run_dir
         self.variant = variant
         self.console = run_dir / "console"
         made = image.build()
-        made.with_tree(run_dir / "initrd")
+        made.with_tree(run_dir / "initrd", programs)
         if not shutil.which(PROGRAM):
             raise Unavailable(f"{PROGRAM} is missing: install Debian's package qemu-system-x86")
         job = "shell" if shell else variant
@@ -116,12 +116,12 @@ class Machine:
 
 
 @contextmanager
-def machine(variant: str) -> Iterator[Machine]:
+def machine(variant: str, programs: tuple[str, ...] = ()) -> Iterator[Machine]:
     """A guest from power-on to power-off, connected. Raises Unavailable when there can be none here."""
     run_dir = Path(tempfile.mkdtemp(prefix="vg-", dir="/tmp"))
     guest = None
     try:
-        guest = Machine(run_dir, variant)
+        guest = Machine(run_dir, variant, programs=programs)
         guest.connect()
         yield guest
     finally:

@@ -23,7 +23,7 @@ def check_io(virtiod: PciDaemon, host: Host, bdev: str, disk: str) -> bytes:
     with NbdClient(virtiod.nbd_socket, bdev) as client:
         assert client.size == SIZE
         assert client.ask(READ, 4096, 65536) == (0, pattern(disk, 4096, 65536))
-        virtiod.verify(bdev)
+        virtiod.verify(bdev, total_bytes=MIB // 4)
         data = pattern(f"written to {disk}", 0, 65536)
         assert client.ask(WRITE, PLACE, data=data)[0] == 0
         assert client.ask(FLUSH)[0] == 0
