@@ -34,7 +34,7 @@ class Services:
         """Until the guest has let go of the device."""
         self._guest.qmp.wait_event("DEVICE_DELETED", device, seconds)
 
-    def plug(self, name: str, port: str, size: int) -> None:
+    def plug(self, name: str, port: str, size: int, queues: int) -> None:
         """A new virtio-blk disk, the device's name being the disk's, into an empty root port."""
         disk = Disk(name, size)
         disk.create(self._guest.run_dir)
@@ -47,7 +47,7 @@ class Services:
             bus=port,
             drive=f"n-{name}",
             serial=name,
-            **{"disable-legacy": "on", "num-queues": 1},
+            **{"disable-legacy": "on", "num-queues": queues},
             **more,
         )
 

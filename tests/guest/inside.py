@@ -41,8 +41,8 @@ class Host:
     def qmp(self, command: str, **arguments: Any) -> Any:
         return line().ask("qmp", command=command, arguments=arguments)
 
-    def plug(self, name: str, port: str, size: int) -> None:
-        line().ask("plug", name=name, port=port, size=size)
+    def plug(self, name: str, port: str, size: int, queues: int = 1) -> None:
+        line().ask("plug", name=name, port=port, size=size, queues=queues)
 
     def forget(self, name: str) -> None:
         line().ask("forget", name=name)

@@ -1,4 +1,4 @@
-"""What happens to a device in use: it is resized, removed by force, or its daemon is killed; and it has company."""
+"""What happens to a device in use: it is removed by force, or its daemon is killed; and it has company."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import hashlib
 import itertools
 import signal
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import RpcFailure, target
-from tests.guest.devices import MIB, pattern
+from tests.guest.devices import MIB
 from tests.guest.inside import Host
 from tests.guest.pci import (
     SYSFS,
@@ -23,8 +22,6 @@ from tests.guest.pci import (
     driver_of,
     pci_daemon,
     virtiod_command,
-    wait_plugged,
-    wait_unplugged,
 )
 from tests.peers import wait_until
 
@@ -32,19 +29,6 @@ BLOCK = 4096
 ENOSPC = 28
 SECONDS = 60.0  # at most, of loads that end earlier
 NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def plugged(host: Host) -> Iterator[tuple[str, str]]:
-    """Name and address of a new disk of 8 MiB in a root port; unplugged at the end unless the test did."""
-    name = f"plugged{next(NUMBERS)}"
-    host.plug(name, "hot0", 8 * MIB)
-    address = wait_plugged("hot0")
-    yield name, address
-    if (SYSFS / address).exists():
-        host.unplug(name)
-    wait_unplugged("hot0")
-    host.forget(name)
 
 
 def test_a_pci_and_a_vhost_user_controller_serve_side_by_side(run_dir: Path) -> None:
@@ -58,31 +42,6 @@ def test_a_pci_and_a_vhost_user_controller_serve_side_by_side(run_dir: Path) -> 
         virtiod.detach("P0")
         virtiod.verify("V0", total_bytes=MIB // 2)
     check_given_back(address)
-
-
-def test_everybody_learns_of_a_new_size_under_load(run_dir: Path, host: Host, plugged: tuple[str, str]) -> None:
-    name, address = plugged
-    with pci_daemon(run_dir) as virtiod:
-        virtiod.attach_pci(address)
-        virtiod.export()
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=4, time_s=SECONDS)
-        virtiod.wait_busy()
-        with NbdClient(virtiod.nbd_socket, "V0") as old:
-            assert old.size == 8 * MIB
-            for size in (12 * MIB, 4 * MIB):
-                host.qmp("block_resize", **{"node-name": f"n-{name}", "size": size})
-                wait_until(lambda size=size: virtiod.bdev()["num_blocks"] * 512 == size, "the new size")
-                with NbdClient(virtiod.nbd_socket, "V0") as client:
-                    assert client.size == size
-                    assert client.ask(WRITE, size - BLOCK, data=b"e" * BLOCK)[0] == 0
-                    assert client.ask(WRITE, size, data=b"x" * BLOCK)[0] == ENOSPC
-            assert old.ask(READ, 0, BLOCK) == (0, pattern(name, 0, BLOCK))
-        virtiod.wait_busy()
-        load.cancel()
-        events = [event["type"] for event in virtiod.call("notify_get_notifications") if event["ctx"] == "V0"]
-        assert events == ["bdev_register", "bdev_resize", "bdev_resize"]
-        assert host.read(name, 4 * MIB - BLOCK, BLOCK) == b"e" * BLOCK
-        virtiod.detach()
 
 
 def test_a_device_that_the_kernel_removes_by_force_ends_its_io_and_nothing_else(run_dir: Path) -> None:

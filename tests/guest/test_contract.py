@@ -1,17 +1,23 @@
-"""The PCI transport does what every transport does."""
+"""The PCI transport does what every transport does, and controllers do over PCI what they do over any transport."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from tests.controller_contract import SIZE, ControllerContract, Way
 from tests.guest.devices import MIB
-from tests.guest.pci import address_of, check_given_back
+from tests.guest.inside import Host
+from tests.guest.pci import SYSFS, address_of, check_given_back, driver_of, wait_plugged, wait_unplugged
 from tests.transport_contract import Case, TransportContract
 from virtiod.memory import DmaMemory
 from virtiod.transports.pci.context import PciContext
 from virtiod.transports.pci.transport import PciTransport
+
+NUMBERS = itertools.count()
+PORT = "hot0"
 
 
 @pytest.fixture
@@ -25,4 +31,29 @@ def case() -> Iterator[Case]:
 
 
 class TestPci(TransportContract):
+    pass
+
+
+@pytest.fixture
+def way(host: Host) -> Iterator[Way]:
+    """A new disk, of two queues, in a root port."""
+    name = f"contract{next(NUMBERS)}"
+    host.plug(name, PORT, SIZE, queues=2)
+    address = wait_plugged(PORT)
+    node = {"node-name": f"n-{name}"}
+    yield Way(
+        "pci",
+        address,
+        2,
+        lambda size: host.qmp("block_resize", **node, size=size),
+        lambda offset, length: host.read(name, offset, length),
+    )
+    assert driver_of(address) == "virtio-pci"
+    if (SYSFS / address).exists():
+        host.unplug(name)
+    wait_unplugged(PORT)
+    host.forget(name)
+
+
+class TestPciController(ControllerContract):
     pass
