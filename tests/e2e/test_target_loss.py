@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
         result = short_load(virtiod, queue_depth=16)
         assert (result["status"], result["io_mismatched"]) == ("finished", 0)
         assert result["min_latency_us"] >= 20000
+
+
+@pytest.mark.parametrize("paused", ["daemon", "target"])
+def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paused: str) -> None:
+    slow = ("--memory", "1M", "--poll-mode", "busy", "--fault=delay,delay=2000")
+    with target(run_dir, *slow) as disk, daemon(run_dir, "-m", "1", "--poll-mode", "busy") as virtiod:
+        virtiod.attach(disk.socket)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+        virtiod.wait_busy()
+        victim = virtiod if paused == "daemon" else disk
+        for _ in range(30):  # each time it stops somewhere in a round, and what it waits for comes meanwhile
+            victim.pause()
+            time.sleep(0.01)
+            victim.resume()
+            virtiod.wait_busy(more=4)
+        virtiod.call("bdev_virtio_detach_controller", name="V0")
+        (result,) = load.result()["results"]
+        assert result["min_latency_us"] >= 2000
 
 
 def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path) -> None:

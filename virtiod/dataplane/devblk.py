@@ -12,6 +12,7 @@ from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, strncpy
+from cython.cimports.virtiod.dataplane.atomics import vd_clock_ns
 from cython.cimports.virtiod.dataplane.blk import (
     ID_BYTES,
     VIRTIO_BLK_S_IOERR,
@@ -181,7 +182,7 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
         return 0
     status[0] = cython.cast(cython.char, result)
     if u.delay_ns:
-        h.due_ns = now + u.delay_ns
+        h.due_ns = vd_clock_ns() + u.delay_ns  # now is the round's start, which may be long before it came
         h.written = cython.cast(uint32_t, in_bytes) + 1
         h.head = head
         ring_hold(q, cython.address(h))

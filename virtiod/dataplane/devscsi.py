@@ -15,6 +15,7 @@ from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.dataplane.atomics import (
+    vd_clock_ns,
     vd_fetch_add_u64,
     vd_load_ptr,
     vd_load_u32,
@@ -259,7 +260,8 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
             ring_hold(q, cython.address(h))
             return 0
         if t.lun != cython.NULL:
-            h.due_ns += t.lun.fault.delay_ns
+            if t.lun.fault.delay_ns:
+                h.due_ns = vd_clock_ns() + t.lun.fault.delay_ns  # now is the round's start, maybe long before it came
             if vd_load_u32(cython.address(t.lun.fault.kind)) and _hit(cython.address(t.lun.fault), t.cdb[0]):
                 if _spoiled(cython.address(t), cython.address(h)):
                     return 0

@@ -19,7 +19,7 @@ from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint16_t, uint32_t,
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
 from cython.cimports.posix.unistd import write
-from cython.cimports.virtiod.dataplane.atomics import vd_mmio_store_u16, vd_relaxed_u64
+from cython.cimports.virtiod.dataplane.atomics import vd_clock_ns, vd_mmio_store_u16, vd_relaxed_u64
 from cython.cimports.virtiod.dataplane.channel import io_forward, io_return
 from cython.cimports.virtiod.dataplane.ioqueue import (
     DATA_SEG,
@@ -563,6 +563,8 @@ def _poll(s: SourcePtr, now: uint64_t) -> cython.int:
                 q.event.run = cython.NULL
                 mailbox_push(q.poller.control, cython.address(q.event))
             break
+        if n == 0:
+            q.poller.now = vd_clock_ns()  # after the answer: a poller that was preempted would count too short a time
         status = q.ops.result(q, slot, written)
         if status == RESULT_RETRY:
             _postpone(q, slot)

@@ -248,6 +248,7 @@ def _run_inbox(p: PollerPtr) -> cython.int:
     n: cython.int = 0
     after: MessagePtr
     m: MessagePtr = _reversed(cython.cast(MessagePtr, vd_exchange_ptr(cython.address(p.inbox), cython.NULL)))
+    p.now = vd_clock_ns()  # not before what was sent
     while m != cython.NULL:
         after = m.next  # run() may free or reuse m
         m.run(m, p)
