@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,11 @@ DEBIAN_PACKAGES = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "systemd-analyze": "systemd",
+    "man": "man-db",
     "nbdcopy": "libnbd-bin",
     "nbdinfo": "libnbd-bin",
     "nbdsh": "python3-libnbd",
+    "openssl": "openssl",
     "prometheus": "prometheus",
     **dict.fromkeys(("sg_decode_sense", "sg_inq", "sg_luns", "sg_vpd"), "sg3-utils"),
     "sdparm": "sdparm",
@@ -47,6 +49,7 @@ DEBIAN_PACKAGES = {
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
     "qemu-storage-daemon": "qemu-system-common",
+    "zsh": "zsh",
 }
 
 
@@ -92,6 +95,13 @@ def run(*command: str | Path, seconds: float = 60.0, input: str | None = None) -
     if done.returncode:
         pytest.fail(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
+
+
+def reap(group: int) -> None:
+    """Wait for what is left of a session's process group, which this process inherited when its leader ended."""
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
 
 
 def popen(command: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -16,6 +16,7 @@ _PREAMBLE = """# The metrics
 This page is made from the catalogue by `python -m virtiod.http.describe`. The daemon serves them at the address of
 `--http`, in Prometheus' text format or, to a client that asks for it, in OpenMetrics:
 
+<!-- with: a daemon -->
 ```sh
 curl -s http://127.0.0.1:9799/metrics
 curl -s http://127.0.0.1:9799/healthz    # 200 and "ok", or 503 and what is wrong

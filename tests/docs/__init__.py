@@ -1,0 +1,1 @@
+"""The pages' shell examples, run as a reader would run them."""
