@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 import rpc_client.cli
 import virtiod.cli
+from tests.docs.pages import PROGRAMS, REASONS, SETTINGS, sections
 from virtiod.http.catalogue import ENTRIES
 from virtiod.rpc.methods import METHODS
 
@@ -134,6 +136,25 @@ def test_files_exist(page: Path) -> None:
     ]
     for name in [*trees, *named]:
         assert list(ROOT.glob(name)), name
+
+
+# Blocks that are not run. One more is a decision.
+NOT_RUN = {
+    "it sets this tree up": 1,
+    "it reserves huge pages of this machine": 1,
+    "it needs PCI devices": 2,
+    "it needs systemd": 1,
+}
+SYSTEM = {".", "TOKEN=$(openssl", "(umask", "cat", "cmp", "head", "mkdir", "truncate"}
+
+
+def test_shell_examples_are_run_or_say_why_not() -> None:
+    found = [section for page in PAGES for section in sections(page)]
+    assert Counter(reason for section in found for reason in section.not_run) == NOT_RUN
+    assert NOT_RUN.keys() == REASONS.keys()
+    assert {setting for section in found for setting in section.settings} <= set(SETTINGS)
+    run = {statement.text.split()[0] for section in found for statement in section.statements}
+    assert run <= {*COMMANDS, *PROGRAMS, *SYSTEM}  # of others, say above the block why they are not run
 
 
 def test_messages_are_the_programs_own() -> None:

@@ -22,6 +22,7 @@ REASONS = {
     "it needs PCI devices": "tests/pci with imitations, tests/guest with real ones",
     "it needs systemd": "tests/systemd boots a machine with it",
 }
+PROGRAMS = ("curl", "nbdcopy", "nbdinfo", "openssl", "qemu-storage-daemon")  # that examples run, besides the system's
 SETTINGS = ("a target at /run/disk.sock", "a daemon", "hosts storage1 and storage2")
 
 _PIECE = re.compile(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.docs.hosts import remote_hosts
-from tests.docs.pages import PAGES, REASONS, SETTINGS, sections
+from tests.docs.pages import PAGES, PROGRAMS, sections
 from tests.docs.shell import make_place, run_section, shape
 from tests.peers import requires
 
-PROGRAMS = ("curl", "nbdcopy", "nbdinfo", "openssl", "qemu-storage-daemon")
 WITH_EXAMPLES = [page for page in PAGES if any(section.statements for section in sections(page))]
-
-# Blocks that are not run. One more is a decision.
-NOT_RUN = {
-    "it sets this tree up": 1,
-    "it reserves huge pages of this machine": 1,
-    "it needs PCI devices": 2,
-}
 
 
 @pytest.mark.timeout(300)
@@ -40,10 +31,3 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(page: Path, run_dir:
             actual = iter(shape(output))
             for line in shape(place.own("\n".join(statement.output))):
                 assert line in actual, f"{section}: {statement.text}: no such line as {line!r} in:\n{output}"
-
-
-def test_examples_that_are_not_run_say_why() -> None:
-    found = [section for page in PAGES for section in sections(page)]
-    assert Counter(reason for section in found for reason in section.not_run) == NOT_RUN
-    assert NOT_RUN.keys() <= REASONS.keys()
-    assert {setting for section in found for setting in section.settings} <= set(SETTINGS)
