@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-mirror=${FRESH_MIRROR:-http://deb.debian.org/debian}
+mirror=${FRESH_MIRROR:-} # debootstrap knows one
 suite=${FRESH_SUITE:-bookworm}
 
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
@@ -25,8 +25,6 @@ copy_network_settings() {
         grep -qs '^[^#]*\(DPkg::\|APT::Update::\)' "$file" && continue # hooks run programs that are not in there
         install -D -m 644 "$file" "$root$file"
     done
-    [[ -e $root/etc/apt/sources.list || -n $(ls "$root/etc/apt/sources.list.d") ]] ||
-        echo "deb $mirror $suite main" >"$root/etc/apt/sources.list"
     chroot "$root" update-ca-certificates >/dev/null 2>&1
     env | grep -iE '^(PIP_|(https?|ftp|all|no)_proxy=|SSL_CERT_|REQUESTS_CA_BUNDLE=|CURL_CA_BUNDLE=)' >"$root/srv/env" || true
 }
@@ -79,7 +77,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 trap 'exit 130' INT TERM
 
 say "debootstrap $suite"
-debootstrap --variant=minbase --include=git,ca-certificates "$suite" "$work/base" "$mirror" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase --include=git,ca-certificates "$suite" "$work/base" ${mirror:+"$mirror"} >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; exit 1; }
 failed=0
 for command in "$@"; do
