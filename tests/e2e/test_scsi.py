@@ -73,7 +73,7 @@ def test_a_disk_is_copied_to_and_from_over_nbd(run_dir: Path) -> None:
 def shape(value: Any) -> Any:
     """The keys of objects, in all depths; without those that tell of the kind of device."""
     if isinstance(value, dict):
-        return {key: shape(each) for key, each in sorted(value.items()) if key != "scsi"}
+        return {key: shape(each) for key, each in sorted(value.items()) if key not in {"blk", "scsi"}}
     return [shape(each) for each in value[:1]] if isinstance(value, list) else type(value).__name__
 
 

@@ -64,7 +64,8 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
         print(f"{beside:.0f} a second, {alone:.0f} without; the slowest took {slowest:.1f} ms")
         assert plain < 5  # generous: it takes a few hundredths
         assert hindered < plain + ABORT_S
-        assert beside > alone / 4
+        assert beside > 0
+        assert slowest < 1e3 * hindered / 2  # none waited for the scan; their number is the machine's
         load.cancel()
 
 
