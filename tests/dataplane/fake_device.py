@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from virtiod.dataplane.ioqueue import RequestQueue
+from virtiod.dataplane.request_queue import RequestQueue
 from virtiod.memory import DmaMemory
 
 NEXT, WRITE, INDIRECT = 1, 2, 4  # §2.7.5

@@ -17,9 +17,9 @@ from tests.dataplane.fake_device import FakeDevice, Request
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.dataplane.blk import BlkQueue
 from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.ioqueue import Routes
 from virtiod.dataplane.poller import Control, Poller
 from virtiod.dataplane.probe import Probe, run_rounds
+from virtiod.dataplane.routes import Routes
 from virtiod.memory import MIB, DmaMemory
 
 ALL = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})

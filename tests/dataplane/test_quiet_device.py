@@ -14,9 +14,9 @@ from tests.dataplane.rig import ALL, NO_LIMIT, in_loop
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.dataplane.blk import BlkQueue
 from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.ioqueue import Routes
 from virtiod.dataplane.poller import Control, Poller
 from virtiod.dataplane.probe import Probe
+from virtiod.dataplane.routes import Routes
 from virtiod.memory import MIB, DmaMemory
 
 INDEX = 3

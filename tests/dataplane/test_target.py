@@ -18,10 +18,10 @@ from virtiod.dataplane.channel import BdevChannels
 from virtiod.dataplane.devblk import BlkRing, TargetUnit
 from virtiod.dataplane.devdisk import TargetDisk
 from virtiod.dataplane.devring import TargetMemory
-from virtiod.dataplane.ioqueue import Routes
 from virtiod.dataplane.load import LoadJob
 from virtiod.dataplane.poller import Control, Poller
 from virtiod.dataplane.probe import Probe
+from virtiod.dataplane.routes import Routes
 from virtiod.memory import MIB, DmaMemory
 from virtiod.target import QueueSetup
 from virtiod.transports.features import Feature

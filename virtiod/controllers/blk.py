@@ -14,7 +14,8 @@ from virtiod.controllers.blk_config import BlkConfig
 from virtiod.controllers.controller import Controller
 from virtiod.dataplane.blk import BlkQueue
 from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.ioqueue import RequestQueue, Routes
+from virtiod.dataplane.request_queue import RequestQueue
+from virtiod.dataplane.routes import Routes
 from virtiod.errors import ProtocolError
 from virtiod.transports.features import BlkFeature, Feature
 from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES

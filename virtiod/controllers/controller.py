@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.request import AttachRequest
-from virtiod.dataplane.ioqueue import QueueCounters, RequestQueue
 from virtiod.dataplane.poller import Poller
+from virtiod.dataplane.request_queue import QueueCounters, RequestQueue
 from virtiod.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.memory import DmaMemory
 from virtiod.transports import QueueLayout, Transport

@@ -17,7 +17,8 @@ from virtiod.controllers.scsi_discovery import Discovery
 from virtiod.controllers.scsi_events import EventListener, ReportReader
 from virtiod.controllers.scsi_unit import Unit
 from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.ioqueue import RequestQueue, Routes
+from virtiod.dataplane.request_queue import RequestQueue
+from virtiod.dataplane.routes import Routes
 from virtiod.dataplane.scsi import ScsiQueue
 from virtiod.dataplane.scsi_control import ControlQueue, EventQueue
 from virtiod.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError

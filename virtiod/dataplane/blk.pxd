@@ -1,7 +1,8 @@
 # virtio-blk requests (virtio 1.2 §5.2.6).
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.dataplane.ioqueue cimport IoQueue, RequestQueue
+from virtiod.dataplane.ioqueue cimport IoQueue
+from virtiod.dataplane.request_queue cimport RequestQueue
 
 cdef enum:
     VIRTIO_BLK_T_IN = 0

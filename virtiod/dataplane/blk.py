@@ -37,7 +37,7 @@ from cython.cimports.virtiod.dataplane.structs import (
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
 
-from virtiod.dataplane.ioqueue import RequestQueue
+from virtiod.dataplane.request_queue import RequestQueue
 
 if TYPE_CHECKING:
     from virtiod.dataplane.poller import Poller

@@ -1,9 +1,7 @@
 # A request queue of a controller: what carries bdev I/O to a virtqueue. How it works is in ioqueue.py.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from virtiod.dataplane.channel cimport BdevChannels
-from virtiod.dataplane.poller cimport Poller
-from virtiod.dataplane.structs cimport Channel, Command, Io, Message, PollerCore, Source, UnitShare
+from virtiod.dataplane.structs cimport Channel, Command, Io, Message, PollerCore, Source
 from virtiod.dataplane.vring cimport Seg, Virtq
 
 cdef enum:
@@ -86,66 +84,27 @@ cdef struct Route:
     uint32_t turn
     IoQueue *remote        # with none of its own: a queue of another poller
 
-# An address in DMA memory as the device knows it; what lies there must not go beyond the page.
-cdef uint64_t to_device(IoQueue *q, uint64_t address) noexcept nogil
+# Channel.submit
+cdef void ioqueue_submit_local(Channel *ch, Io *io) noexcept nogil
+cdef void ioqueue_submit_remote(Channel *ch, Io *io) noexcept nogil
+# Source.poll
+cdef int ioqueue_poll(Source *s, uint64_t now) noexcept nogil
 cdef void ioqueue_submit(IoQueue *q, Io *io) noexcept nogil
 cdef int ioqueue_command(IoQueue *q, Command *c) noexcept nogil
-cdef uint32_t _gather(IoQueue *q, Io *io, Slot *s, uint64_t limit) noexcept nogil
+cdef int ioqueue_build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
+cdef void ioqueue_complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
+cdef void ioqueue_serve_waiting(IoQueue *q) noexcept nogil
+cdef bint ioqueue_drained(IoQueue *q) noexcept nogil
+cdef void ioqueue_check_drained(IoQueue *q) noexcept nogil
+
 cdef uint64_t _piece_limit(Io *io) noexcept nogil
-cdef int _build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
 cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil
+cdef bint _flush_needed(Io *io) noexcept nogil
 cdef void _finish(IoQueue *q, Io *io) noexcept nogil
-cdef void _wait(IoQueue *q, Io *io) noexcept nogil
-cdef void _line_up(IoQueue *q, Io *io) noexcept nogil
-cdef void _wait_for_room(IoQueue *q, Io *io) noexcept nogil
-cdef bint _unit_full(IoQueue *q, Io *io) noexcept nogil
-cdef void _wait_for_unit(UnitShare *s, Io *io) noexcept nogil
-cdef void _give_place(IoQueue *q, Io *io) noexcept nogil
-cdef void _leave_place(IoQueue *q, Io *io) noexcept nogil
-cdef void _serve_waiting(IoQueue *q) noexcept nogil
 cdef uint32_t _take_slot(IoQueue *q) noexcept nogil
 cdef void _free_slot(IoQueue *q, uint32_t slot) noexcept nogil
-cdef void _complete_slot(IoQueue *q, uint32_t slot, int status) noexcept nogil
-cdef void _check_drained(IoQueue *q) noexcept nogil
-cdef bint _drained(IoQueue *q) noexcept nogil
+cdef void _wait(IoQueue *q, Io *io) noexcept nogil
 cdef void _postpone(IoQueue *q, uint32_t slot) noexcept nogil
 cdef int _retry(IoQueue *q, uint64_t now) noexcept nogil
-cdef bint _flush_needed(Io *io) noexcept nogil
-cdef int _poll(Source *s, uint64_t now) noexcept nogil
-cdef void _flush(Source *s) noexcept nogil
-cdef bint _arm(Source *s) noexcept nogil
-cdef void _disarm(Source *s) noexcept nogil
-cdef void _submit_local(Channel *ch, Io *io) noexcept nogil
-cdef void _submit_remote(Channel *ch, Io *io) noexcept nogil
 cdef void _arrive(Message *m, PollerCore *p) noexcept nogil
-cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
-cdef void _release(IoQueue *q) noexcept nogil
-cdef int64_t _cmd_release(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_fail(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_request(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_drain(PollerCore *p, Command *c) noexcept nogil
-cdef void _fail_line(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil
-cdef void _fail_for_unit(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil
-cdef void _fail_waiting(IoQueue *q, uint64_t before, int status) noexcept nogil
-
-
-cdef class RequestQueue:
-    cdef IoQueue q
-    cdef readonly int index
-    cdef readonly Poller poller
-    cdef object memory
-    cdef object on_broken
-    cdef uint64_t address
-    cdef uint64_t bytes    # of the ring and what lies beside it
-    cdef uint64_t zeroes_address
-    cdef public int call_fd
-    cdef object request(self, void *out, object keep)
-
-
-cdef class Routes:
-    cdef Route *routes
-    cdef UnitShare *shares
-    cdef int count
-    cdef list queues

@@ -1,7 +1,7 @@
 # virtio-scsi request queues; how they work is in scsi.py.
 from libc.stdint cimport int64_t, uint64_t
 
-from virtiod.dataplane.ioqueue cimport RequestQueue
+from virtiod.dataplane.request_queue cimport RequestQueue
 from virtiod.dataplane.scsi_wire cimport Call, Port
 from virtiod.dataplane.structs cimport Command, PollerCore
 

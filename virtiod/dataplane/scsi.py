@@ -34,7 +34,7 @@ from cython.cimports.virtiod.dataplane.scsi_wire import (
 from cython.cimports.virtiod.dataplane.scsi_wire import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
 from cython.cimports.virtiod.dataplane.structs import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
 
-from virtiod.dataplane.ioqueue import RequestQueue
+from virtiod.dataplane.request_queue import RequestQueue
 from virtiod.errors import Busy, DeviceError
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 # virtio-scsi's control and event queues (virtio 1.2 §5.6.6.2, §5.6.6.3).
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.dataplane.ioqueue cimport IoQueue, RequestQueue
+from virtiod.dataplane.ioqueue cimport IoQueue
+from virtiod.dataplane.request_queue cimport RequestQueue
 
 cdef enum:
     T_TMF = 0              # VIRTIO_SCSI_T_TMF

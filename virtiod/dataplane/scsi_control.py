@@ -27,7 +27,7 @@ from cython.cimports.virtiod.dataplane.structs import BytePtr
 from cython.cimports.virtiod.dataplane.virtq import virtq_area
 from cython.cimports.virtiod.dataplane.vring import SegPtr
 
-from virtiod.dataplane.ioqueue import QueueCounters, RequestQueue
+from virtiod.dataplane.request_queue import QueueCounters, RequestQueue
 from virtiod.errors import DeviceError
 
 if TYPE_CHECKING:

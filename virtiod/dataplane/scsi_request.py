@@ -7,7 +7,8 @@ from cython.cimports.libc.stdint import UINT32_MAX, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.dataplane.atomics import vd_log2, vd_store_u64
 from cython.cimports.virtiod.dataplane.bigendian import put_be16, put_be32, put_be64
-from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, KIND_CONTROL, IoQueuePtr, SlotPtr, to_device
+from cython.cimports.virtiod.dataplane.ioqueue import DATA_SEG, KIND_CONTROL, IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.dataplane.ioqueue_segments import to_device
 from cython.cimports.virtiod.dataplane.scsi_wire import (
     CDB_FUA,
     CDB_UNMAP,
