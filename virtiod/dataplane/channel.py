@@ -29,7 +29,7 @@ from cython.cimports.virtiod.dataplane.atomics import (
     vd_store_u8,
     vd_store_u64,
 )
-from cython.cimports.virtiod.dataplane.poller import poller_defer, poller_push
+from cython.cimports.virtiod.dataplane.rounds import poller_defer, poller_push
 from cython.cimports.virtiod.dataplane.structs import (
     ERR_INVAL,
     ERR_IO,

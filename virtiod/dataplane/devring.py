@@ -30,7 +30,7 @@ from cython.cimports.virtiod.dataplane.devring import (
     MemTable,
     MemTablePtr,
 )
-from cython.cimports.virtiod.dataplane.poller import poller_add_source, poller_remove_source
+from cython.cimports.virtiod.dataplane.rounds import poller_add_source, poller_remove_source
 from cython.cimports.virtiod.dataplane.structs import (
     BytePtr,
     CharPtr,

@@ -28,7 +28,7 @@ from cython.cimports.virtiod.dataplane.ioqueue import (
 )
 from cython.cimports.virtiod.dataplane.ioqueue_lines import give_place, leave_place, line_up, unit_full, wait_for_unit
 from cython.cimports.virtiod.dataplane.ioqueue_segments import gather
-from cython.cimports.virtiod.dataplane.poller import command_done, mailbox_push, poller_defer
+from cython.cimports.virtiod.dataplane.rounds import command_done, mailbox_push, poller_defer
 from cython.cimports.virtiod.dataplane.structs import (
     IO_FUA,
     OP_FLUSH,

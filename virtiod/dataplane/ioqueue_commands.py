@@ -17,7 +17,7 @@ from cython.cimports.virtiod.dataplane.ioqueue import (
     ioqueue_serve_waiting,
 )
 from cython.cimports.virtiod.dataplane.ioqueue_lines import leave_place, line_up
-from cython.cimports.virtiod.dataplane.poller import poller_add_source, poller_remove_source
+from cython.cimports.virtiod.dataplane.rounds import poller_add_source, poller_remove_source
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
     CommandPtr,

@@ -16,7 +16,7 @@ from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.dataplane.atomics import vd_clock_ns, vd_relaxed_u64, vd_store_u8
 from cython.cimports.virtiod.dataplane.channel import channel_submit, histogram_index
 from cython.cimports.virtiod.dataplane.load import Load, LoadIo, LoadIoPtr, LoadPtr
-from cython.cimports.virtiod.dataplane.poller import command_done
+from cython.cimports.virtiod.dataplane.rounds import command_done
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
     HIST_BUCKETS,

@@ -42,7 +42,8 @@ from cython.cimports.virtiod.dataplane.nbd_conn import (
 )
 from cython.cimports.virtiod.dataplane.nbd_receive import nbd_arm, nbd_poll, nbd_tick
 from cython.cimports.virtiod.dataplane.nbd_send import nbd_die, nbd_flush
-from cython.cimports.virtiod.dataplane.poller import Poller, mailbox_push, poller_add_source
+from cython.cimports.virtiod.dataplane.poller import Poller
+from cython.cimports.virtiod.dataplane.rounds import mailbox_push, poller_add_source
 from cython.cimports.virtiod.dataplane.structs import (
     OP_WRITE_ZEROES,
     CharPtr,

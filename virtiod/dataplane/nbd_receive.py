@@ -45,7 +45,7 @@ from cython.cimports.virtiod.dataplane.nbd_request import (
     nbd_decode,
 )
 from cython.cimports.virtiod.dataplane.nbd_send import nbd_answer, nbd_die, nbd_done
-from cython.cimports.virtiod.dataplane.poller import mailbox_push, poller_remove_source, poller_want
+from cython.cimports.virtiod.dataplane.rounds import mailbox_push, poller_remove_source, poller_want
 from cython.cimports.virtiod.dataplane.structs import (
     IO_FUA,
     IO_NO_HOLE,

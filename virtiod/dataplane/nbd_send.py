@@ -12,7 +12,7 @@ from cython.cimports.virtiod.dataplane.linux import MSG_NOSIGNAL, msghdr, sendms
 from cython.cimports.virtiod.dataplane.nbd_buffers import nbd_give_back, nbd_leave_queue, nbd_release
 from cython.cimports.virtiod.dataplane.nbd_conn import DEAD, END_LOST, RUNNING, SEND_SEGMENTS, ConnPtr, NbdSlotPtr
 from cython.cimports.virtiod.dataplane.nbd_request import FAIL_NONE, NBD_CMD_READ, nbd_failure, nbd_reply
-from cython.cimports.virtiod.dataplane.poller import poller_unwatch, poller_want
+from cython.cimports.virtiod.dataplane.rounds import poller_unwatch, poller_want
 from cython.cimports.virtiod.dataplane.structs import (
     OP_FLUSH,
     READY_OUT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
-from cython.cimports.virtiod.dataplane.poller import poller_defer
+from cython.cimports.virtiod.dataplane.rounds import poller_defer
 from cython.cimports.virtiod.dataplane.structs import ChannelPtr, IoPtr
 
 if TYPE_CHECKING:

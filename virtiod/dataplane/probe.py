@@ -10,14 +10,8 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.dataplane.atomics import vd_clock_ns
 from cython.cimports.virtiod.dataplane.buffers import pool_get, pool_put
 from cython.cimports.virtiod.dataplane.channel import channel_submit, histogram_index
-from cython.cimports.virtiod.dataplane.poller import (
-    _compact,
-    _poll_sources,
-    _run_deferred,
-    _run_inbox,
-    command_done,
-)
 from cython.cimports.virtiod.dataplane.probe import ProbeIo, ProbeIoPtr
+from cython.cimports.virtiod.dataplane.rounds import _compact, _poll_sources, _run_deferred, _run_inbox, command_done
 from cython.cimports.virtiod.dataplane.structs import (
     COMMAND_LATER,
     CommandPtr,

@@ -13,7 +13,7 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.dataplane.atomics import vd_load_u8, vd_load_u32
 from cython.cimports.virtiod.dataplane.ioqueue import KIND_CONTROL, RESULT_RETRY, IoQueuePtr, SlotPtr
-from cython.cimports.virtiod.dataplane.poller import mailbox_push
+from cython.cimports.virtiod.dataplane.rounds import mailbox_push
 from cython.cimports.virtiod.dataplane.scsi_wire import (
     CAUSE_NO_SENSE,
     CAUSE_RESPONSE,
