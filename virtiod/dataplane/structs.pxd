@@ -104,7 +104,7 @@ cdef struct PollerCore:
     int evfd               # ends a sleep
     int stop
     # the poller's own
-    uint64_t now           # CLOCK_MONOTONIC ns, read once a round
+    uint64_t now           # CLOCK_MONOTONIC ns, read each round, and again when answers or messages come
     IoPtr deferred         # I/Os to complete in the next round (linked by msg.next)
     IoPtr deferred_tail
     Source **sources       # NULL where one was removed in this round
