@@ -33,8 +33,8 @@ def machine(package: Path) -> Iterator[Machine]:
     run_dir = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
     try:
         with booted(run_dir) as machine:
-            machine.copy(package, "/root/virtiod.deb")
-            machine.run("dpkg", "-i", "/root/virtiod.deb")
+            machine.copy(package, "/srv/virtiod.deb")
+            machine.run("dpkg", "-i", "/srv/virtiod.deb")
             yield machine
     finally:
         shutil.rmtree(run_dir)

@@ -181,8 +181,8 @@ def test_what_stands_still_is_restarted_and_the_state_is_back(
         machine.run("kill", "-STOP", pid)
         wait_until(lambda: machine.show("virtiod", "MainPID")["MainPID"] not in {pid, "0"}, "a restart", PATIENCE_S)
     else:
-        machine.copy(ROOT / "tests" / "e2e" / "hold_thread.py", "/root/hold_thread.py")
-        command = machine.command("python3", "/root/hold_thread.py", str(reactor["tid"]))
+        machine.copy(ROOT / "tests" / "e2e" / "hold_thread.py", "/srv/hold_thread.py")
+        command = machine.command("python3", "/srv/hold_thread.py", str(reactor["tid"]))
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as holder:
@@ -205,7 +205,8 @@ def test_a_stop_drains(machine: Machine, run_dir: Path) -> None:
     slow = start_target(machine, "slow", "--memory", "1M", "--fault=delay,delay=3000000")
     begin(machine, run_dir, attach("S0", slow), export("S0"))
     machine.run("systemctl", "start", "virtiod")
-    sockets = Path(f"/proc/{machine.pid}/root/run/virtiod")  # seen from here: starting a command in there takes time
+    # Seen from here: starting a command in there takes time.
+    sockets = Path("/proc", str(machine.pid), "root/run/virtiod")
     path = sockets / "virtiod-nbd.sock"
 
     def in_flight() -> int:
