@@ -75,7 +75,7 @@ FOCUSED = """(() => {
 
 
 def text(selector: str) -> str:
-    return f"document.querySelector({json.dumps(selector)}).textContent"
+    return f"document.querySelector({json.dumps(selector)})?.textContent"
 
 
 def cell(table: str, name: str) -> str:
