@@ -185,7 +185,8 @@ def test_what_hangs_shows_its_depth_and_age(run_dir: Path) -> None:
                 if name == "sample" and sample["cell"][7] == 7:
                     break
             (row,) = sample["bdevs"]["rows"]
-            assert row["depth"] == 7 and sample["pollers"]["rows"][0]["depth"] == 7
+            assert row["depth"] == 7
+            assert 1 <= sample["pollers"]["rows"][0]["depth"] <= 7  # counted a moment later, while it runs
             busy, idle, sleep = (sample["pollers"]["rows"][0][mode] for mode in ("busy", "idle", "sleep"))
             assert busy + idle + sleep == pytest.approx(1, abs=0.01)
         load.cancel()
