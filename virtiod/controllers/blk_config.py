@@ -11,7 +11,6 @@ from virtiod.transports.features import BlkFeature
 
 SECTOR = 512
 CONFIG_SIZE = 60
-WRITEBACK_OFFSET = 32
 # capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, unused, num_queues,
 # discard (3), write zeroes (3): struct virtio_blk_config
 _LAYOUT = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")

@@ -15,7 +15,6 @@ FIRST_TRANSITIONAL = 0x1000  # §4.1.2.1: up to 0x103f; the subsystem's ID is th
 FIRST_MODERN = 0x1040  # the type is added to it
 LAST_MODERN = 0x107F
 BRIDGE_CLASS = 0x06
-CAP_MSIX = 0x11
 CAP_VENDOR = 0x09
 VIRTIO_CAP_COMMON = 1  # §4.1.4: type of a capability
 HEADER_SIZE = 64  # all of the configuration that those without privileges may read
