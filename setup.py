@@ -36,13 +36,13 @@ def extensions() -> list[Extension]:
         link_args = ["-fsanitize=address"]
     return [
         Extension(
-            f"virtiod.dataplane.{path.stem}",
+            ".".join(path.with_suffix("").parts),
             [str(path)],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for path in sorted(Path("virtiod/dataplane").glob("*.py"))
+        for path in sorted(Path("virtiod").rglob("*.py"))
         if path.with_suffix(".pxd").exists()
     ]
 

@@ -32,12 +32,12 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from virtiod.bdev import Bdev, BdevInfo
-from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.null import connect_null
-from virtiod.engine import Engine
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.null_io import connect_null
+from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.exports.nbd.manager import ExportManager
-from virtiod.exports.nbd.server import ListenAddress
 from virtiod.exports.nbd.transmission import NbdDataPlane
+from virtiod.system import Engine
 
 SIZE = 1 << 30
 START_S = 10.0

@@ -143,9 +143,9 @@ build_modules() {
 # An extension whose source is gone (another branch, a rename) could still be imported.
 remove_orphans() {
     local module
-    for module in virtiod/dataplane/*.so; do
-        [[ -e ${module%%.*}.pxd ]] || rm -f "$module"
-    done
+    while read -r module; do
+        [[ -e ${module%%.*}.pxd && -e ${module%%.*}.py ]] || rm -f "$module"
+    done < <(find virtiod -name '*.so')
 }
 
 # Puts the commands virtiod and virtiod-rpc into .venv/bin; they run what is in the tree.
@@ -157,12 +157,12 @@ install_commands() {
 modules_are_stale() {
     local source
     [[ -e .venv/built ]] || return 0
-    [[ -z $(find virtiod/dataplane setup.py scripts/build.cfg -newer .venv/built \
+    [[ -z $(find virtiod setup.py scripts/build.cfg -newer .venv/built \
         \( -name '*.py' -o -name '*.pxd' -o -name build.cfg \) -print -quit) ]] || return 0
-    for source in virtiod/dataplane/*.pxd; do
+    while read -r source; do
         source=${source%.pxd}
         [[ ! -e $source.py ]] || compgen -G "$source.*.so" >/dev/null || return 0
-    done
+    done < <(find virtiod -name '*.pxd')
     return 1
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import Snapshot, TaskWatch, adopt_orphans
+from tests.support.leaks import Snapshot, TaskWatch, adopt_orphans
 
 adopt_orphans()
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from virtiod import __version__
 from virtiod.commands import check_config, demo, dump_config, pci, perf, run, target
-from virtiod.errors import VirtiodError
+from virtiod.core.errors import VirtiodError
 
 COMMANDS: dict[str, ModuleType] = {
     "run": run,

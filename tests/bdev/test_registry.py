@@ -7,11 +7,11 @@ import errno
 
 import pytest
 
-from tests.dataplane.rig import in_loop
+from tests.support.rig import in_loop
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev import bdev as bdev_module
-from virtiod.dataplane.channel import BdevChannels
-from virtiod.errors import AlreadyExists, DeadlineError, InvalidArgument, NotFound
+from virtiod.bdev.channel import BdevChannels
+from virtiod.core.errors import AlreadyExists, DeadlineError, InvalidArgument, NotFound
 
 
 def null(name: str, **more: object) -> Bdev:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.config.live import attach, disks, export, live, names, null, states, write_config
-from tests.vhost_user.fakes import until
-from virtiod.daemon import Daemon
-from virtiod.errors import InvalidArgument
-from virtiod.perf import Workload
-from virtiod.rpc.caller import Caller, Role
-from virtiod.rpc.errors import RpcError
+from tests.support.live import attach, disks, export, live, names, null, states, write_config
+from tests.transports.vhost_user.fakes import until
+from virtiod.api.caller import Caller, Role
+from virtiod.api.errors import RpcError
+from virtiod.core.errors import InvalidArgument
+from virtiod.daemon.daemon import Daemon
+from virtiod.load.runner import Workload
 
 # ---- devices that come late
 

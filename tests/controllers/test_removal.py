@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.rig import in_loop
-from tests.scsi.host import FakeHost, Stack, stack
-from tests.scsi.units import FakeUnit
+from tests.support.rig import in_loop
+from tests.support.scsi_host import FakeHost, Stack, stack
+from tests.support.scsi_units import FakeUnit
 from virtiod.controllers import AttachRequest
 from virtiod.controllers.controller import State
-from virtiod.errors import LostError, NotFound, RemovedError, VirtiodError
+from virtiod.core.errors import LostError, NotFound, RemovedError, VirtiodError
 
 UNITS = {(0, 0): FakeUnit(), (1, 0): FakeUnit()}
 WHY = "0000:00:05.0 was removed"

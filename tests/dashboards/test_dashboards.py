@@ -18,12 +18,12 @@ import aiohttp
 import pytest
 
 from tests.e2e.process import target
-from tests.http.live import Live, live
-from tests.http.test_prometheus import ask, prometheus
-from tests.peers import requires, run
+from tests.metrics.test_prometheus import ask, prometheus
+from tests.support.http_server import Live, live
+from tests.support.peers import requires, run
 from virtiod.controllers.request import AttachRequest
-from virtiod.http.catalogue import ENTRIES
-from virtiod.perf import Workload
+from virtiod.load.runner import Workload
+from virtiod.metrics.catalogue import ENTRIES
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))

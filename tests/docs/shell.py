@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docs.pages import ROOT, Section, Statement
-from tests.peers import SLOWNESS, reap
+from tests.support.peers import SLOWNESS, reap
 
 DEADLINE_S = 100.0 * SLOWNESS
 _MARK = "\x01"
@@ -20,10 +20,10 @@ _MARK = "\x01"
 # `virtiod` and `virtiod-rpc`, whose default addresses are this test's.
 _VIRTIOD = """#!{python}
 import sys
-import rpc_client.cli, virtiod.cli, virtiod.options
+import rpc_client.cli, virtiod.cli, virtiod.daemon.options
 from virtiod.commands import dump_config
-virtiod.options.DEFAULT_RPC_SOCKET = dump_config.DEFAULT_ADDRESS = rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
-virtiod.options.DEFAULT_HTTP = "127.0.0.1:{http}"
+virtiod.daemon.options.DEFAULT_RPC_SOCKET = dump_config.DEFAULT_ADDRESS = rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
+virtiod.daemon.options.DEFAULT_HTTP = "127.0.0.1:{http}"
 sys.exit({module}.main())
 """
 

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.hosts import remote_hosts
 from tests.docs.pages import PAGES, PROGRAMS, sections
 from tests.docs.shell import make_place, run_section, shape
-from tests.peers import requires
+from tests.support.peers import requires
 
 WITH_EXAMPLES = [page for page in PAGES if any(section.statements for section in sections(page))]
 

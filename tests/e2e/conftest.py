@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import spdk_module
-from tests.rpc.spdk_client import Outcome, spdk_rpc
+from tests.support.spdk_client import Outcome, spdk_rpc
 
 
 @pytest.fixture

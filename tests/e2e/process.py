@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.peers import SLOWNESS, Peer, nbd_uri, peer, wait_until
+from tests.support.peers import SLOWNESS, Peer, nbd_uri, peer, wait_until
 
 CALL_S = 30.0 * SLOWNESS
 END_S = 15.0 * SLOWNESS  # for an orderly end, on a loaded machine

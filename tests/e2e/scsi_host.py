@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.peers import Peer
-from virtiod.target.scsi import HostSpec, ScsiDevice
-from virtiod.target.scsi_spec import LunFault, LunSpec, parse_luns
+from tests.support.peers import Peer
+from virtiod.target.scsi.device import HostSpec, ScsiDevice
+from virtiod.target.scsi.luns import LunFault, LunSpec, parse_luns
 from virtiod.target.target import Target
 
 CALL_S = 20.0

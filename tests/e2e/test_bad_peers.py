@@ -19,18 +19,18 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import allowed_cpus, spdk_module
-from tests.rpc.spdk_client import spdk_rpc
-from tests.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64, until
+from tests.support.spdk_client import spdk_rpc
+from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64, until
 from virtiod.controllers import AttachRequest
-from virtiod.daemon import Daemon
-from virtiod.options import Options
-from virtiod.parts import Parts
-from virtiod.perf import Workload
-from virtiod.target.blk import DiskSpec
+from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.options import Options
+from virtiod.daemon.parts import Parts
+from virtiod.load.runner import Workload
+from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
-from virtiod.transports.features import BlkFeature
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.wire import Request
+from virtiod.virtio.features import BlkFeature
 
 SAMPLE_S = 0.1
 BLK = FEATURES | 1 << BlkFeature.BLK_SIZE | wire.F_PROTOCOL_FEATURES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.controller_contract import SIZE, ControllerContract, Way
+from tests.contracts.controller import SIZE, ControllerContract, Way
 from tests.e2e.process import target
 
 

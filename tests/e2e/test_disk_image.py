@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import daemon
-from tests.peers import requires, run, storage_daemon
-from tests.rpc.spdk_client import Outcome
+from tests.support.peers import requires, run, storage_daemon
+from tests.support.spdk_client import Outcome
 
 MIB = 1 << 20
 SIZE = 48 * MIB

@@ -17,9 +17,9 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, daemon, target
-from tests.peers import requires, run, wait_until
-from tests.vhost_user.fakes import until
-from virtiod.target.blk import BlkDevice, DiskSpec
+from tests.support.peers import requires, run, wait_until
+from tests.transports.vhost_user.fakes import until
+from virtiod.target.blk.device import BlkDevice, DiskSpec
 from virtiod.target.session import Session
 from virtiod.target.target import Target
 

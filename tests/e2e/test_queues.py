@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.controller_contract import check_load
+from tests.contracts.controller import check_load
 from tests.e2e.process import allowed_cpus
 from virtiod.controllers import AttachRequest
-from virtiod.engine import Engine
-from virtiod.target.blk import DiskSpec
+from virtiod.system import Engine
+from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
 
 SIZE = 8 << 20

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import Daemon, daemon
-from tests.http.certificates import Certificates, certificates
-from tests.http.test_tokens import ADMIN, READER, written
-from tests.peers import is_listening, run, wait_until
+from tests.http.security.test_tokens import ADMIN, READER, written
+from tests.support.certificates import Certificates, certificates
+from tests.support.peers import is_listening, run, wait_until
 
 TEN_START_S = 80.0  # ten interpreters that import all at once, on a loaded machine
 MIN_RATIO = 0.5  # of I/Os for each second that the poller had a core: others may take the core itself away

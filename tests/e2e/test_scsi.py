@@ -17,8 +17,8 @@ import pytest
 
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
-from tests.peers import run, wait_until
-from tests.rpc.spdk_client import Outcome
+from tests.support.peers import run, wait_until
+from tests.support.spdk_client import Outcome
 
 Rpc = Callable[..., Outcome]
 

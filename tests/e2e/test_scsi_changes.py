@@ -13,7 +13,7 @@ from tests.e2e.nbd_client import READ, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
 from tests.e2e.test_scsi import attach
-from tests.peers import wait_until
+from tests.support.peers import wait_until
 
 MIB = 1 << 20
 ESHUTDOWN = 108  # NBD's for a device that is gone

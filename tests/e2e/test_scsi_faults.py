@@ -17,7 +17,7 @@ from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import ScsiHost, scsi_host
 from tests.e2e.test_scsi import attach
-from tests.peers import wait_until
+from tests.support.peers import wait_until
 
 MIB = 1 << 20
 NBD_EIO, NBD_ENOSPC, NBD_EPERM, NBD_EINVAL, NBD_ESHUTDOWN = 5, 28, 1, 22, 108

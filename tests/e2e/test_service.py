@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.config.live import attach, export, null, write_config
 from tests.e2e.process import Daemon, Pending, daemon, target
-from tests.peers import wait_until
+from tests.support.live import attach, export, null, write_config
+from tests.support.peers import wait_until
 
 
 @contextmanager

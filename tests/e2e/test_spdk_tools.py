@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import Daemon, daemon, spdk_module, target
-from tests.peers import SLOWNESS, Peer
-from tests.rpc.spdk_client import Outcome
+from tests.support.peers import SLOWNESS, Peer
+from tests.support.spdk_client import Outcome
 
 Rpc = Callable[..., Outcome]
 # As the script `spdk-cli` of the package does.

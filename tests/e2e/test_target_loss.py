@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, daemon, target
-from tests.peers import Peer, storage_daemon, wait_until
+from tests.support.peers import Peer, storage_daemon, wait_until
 
 MIB = 1 << 20
 EIO = 5  # NBD's, for everything that is no other error

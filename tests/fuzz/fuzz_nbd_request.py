@@ -13,16 +13,16 @@ import struct
 from collections import Counter
 
 from virtiod.bdev import Bdev, BdevInfo
-from virtiod.dataplane.buffers import PollerBuffers
-from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.nbd import NbdConnection, NbdPoller
-from virtiod.dataplane.nbd_request import judge
-from virtiod.dataplane.null import connect_null
-from virtiod.dataplane.poller import Control, Poller
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.null_io import connect_null
+from virtiod.core.memory import DmaMemory
+from virtiod.exports.nbd.connection import NbdConnection, NbdPoller
 from virtiod.exports.nbd.export import transmission_flags
 from virtiod.exports.nbd.handshake import ExportInfo, Handshake, Phase, Refused
+from virtiod.exports.nbd.request import judge
 from virtiod.exports.nbd.wire import Reply
-from virtiod.memory import DmaMemory
+from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Control, Poller
 
 SIZE = 1 << 30
 LARGE_BUFFERS = 16

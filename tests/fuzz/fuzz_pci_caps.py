@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virtiod.errors import NotSupported, ProtocolError
+from virtiod.core.errors import NotSupported, ProtocolError
 from virtiod.transports.pci import wire
 
 BARS = {0: 0x1000, 1: 0x40, 4: 0x4000, 5: 1 << 33}

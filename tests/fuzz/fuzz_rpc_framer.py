@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from virtiod.rpc.framer import Framer
+from virtiod.rpc.protocol.framer import Framer
 
 LIMITS = {"max_bytes": 4096, "max_values": 256, "max_depth": 16}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address, parse
 
 

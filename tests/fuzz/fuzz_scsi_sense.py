@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virtiod.dataplane.scsi_result import sense_code
+from virtiod.controllers.scsi.result import sense_code
 from virtiod.scsi import cause, sense
 
 

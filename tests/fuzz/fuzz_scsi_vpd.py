@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 from virtiod.scsi import parse
 
 

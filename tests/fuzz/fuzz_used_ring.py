@@ -12,8 +12,8 @@ import errno
 import struct
 import time
 
-from tests.dataplane.rig import Rig
-from virtiod.dataplane.probe import FUA
+from tests.support.rig import Rig
+from virtiod.bdev.probe import FUA
 
 STEPS = 400
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from virtiod.errors import LostError, VirtiodError
-from virtiod.transports import QueueLayout
+from virtiod.core.errors import LostError, VirtiodError
+from virtiod.transports.interface import QueueLayout
 from virtiod.transports.vhost_user.client import Client
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import Frame, FrameReader

@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from tests import leaks
+from tests.support import leaks
 
 HIGHEST_FD = 1024
 

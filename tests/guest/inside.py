@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests import peers
 from tests.guest.forks import Fork
 from tests.guest.line import GuestLine
+from tests.support import peers
 
 
 @functools.cache

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import peers
 from tests.e2e.process import Daemon, daemon
 from tests.guest.devices import DEVICES, HOT_PORTS, MIB
-from tests.peers import wait_until
+from tests.support import peers
+from tests.support.peers import wait_until
 from virtiod.pci import ownership
 from virtiod.pci.devices import PciDevice, find, scan
 from virtiod.pci.disks import Disk, disks_of

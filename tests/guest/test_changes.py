@@ -23,7 +23,7 @@ from tests.guest.pci import (
     pci_daemon,
     virtiod_command,
 )
-from tests.peers import wait_until
+from tests.support.peers import wait_until
 
 BLOCK = 4096
 ENOSPC = 28

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.controller_contract import SIZE, ControllerContract, Way
+from tests.contracts.controller import SIZE, ControllerContract, Way
+from tests.contracts.transport import Case, TransportContract
 from tests.guest.devices import MIB
 from tests.guest.inside import Host
 from tests.guest.pci import SYSFS, address_of, check_given_back, driver_of, wait_plugged, wait_unplugged
-from tests.transport_contract import Case, TransportContract
-from virtiod.memory import DmaMemory
+from virtiod.core.memory import DmaMemory
 from virtiod.transports.pci.context import PciContext
 from virtiod.transports.pci.transport import PciTransport
 

@@ -15,7 +15,7 @@ from tests.e2e.process import Daemon, daemon
 from tests.guest.devices import MIB, pattern
 from tests.guest.inside import Host
 from tests.guest.pci import addresses
-from tests.peers import wait_until
+from tests.support.peers import wait_until
 from virtiod.pci.devices import find
 
 SMALL = ("-m", "1", "-s", "32")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests import peers
 from tests.e2e.process import Daemon, RpcFailure, daemon
 from tests.guest.devices import DEVICES, MIB
+from tests.support import peers
 
 ADDRESSES = {device.name: f"0000:00:{device.slot:02x}.0" for device in DEVICES}
 KERNEL = Path("/sys/bus/pci/drivers/virtio-pci")

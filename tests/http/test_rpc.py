@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.http.live import Live, options, run_live, until
-from tests.http.test_tokens import ADMIN, READER, basic, written
-from virtiod.daemon import Daemon
-from virtiod.errors import InvalidArgument
+from tests.http.security.test_tokens import ADMIN, READER, basic, written
+from tests.support.http_server import Live, options, run_live, until
+from virtiod.core.errors import InvalidArgument
+from virtiod.daemon.daemon import Daemon
 from virtiod.http import rpc
 from virtiod.http.rpc import MAX_BATCH, MAX_RUNNING
-from virtiod.rpc.framer import MAX_REQUEST_BYTES
+from virtiod.rpc.protocol.framer import MAX_REQUEST_BYTES
 
 AS_ADMIN, AS_READER = {"Authorization": f"Bearer {ADMIN}"}, {"Authorization": f"Bearer {READER}"}
 
@@ -236,7 +236,7 @@ def test_a_slow_body_gets_408(run_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (await live.send(raw(b"Content-Length: 9", b"{"))).startswith(b"HTTP/1.1 408 ")
 
     monkeypatch.setattr(rpc, "REQUEST_S", 0.05)
-    monkeypatch.setattr("virtiod.http.connections.DRAIN_S", 0.05)
+    monkeypatch.setattr("virtiod.http.security.connections.DRAIN_S", 0.05)
     run_rpc(run_dir, test)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.http.live import Live, options, run_live, until
-from virtiod.daemon import Daemon
-from virtiod.errors import ConnectError, InvalidArgument
+from tests.support.http_server import Live, options, run_live, until
+from virtiod.core.errors import ConnectError, InvalidArgument
+from virtiod.daemon.daemon import Daemon
 from virtiod.http.app import create_app
-from virtiod.http.connections import MAX_CONNECTIONS
+from virtiod.http.security.connections import MAX_CONNECTIONS
 from virtiod.http.server import MAX_LINE, HttpServer
 
 # ---- health
@@ -230,8 +230,8 @@ def test_an_address_that_connects_too_often_is_cut_off_and_others_are_served(
         ):
             assert response.status == 200
 
-    monkeypatch.setattr("virtiod.http.connections.AT_ONCE", 5.0)
-    monkeypatch.setattr("virtiod.http.connections.PER_S", 1.0)
+    monkeypatch.setattr("virtiod.http.security.connections.AT_ONCE", 5.0)
+    monkeypatch.setattr("virtiod.http.security.connections.PER_S", 1.0)
     run_live(run_dir, test)
 
 
@@ -265,5 +265,5 @@ def test_without_file_descriptors_it_waits_and_goes_on(run_dir: Path, monkeypatc
         assert (await live.get("/healthz"))[0] == 200
         assert failures == []
 
-    monkeypatch.setattr("virtiod.http.connections._NO_FILES_S", 0.01)
+    monkeypatch.setattr("virtiod.http.security.connections._NO_FILES_S", 0.01)
     run_live(run_dir, test)

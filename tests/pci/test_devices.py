@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.pci.fakes import FakeHost, config_space
-from virtiod.errors import InvalidArgument, NotFound
+from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.pci.devices import capabilities, find, is_legacy_only, parse_address, scan
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.pci.fakes import FakeHost
-from virtiod.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
+from virtiod.core.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
 from virtiod.pci import ownership
 from virtiod.pci.ownership import Owned
 

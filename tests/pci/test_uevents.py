@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.rig import in_loop
 from tests.pci.fakes import FakeHost
+from tests.support.rig import in_loop
 from virtiod.pci import uevents
 from virtiod.pci.uevents import Monitor, Uevent, Watch, parse
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import requires, run
-from tests.scsi.units import FakeUnit, descriptor_sense, designator, fixed_sense, page
-from virtiod.dataplane.scsi_result import sense_code
-from virtiod.errors import ProtocolError
+from tests.support.peers import requires, run
+from tests.support.scsi_units import FakeUnit, descriptor_sense, designator, fixed_sense, page
+from virtiod.controllers.scsi.result import sense_code
+from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address, cdb, config, event, parse, sense
 
 UNIT = FakeUnit(serial="SN-0042", naa=0x5000C500A1B2C3D4, max_transfer=2048, max_write_same=65536, attentions=[])

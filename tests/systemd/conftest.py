@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import requires
+from tests.support.peers import requires
 from tests.systemd.machine import ROOT, Machine, booted
 
 PACKAGE_S = 900.0

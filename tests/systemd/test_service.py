@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.config.live import Entry, attach, export, null, write_config
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Pending
-from tests.peers import wait_until
+from tests.support.live import Entry, attach, export, null, write_config
+from tests.support.peers import wait_until
 from tests.systemd.machine import ROOT, Failed, Machine
 
 CONFIG = "/etc/virtiod/virtiod.json"

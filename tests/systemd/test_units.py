@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rpc_client.cli
-from tests.peers import run
+from tests.support.peers import run
 from tests.systemd.machine import ROOT
 from virtiod.cli import parse
 

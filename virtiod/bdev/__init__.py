@@ -7,7 +7,7 @@ here are its name, its limits, who has it open, and its end.
 from __future__ import annotations
 
 from virtiod.bdev.bdev import Bdev, BdevHandle, BdevInfo
+from virtiod.bdev.counters import BdevStats, OpStats
 from virtiod.bdev.registry import BdevRegistry
-from virtiod.bdev.stats import BdevStats, OpStats
 
 __all__ = ["Bdev", "BdevHandle", "BdevInfo", "BdevRegistry", "BdevStats", "OpStats"]

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtiod.bdev.stats import BdevStats
-from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.poller import Poller
-from virtiod.errors import InvalidArgument, NotFound
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.counters import BdevStats
+from virtiod.core.errors import InvalidArgument, NotFound
+from virtiod.poller.poller import Poller
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from virtiod.bdev.bdev import Bdev, BdevInfo
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.null_io import connect_null
 from virtiod.bdev.registry import BdevRegistry
-from virtiod.dataplane.channel import BdevChannels
-from virtiod.dataplane.null import connect_null
-from virtiod.dataplane.poller import Poller
-from virtiod.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument
+from virtiod.poller.poller import Poller
 
 PRODUCT_NAME = "Null disk"
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from virtiod.bdev.bdev import Bdev, BdevInfo
-from virtiod.errors import AlreadyExists, DeadlineError, NotFound
+from virtiod.core.errors import AlreadyExists, DeadlineError, NotFound
 
 EVENTS = ("bdev_register", "bdev_unregister", "bdev_resize")
 

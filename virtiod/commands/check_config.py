@@ -7,7 +7,7 @@ import sys
 
 from virtiod.config.check import check_calls
 from virtiod.config.document import read_config
-from virtiod.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument
 from virtiod.rpc.methods import METHODS
 
 

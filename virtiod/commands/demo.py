@@ -23,7 +23,7 @@ import requests
 
 from rpc_client.client import Client
 from virtiod import __version__
-from virtiod.errors import DeadlineError, VirtiodError
+from virtiod.core.errors import DeadlineError, VirtiodError
 
 __all__ = ["add_arguments", "run"]
 

@@ -7,7 +7,7 @@ import json
 
 from rpc_client import DEFAULT_ADDRESS, Client, ClientError
 from rpc_client.config import save_config
-from virtiod.errors import VirtiodError
+from virtiod.core.errors import VirtiodError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rpc_client.tables import table
-from virtiod.errors import VirtiodError
+from virtiod.core.errors import VirtiodError
 from virtiod.pci import checks, ownership
 from virtiod.pci.devices import PciDevice, scan
 from virtiod.pci.disks import Disk, disks_of

@@ -11,12 +11,12 @@ from typing import Any
 
 from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
-from virtiod.engine import Engine
-from virtiod.errors import InvalidArgument
-from virtiod.options import parse_cpumask
+from virtiod.core.errors import InvalidArgument
+from virtiod.core.sizes import parse_size
+from virtiod.daemon.options import parse_cpumask
+from virtiod.load.runner import PATTERNS, WRITERS, Snapshot, Workload
 from virtiod.pci.devices import is_address
-from virtiod.perf import PATTERNS, WRITERS, Snapshot, Workload
-from virtiod.target.sizes import parse_size
+from virtiod.system import Engine
 
 __all__ = ["add_arguments", "run"]
 

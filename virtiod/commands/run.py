@@ -10,11 +10,11 @@ import os
 import signal
 from pathlib import Path
 
-from virtiod.daemon import Daemon
-from virtiod.errors import VirtiodError
-from virtiod.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
-from virtiod.service import Service
-from virtiod.systemd import Notifier, take_sockets
+from virtiod.core.errors import VirtiodError
+from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
+from virtiod.daemon.service import Service
+from virtiod.daemon.systemd import Notifier, take_sockets
 
 __all__ = ["add_arguments", "run"]
 

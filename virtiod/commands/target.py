@@ -8,12 +8,12 @@ import signal
 import sys
 from dataclasses import replace
 
-from virtiod.errors import InvalidArgument, VirtiodError
-from virtiod.options import parse_cpumask
-from virtiod.target.blk import DiskSpec, Fault
-from virtiod.target.scsi import HostSpec
-from virtiod.target.scsi_spec import LunFault, parse_luns
-from virtiod.target.sizes import parse_size
+from virtiod.core.errors import InvalidArgument, VirtiodError
+from virtiod.core.sizes import parse_size
+from virtiod.daemon.options import parse_cpumask
+from virtiod.target.blk.device import DiskSpec, Fault
+from virtiod.target.scsi.device import HostSpec
+from virtiod.target.scsi.luns import LunFault, parse_luns
 from virtiod.target.target import Target
 
 __all__ = ["add_arguments", "run"]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from virtiod.api.params import ParamError, check_params
+from virtiod.api.registry import Method
 from virtiod.config.document import Call
 from virtiod.config.saved import CREATES, SUBSYSTEMS
 from virtiod.controllers.manager import check_request
 from virtiod.controllers.request import AttachRequest
-from virtiod.errors import VirtiodError
-from virtiod.rpc.params import ParamError, check_params
-from virtiod.rpc.registry import Method
+from virtiod.core.errors import VirtiodError
 
 # Methods of SPDK that set up what virtiod doesn't have, in the subsystems that it does have.
 _SETTINGS = re.compile(r"bdev_\w+_set_(options|hotplug|params)|bdev_examine_?\w*")

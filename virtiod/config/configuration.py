@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from virtiod.api.errors import RpcError
 from virtiod.config.check import check_calls
 from virtiod.config.document import Call, read_config
 from virtiod.config.saved import CREATES, running_identities, saved_document
 from virtiod.config.state import StateFile
 from virtiod.controllers.controller import State
-from virtiod.errors import InvalidArgument, NotFound, VirtiodError
-from virtiod.rpc.errors import RpcError
+from virtiod.core.errors import InvalidArgument, NotFound, VirtiodError
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 ATTACH = "bdev_virtio_attach_controller"
 

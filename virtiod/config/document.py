@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from virtiod.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument
 
 MAX_FILE_BYTES = 16 << 20
 

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from virtiod.bdev.iostat import DEFAULT_QD_PERIOD_US
 from virtiod.bdev.null import PRODUCT_NAME as NULL_PRODUCT
 from virtiod.config.document import identity
 from virtiod.controllers.controller import State
-from virtiod.rpc.iostat import DEFAULT_QD_PERIOD_US
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 # Name -> those that it depends on, in the order of initialisation.
 SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), "nbd": ("bdev",)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from virtiod.config.document import Call, read_config
-from virtiod.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument
 
 
 class StateFile:

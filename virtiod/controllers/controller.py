@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.request import AttachRequest
-from virtiod.dataplane.poller import Poller
-from virtiod.dataplane.request_queue import QueueCounters, RequestQueue
-from virtiod.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
-from virtiod.memory import DmaMemory
-from virtiod.transports import QueueLayout, Transport
-from virtiod.transports.features import feature_names
+from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
+from virtiod.core.memory import DmaMemory
+from virtiod.poller.poller import Poller
+from virtiod.transports.interface import QueueLayout, Transport
+from virtiod.virtio.features import feature_names
+from virtiod.virtqueue.handle import QueueCounters, RequestQueue
 
 log = logging.getLogger(__name__)
 

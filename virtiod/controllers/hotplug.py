@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from virtiod.controllers.manager import ControllerManager
 from virtiod.controllers.request import AttachRequest
-from virtiod.errors import VirtiodError
+from virtiod.core.errors import VirtiodError
 from virtiod.pci.checks import KERNEL_DRIVER
 from virtiod.pci.devices import find
 from virtiod.pci.host import Host, entries

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from virtiod.controllers.blk import BlkController
+from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.controller import BACKOFF_S, Context, Controller, State
 from virtiod.controllers.request import AttachRequest
-from virtiod.controllers.scsi import ScsiController
-from virtiod.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, NotSupported, VirtiodError
-from virtiod.memory import Region
+from virtiod.controllers.scsi.controller import ScsiController
+from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, NotSupported, VirtiodError
+from virtiod.core.memory import Region
 from virtiod.pci.devices import parse_address
-from virtiod.transports import Transport
+from virtiod.transports.interface import Transport
 from virtiod.transports.pci.context import PciContext
 from virtiod.transports.pci.transport import PciTransport
 from virtiod.transports.vhost_user.transport import VhostUserTransport

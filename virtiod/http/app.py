@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from virtiod.errors import InvalidArgument
-from virtiod.http.auth import guard
-from virtiod.http.collector import DaemonCollector
-from virtiod.http.connections import Connections
-from virtiod.http.families import encode
+from virtiod.core.errors import InvalidArgument
 from virtiod.http.health import ailment
 from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.pages import add_pages
 from virtiod.http.rpc import refuse_to_continue, rpc_page
+from virtiod.http.security.auth import guard
+from virtiod.http.security.connections import Connections
+from virtiod.http.security.tokens import Tokens
 from virtiod.http.server import CONNECTIONS
-from virtiod.http.tokens import Tokens
+from virtiod.metrics.collector import DaemonCollector
+from virtiod.metrics.families import encode
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 HEADERS = {

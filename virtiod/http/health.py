@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from virtiod.health import stuck_poller
+from virtiod.daemon.health import stuck_poller
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 
 def ailment(daemon: Daemon) -> str:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from virtiod.http.auth import CALLER, too_many
-from virtiod.http.connections import REQUEST_S, Connections
-from virtiod.rpc.dispatcher import encode, error_line
-from virtiod.rpc.errors import INVALID_REQUEST, PARSE_ERROR
-from virtiod.rpc.framer import MAX_REQUEST_BYTES, FrameError, Framer
+from virtiod.api.errors import INVALID_REQUEST, PARSE_ERROR
+from virtiod.http.security.auth import CALLER, too_many
+from virtiod.http.security.connections import REQUEST_S, Connections
+from virtiod.rpc.protocol.dispatcher import encode, error_line
+from virtiod.rpc.protocol.framer import MAX_REQUEST_BYTES, FrameError, Framer
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 MAX_RUNNING = 8  # requests of one caller
 MAX_BATCH = 128  # calls in one request

@@ -12,10 +12,10 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from virtiod.errors import ConnectError, InvalidArgument, VirtiodError
-from virtiod.http.connections import Connections
-from virtiod.http.tls import Tls
-from virtiod.http.tokens import Tokens
+from virtiod.core.errors import ConnectError, InvalidArgument, VirtiodError
+from virtiod.http.security.connections import Connections
+from virtiod.http.security.tls import Tls
+from virtiod.http.security.tokens import Tokens
 
 MAX_LINE = 4096  # bytes of the request line, and of a header
 CONNECTIONS = web.AppKey("CONNECTIONS", Connections)

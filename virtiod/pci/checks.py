@@ -7,7 +7,7 @@ import mmap
 import re
 from collections.abc import Iterator
 
-from virtiod.errors import Busy, InvalidArgument, NotSupported, VirtiodError
+from virtiod.core.errors import Busy, InvalidArgument, NotSupported, VirtiodError
 from virtiod.pci.devices import PciDevice, is_legacy_only
 from virtiod.pci.disks import Disk
 from virtiod.pci.host import Host, link, read

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtiod.errors import InvalidArgument, NotFound
+from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.pci.host import Host, entries, link, read
 
 VIRTIO_VENDOR = 0x1AF4

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtiod.errors import Busy
+from virtiod.core.errors import Busy
 from virtiod.pci.devices import PciDevice
 from virtiod.pci.host import Host, entries, read
 

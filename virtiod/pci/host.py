@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from virtiod.errors import DeadlineError
+from virtiod.core.errors import DeadlineError
 
 T = TypeVar("T")
 

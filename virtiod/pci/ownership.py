@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from virtiod.errors import Busy, ConnectError, DeviceError, VirtiodError
+from virtiod.core.errors import Busy, ConnectError, DeviceError, VirtiodError
 from virtiod.pci import checks
 from virtiod.pci.checks import KERNEL_DRIVER, VFIO_DRIVER, fitting_drivers, way_of
 from virtiod.pci.devices import PciDevice, find, parse_address

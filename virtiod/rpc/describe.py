@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from virtiod.api.params import Param, schema_of
+from virtiod.api.registry import Method, State
 from virtiod.rpc.methods import METHODS
-from virtiod.rpc.params import Param, schema_of
-from virtiod.rpc.registry import Method, State
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "rpc_client" / "methods.json"

@@ -1,4 +1,4 @@
-"""Why the data path failed or retried a command, in words: Report.cause of dataplane/scsi.pxd."""
+"""Why the data path failed or retried a command, in words: Report.cause of controllers/scsi/wire.pxd."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 from virtiod.scsi.address import MAX_LUN, MAX_TARGET
 
 SECTOR = 512

@@ -6,7 +6,7 @@ import enum
 import struct
 from dataclasses import dataclass
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address
 
 EVENT_SIZE = 16

@@ -9,7 +9,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 
 DISK = 0x00
 NOT_CONNECTED = 0x03  # peripheral qualifier: the target has no such unit

@@ -10,10 +10,10 @@ import socket
 import stat
 from pathlib import Path
 
-from virtiod.errors import Busy, DeviceError, InvalidArgument
-from virtiod.target import TargetDevice
+from virtiod.core.errors import Busy, DeviceError, InvalidArgument
+from virtiod.target.interface import TargetDevice
 from virtiod.target.session import OFFERED, Session
-from virtiod.transports.vhost_user.channel import Channel
+from virtiod.transports.vhost_user.connection import Channel
 
 log = logging.getLogger(__name__)
 

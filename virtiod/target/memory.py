@@ -10,8 +10,8 @@ import os
 import stat
 from collections.abc import Sequence
 
-from virtiod.errors import InvalidArgument, NoMemory
-from virtiod.target import MappedRegion
+from virtiod.core.errors import InvalidArgument, NoMemory
+from virtiod.target.interface import MappedRegion
 from virtiod.transports.vhost_user.wire import MemoryRegion
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from virtiod.errors import InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
-from virtiod.target import QueueSetup, TargetDevice
+from virtiod.core.errors import InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
+from virtiod.target.interface import QueueSetup, TargetDevice
 from virtiod.target.memory import MAX_SLOTS, MemoryTable
-from virtiod.transports.features import Feature, feature_names
 from virtiod.transports.vhost_user import wire
-from virtiod.transports.vhost_user.channel import Channel, close_fds
+from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import Frame, ProtocolFeature, Request, VringAddr
+from virtiod.virtio.features import Feature, feature_names
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import ctypes
 import mmap
 import os
 
-from virtiod.dataplane.devdisk import TargetDisk
-from virtiod.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument
+from virtiod.target.disk import TargetDisk
 
 
 class Store:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from virtiod.dataplane.poller import Control, Poller
-from virtiod.target import TargetDevice
+from virtiod.poller.poller import Control, Poller
 from virtiod.target.backend import Backend
-from virtiod.target.blk import BlkDevice, DiskSpec
-from virtiod.target.scsi import HostSpec, ScsiDevice
+from virtiod.target.blk.device import BlkDevice, DiskSpec
+from virtiod.target.interface import TargetDevice
+from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.session import OFFERED
 from virtiod.transports.vhost_user.wire import ProtocolFeature
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from virtiod.bdev import Bdev
-from virtiod.dataplane.nbd import NbdCounters
+from virtiod.exports.nbd.connection import NbdCounters
 from virtiod.exports.nbd.handshake import ExportInfo
 from virtiod.exports.nbd.wire import TransmissionFlag
 

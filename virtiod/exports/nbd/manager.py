@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from virtiod.bdev import BdevHandle, BdevRegistry
-from virtiod.errors import AlreadyExists, Busy, InvalidArgument, NotFound
+from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.exports.nbd.export import Client, DataPlane, Export
 from virtiod.exports.nbd.handshake import ExportInfo, Refused
-from virtiod.exports.nbd.server import ListenAddress, Listener
+from virtiod.exports.nbd.listener import ListenAddress, Listener
 from virtiod.exports.nbd.wire import MAX_STRING, Reply
 
 log = logging.getLogger(__name__)

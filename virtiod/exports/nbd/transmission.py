@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from virtiod.dataplane.buffers import PollerBuffers
-from virtiod.dataplane.nbd import NbdConnection, NbdPoller
-from virtiod.dataplane.poller import Poller
+from virtiod.exports.nbd.connection import NbdConnection, NbdPoller
 from virtiod.exports.nbd.export import Export
+from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Poller
 
 
 class NbdDataPlane:

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from operator import add, sub
 from typing import NamedTuple
 
-from virtiod.bdev.stats import RANGES, SUB_BUCKETS, bucket_start
+from virtiod.bdev.counters import RANGES, SUB_BUCKETS, bucket_start
 
 EDGES_NS = [(4 + quarter) << (octave - 2) for octave in range(8, 34) for quarter in range(4)]
 _STARTS = [bucket_start(index) for index in range(SUB_BUCKETS * RANGES)]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from virtiod.http.connections import Connections
 from virtiod.http.live.cells import IDLE
 from virtiod.http.live.history import SECONDS
 from virtiod.http.live.report import report
 from virtiod.http.live.sampler import Sampler
+from virtiod.http.security.connections import Connections
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 MAX_WATCHERS = 16
 SEND_S = 5.0

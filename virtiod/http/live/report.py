@@ -15,7 +15,7 @@ from virtiod.http.live.sampler import Sampler, Watched
 
 if TYPE_CHECKING:
     from virtiod.bdev.bdev import Bdev
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 ROWS = 50
 QUEUES = 16  # of a controller

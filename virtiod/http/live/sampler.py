@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtiod.bdev.bdev import Bdev
-from virtiod.dataplane.totals import bdev_totals, ended_ios
+from virtiod.bdev.totals import bdev_totals, ended_ios
 from virtiod.http.live.cells import CUTS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, total
 from virtiod.http.live.history import History
 
 if TYPE_CHECKING:
-    from virtiod.daemon import Daemon
+    from virtiod.daemon.daemon import Daemon
 
 PERIOD_S = 1.0
 _AT_ONCE = 20  # bdevs that are read before others get their turn

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from virtiod.errors import DeviceError
-from virtiod.memory import Translation
+from virtiod.core.errors import DeviceError
+from virtiod.core.memory import Translation
 from virtiod.transports.pci.wire import Place
 
 

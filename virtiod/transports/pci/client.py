@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from virtiod.errors import DeadlineError, InvalidArgument, NotSupported, ProtocolError, RemovedError
-from virtiod.transports.features import Feature
+from virtiod.core.errors import DeadlineError, InvalidArgument, NotSupported, ProtocolError, RemovedError
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access, Window
 from virtiod.transports.pci.wire import Common, Status
+from virtiod.virtio.features import Feature
 
 GENERATION_TRIES = 20
 RESET_DEADLINE_S = 2.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from virtiod.memory import DmaMemory
+from virtiod.core.memory import DmaMemory
+from virtiod.core.physical import PhysicalPages
 from virtiod.pci import ownership
 from virtiod.pci.ownership import Owned
-from virtiod.physical import PhysicalPages
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.sysfs import SysfsAccess
 from virtiod.transports.pci.vfio import Container, VfioAccess

@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 
-from virtiod.dataplane.mmio import Guard
-from virtiod.errors import DeviceError
+from virtiod.core.errors import DeviceError
+from virtiod.transports.pci.mmio import Guard
 from virtiod.transports.pci.wire import Place
 
 _FORMATS = {1: "B", 2: "H", 4: "I"}

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from virtiod.errors import ConnectError, DeviceError, InvalidArgument, RemovedError
-from virtiod.memory import Translation
+from virtiod.core.errors import ConnectError, DeviceError, InvalidArgument, RemovedError
+from virtiod.core.memory import Translation
+from virtiod.core.physical import PhysicalPages
 from virtiod.pci.devices import PciDevice
 from virtiod.pci.host import in_thread
 from virtiod.pci.uevents import Watch
-from virtiod.physical import PhysicalPages
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.registers import MappedWindow

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from virtiod.errors import (
+from virtiod.core.errors import (
     DeadlineError,
     DeviceError,
     InvalidArgument,
@@ -19,14 +19,14 @@ from virtiod.errors import (
     RemovedError,
     VirtiodError,
 )
-from virtiod.memory import Translation
+from virtiod.core.memory import Translation
 from virtiod.pci.devices import parse_address
-from virtiod.transports import Doorbell, QueueLayout, Transport
-from virtiod.transports.features import Feature, feature_names
+from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.client import Client, QueueInfo
 from virtiod.transports.pci.wire import Status
+from virtiod.virtio.features import Feature, feature_names
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from virtiod.errors import Busy, ConnectError, DeviceError, NoMemory, NotSupported, RemovedError
-from virtiod.memory import MIB, DmaMemory, Translation
+from virtiod.core.errors import Busy, ConnectError, DeviceError, NoMemory, NotSupported, RemovedError
+from virtiod.core.memory import MIB, DmaMemory, Translation
 from virtiod.pci.devices import PciDevice
 from virtiod.pci.host import in_thread
 from virtiod.transports.pci import wire

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from virtiod.errors import NotSupported, ProtocolError
+from virtiod.core.errors import NotSupported, ProtocolError
 from virtiod.pci.devices import capabilities
 
 COMMAND = 0x04  # of configuration space

@@ -11,9 +11,9 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
-from virtiod.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
+from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
 from virtiod.transports.vhost_user import wire
-from virtiod.transports.vhost_user.channel import Channel, close_fds
+from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Request
 
 CONNECT_RETRY = 0.02  # seconds between attempts while the listen queue is full

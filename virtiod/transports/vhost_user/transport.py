@@ -6,13 +6,13 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from virtiod.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
-from virtiod.transports import Doorbell, Memory, QueueLayout, Region, Transport
-from virtiod.transports.features import Feature, feature_names
+from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
+from virtiod.transports.interface import Doorbell, Memory, QueueLayout, Region, Transport
 from virtiod.transports.vhost_user import wire
-from virtiod.transports.vhost_user.channel import Channel, close_fds
 from virtiod.transports.vhost_user.client import Client, open_socket
+from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Status
+from virtiod.virtio.features import Feature, feature_names
 
 # What is asked for when the back-end offers it.
 WANTED = (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from virtiod.errors import ProtocolError
+from virtiod.core.errors import ProtocolError
 
 
 class Request(IntEnum):

@@ -1,0 +1,216 @@
+"""What the device answers wrong, late or not at all, and what the I/O's submitter sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.rig import in_loop
+from tests.support.scsi_host import Answer, Command, FakeHost, stack
+from tests.support.scsi_units import BUSY, CHECK, TASK_SET_FULL, FakeUnit, descriptor_sense, fixed_sense
+
+READS, WRITES = {0x28, 0x88}, {0x2A, 0x8A}
+ABORTED, BAD_TARGET, RESET, RESPONSE_BUSY, TRANSPORT = 2, 3, 4, 5, 6
+
+
+def on_io(
+    answer: Answer | None, times: int = 1 << 30, ops: set[int] = READS | WRITES
+) -> Callable[[Command], Answer | None]:
+    """A hook that answers the first I/Os so."""
+    left = [times]
+
+    def hook(command: Command) -> Answer | None:
+        if command.cdb[0] not in ops or not left[0]:
+            return None
+        left[0] -= 1
+        return answer
+
+    return hook
+
+
+def check(sense: bytes) -> Answer:
+    return Answer(status=CHECK, sense=sense)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (Answer(response=1), errno.EIO),
+        (Answer(response=BAD_TARGET), errno.ENODEV),
+        (Answer(response=7), errno.EIO),
+        (Answer(response=8), errno.EIO),
+        (Answer(response=9), errno.EIO),
+        (Answer(response=77), errno.EIO),
+        (Answer(written=False), errno.EIO),
+        (Answer(status=0x18), errno.EIO),
+        (Answer(status=0x30), errno.EIO),
+        (Answer(status=0x77), errno.EIO),
+        (check(b""), errno.EIO),
+        (check(b"\x70"), errno.EIO),
+        (check(bytes(18)), errno.EIO),
+        (check(fixed_sense(3, 0x11)), errno.EIO),
+        (check(descriptor_sense(3, 0x11, 4)), errno.EIO),
+        (check(fixed_sense(4, 0x44)), errno.EIO),
+        (check(fixed_sense(5, 0x20)), errno.EOPNOTSUPP),
+        (check(fixed_sense(5, 0x21)), errno.ENOSPC),
+        (check(fixed_sense(5, 0x24)), errno.EIO),
+        (check(fixed_sense(5, 0x25)), errno.ENODEV),
+        (check(fixed_sense(7, 0x27)), errno.EPERM),
+        (check(descriptor_sense(7, 0x27, 7)), errno.ENOSPC),
+        (check(fixed_sense(13)), errno.ENOSPC),
+        (check(fixed_sense(2, 0x3A)), errno.EIO),
+        (Answer(data=bytes(100), resid=412), errno.EIO),
+        (Answer(response=RESET), errno.EIO),
+        (Answer(response=TRANSPORT), errno.EIO),
+        (check(fixed_sense(6, 0x29)), errno.EIO),
+        (check(fixed_sense(11)), errno.EIO),
+    ],
+)
+@in_loop
+async def test_an_answer_that_stays_wrong_fails_the_io(run_dir: Path, answer: Answer, code: int) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        s.host.hook = on_io(answer)
+        assert await s.do("S0t0", "read") == -code
+        s.host.hook = lambda _: None
+        if code != errno.ENODEV:
+            assert await s.do("S0t0", "read") == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=BUSY),
+        Answer(status=TASK_SET_FULL),
+        Answer(status=0x40),
+        Answer(response=ABORTED),
+        Answer(response=RESET),
+        Answer(response=RESPONSE_BUSY),
+        Answer(response=TRANSPORT),
+        check(fixed_sense(6, 0x29)),
+        check(descriptor_sense(6, 0x2A, 1)),
+        check(fixed_sense(11, 0x47)),
+        check(fixed_sense(2, 4, 1)),
+    ],
+)
+@in_loop
+async def test_what_passes_is_retried(run_dir: Path, answer: Answer) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await s.attach()
+        s.host.hook = on_io(answer, times=5)
+        s.probe("S0t0").buffer[:512] = b"x" * 512
+        results = await asyncio.gather(*(s.do("S0t0", "write", 512 * i) for i in range(4)))
+        assert results == [0] * 4
+        assert [unit.data[i] for i in range(4)] == [b"x" * 512] * 4
+
+
+@pytest.mark.parametrize("key", [0, 1])
+@in_loop
+async def test_recovered_errors_are_successes(run_dir: Path, key: int) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        s.host.hook = on_io(Answer(status=CHECK, sense=fixed_sense(key, 0x17), data=bytes(512)))
+        assert await s.do("S0t0", "read") == 0
+
+
+@in_loop
+async def test_an_error_is_logged_once_not_per_io(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        s.host.hook = on_io(check(fixed_sense(3, 0x11)))
+        with caplog.at_level(logging.INFO):
+            for _ in range(3):
+                results = await asyncio.gather(*(s.do("S0t0", "read", 512 * i) for i in range(20)))
+                assert results == [-errno.EIO] * 20
+                await asyncio.sleep(0.1)
+        said = [r.getMessage() for r in caplog.records if "unrecovered" in r.getMessage()]
+        assert len(said) == 1
+        assert "target 0 LUN 0: read at byte 0: medium error: unrecovered read error (3/11/00)" in said[0]
+
+
+@in_loop
+async def test_a_unit_that_stays_busy_times_out(run_dir: Path) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}, io_timeout_s=1.0) as s:
+        await s.attach()
+        s.host.hook = on_io(Answer(status=BUSY))
+        assert await s.do("S0t0", "read") == -errno.ETIMEDOUT
+        assert s.engine.controllers.list()[0].reconnects == 0
+
+
+@in_loop
+async def test_an_overdue_request_is_aborted_and_others_go_on(run_dir: Path) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit(), (1, 0): FakeUnit()}, io_timeout_s=0.5) as s:
+        await s.attach()
+        host = s.host
+
+        def abort(subtype: int, target: int, lun: int, task: int) -> int:
+            for index, head, command in [h for h in host.held if h[2].id == task]:
+                host.held.remove((index, head, command))
+                host.answer(index, head, Answer(response=ABORTED))
+            return 0
+
+        host.tmf = abort
+        host.hook = lambda c: host.SILENCE if c.target == 0 and c.cdb[0] in READS else None
+        slow = asyncio.ensure_future(s.do("S0t0", "read"))
+        while not slow.done():
+            assert await s.do("S0t1", "read") == 0
+        assert slow.result() == -errno.ETIMEDOUT
+        assert [(t[0], t[1], t[2]) for t in host.tmfs] == [(0, 0, 0)]
+        controller = s.engine.controllers.list()[0]
+        assert (controller.reconnects, controller.io_timeouts) == (0, 1)
+
+
+@in_loop
+async def test_a_device_that_does_not_abort_is_cut_off(run_dir: Path) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}, io_timeout_s=0.5) as s:
+        await s.attach()
+        s.host.tmf = lambda *_: None
+        s.host.hook = on_io(FakeHost.SILENCE, times=1)
+        assert await s.do("S0t0", "read") == -errno.ETIMEDOUT
+        s.probe("S0t0")
+        await s.until(lambda: s.engine.controllers.list()[0].reconnects == 1)
+        assert await s.do("S0t0", "read") == 0
+
+
+@in_loop
+async def test_a_silent_target_delays_only_its_own_scan(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(), (200, 0): FakeUnit()}
+    host = FakeHost(units)
+    host.max_target = 255
+    async with stack(run_dir, units, host=host) as s:
+        before = time.monotonic()
+        assert await s.attach() == ["S0t0", "S0t200"]
+        assert time.monotonic() - before < 5
+        assert host.commands >= 256
+        host.hook = lambda c: host.SILENCE if c.target == 7 else None
+        s.engine.controllers.list()[0]._rescan(None)  # type: ignore[attr-defined]
+        slowest = 0.0
+        while s.engine.controllers.list()[0]._scanning is not None:  # type: ignore[attr-defined]
+            before = time.monotonic()
+            assert await s.do("S0t0", "read") == 0
+            slowest = max(slowest, time.monotonic() - before)
+        assert slowest < 1.0
+        assert [b.name for b in s.engine.bdevs.list()] == ["S0t0", "S0t200"]
+
+
+@in_loop
+async def test_io_in_flight_survives_a_device_that_dies(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await s.attach()
+        s.host.hook = on_io(FakeHost.SILENCE, times=3)
+        s.probe("S0t0").buffer[:512] = b"y" * 512
+        waiting = [asyncio.ensure_future(s.do("S0t0", "write", 512 * i)) for i in range(3)]
+        await s.until(lambda: len(s.host.held) == 3)
+        controller = s.engine.controllers.list()[0]
+        controller.transport._client._channel.close()  # type: ignore[attr-defined]
+        assert await asyncio.gather(*waiting) == [0] * 3
+        assert len(unit.data) == 3
+        assert controller.reconnects == 1

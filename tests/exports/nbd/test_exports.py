@@ -1,0 +1,388 @@
+"""Exports and listeners, with a stand-in for the transmission phase."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound
+from virtiod.exports.nbd import listener as server
+from virtiod.exports.nbd import wire
+from virtiod.exports.nbd.connection import NbdCounters
+from virtiod.exports.nbd.listener import ListenAddress
+from virtiod.exports.nbd.manager import ExportManager
+from virtiod.exports.nbd.wire import Option, Reply
+
+
+class FakeBdev:
+    name = "Disk0"
+    block_size = 512
+    size = 1 << 20
+    read_only = False
+    io_types = frozenset({"read", "write"})
+
+    def __init__(self) -> None:
+        self.handles = 0
+
+    def open(self, *, on_resize, on_remove):
+        self.handles += 1
+        self.on_resize, self.on_remove = on_resize, on_remove
+        return self
+
+    def close(self) -> None:
+        self.handles -= 1
+
+
+class FakeTransmission:
+    """Holds the socket; ends when stopped or aborted, unless it is told to hang on."""
+
+    poller_name = "poller_0"
+
+    def __init__(self, sock, export, *, leftover, structured, on_end) -> None:
+        self.sock, self.leftover, self.structured, self.on_end = sock, leftover, structured, on_end
+        self.asked: list[str] = []
+        self.obey = {"stop", "abort"}
+
+    def counters(self) -> NbdCounters:
+        return NbdCounters(requests=3, received=84)
+
+    def stop(self) -> None:
+        self._end("stop")
+
+    def abort(self) -> None:
+        self._end("abort")
+
+    def _end(self, how: str) -> None:
+        self.asked.append(how)
+        if how in self.obey:
+            self.sock.close()
+            self.on_end(how)
+
+
+class Setup:
+    """A manager of one bdev on a Unix socket; `started` are the connections handed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.max_payload = 32 << 20
+        self.file, self.path = path, str(path)
+        self.bdev = FakeBdev()
+        self.started: list[FakeTransmission] = []
+        self.manager = ExportManager(self, self)
+
+    def get(self, name):
+        if name != "Disk0":
+            raise NotFound(f"no bdev {name!r}")
+        return self.bdev
+
+    def start(self, *args, **kwargs):
+        self.started.append(FakeTransmission(*args, **kwargs))
+        return self.started[-1]
+
+    def exists(self) -> bool:
+        return self.file.exists()
+
+    def mode(self) -> int:
+        return self.file.stat().st_mode
+
+    async def __aenter__(self):
+        await self.manager.listen(ListenAddress.parse(f"unix:{self.path}"))
+        return self
+
+    async def __aexit__(self, *_):
+        await self.manager.stop(0.1)
+        assert self.bdev.handles == 0
+        assert not self.exists()
+
+
+class Peer:
+    """A client that speaks the negotiation only."""
+
+    def __init__(self, reader, writer) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, path: str) -> Peer:
+        peer = cls(*await asyncio.open_unix_connection(path))
+        assert await peer.reader.readexactly(18) == b"NBDMAGICIHAVEOPT\0\3"
+        peer.writer.write(struct.pack(">I", 3))
+        return peer
+
+    async def go(self, name: str, after: bytes = b"") -> list[int]:
+        """Asks for an export; the reply types."""
+        data = struct.pack(f">I{len(name)}sH", len(name), name.encode(), 0)
+        self.writer.write(wire.OPTION.pack(wire.OPTION_MAGIC, Option.GO, len(data)) + data + after)
+        kinds = []
+        while not kinds or kinds[-1] == Reply.INFO:
+            _, _, kind, length = wire.REPLY.unpack(await self.reader.readexactly(20))
+            await self.reader.readexactly(length)
+            kinds.append(kind)
+        return kinds
+
+    async def closed(self) -> bool:
+        return await self.reader.read(1) == b""
+
+    def leave(self) -> None:
+        self.writer.close()
+
+
+async def until(condition) -> None:
+    for _ in range(2500):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise TimeoutError
+
+
+@pytest.fixture
+def setup(tmp_path):
+    return Setup(tmp_path / "n.sock")
+
+
+def run(coroutine) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+def test_go_hands_the_socket_over_with_what_came_after_it(setup):
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            peer = await Peer.connect(s.path)
+            assert (await peer.go("disk", b"early"))[-1] == Reply.ACK
+            await until(lambda: s.started)
+            (given,) = s.started
+            assert (given.leftover, given.structured, given.sock.getblocking()) == (b"early", False, False)
+            (client,) = s.manager.get_exports()[0].clients
+            assert client.peer == f"pid {os.getpid()} uid {os.getuid()}"
+            await s.manager.delete("disk")
+            assert given.asked == ["stop"]
+            assert await peer.closed()
+            peer.leave()
+
+    run(main())
+
+
+def test_exports_are_listed_with_their_uris_and_lasting_counters(setup):
+    async def main():
+        async with setup as s:
+            await s.manager.listen(ListenAddress.parse("tcp:127.0.0.1:0"))
+            export = await s.manager.create("Disk0", "a b/c")
+            port = s.manager.uris(export)[1].split(":")[2].split("/")[0]
+            assert s.manager.uris(export) == [
+                f"nbd+unix:///a%20b%2Fc?socket={s.path}",
+                f"nbd://127.0.0.1:{port}/a%20b%2Fc",
+            ]
+            peer = await Peer.connect(s.path)
+            await peer.go("a b/c")
+            await until(lambda: s.started)
+            assert export.counters() == NbdCounters(requests=3, received=84)
+            s.started[0].abort()
+            assert (export.clients, export.counters()) == ([], NbdCounters(requests=3, received=84))
+            peer.leave()
+
+    run(main())
+
+
+def test_connections_of_an_export_are_limited(setup):
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk", max_connections=1)
+            first, second = await Peer.connect(s.path), await Peer.connect(s.path)
+            assert (await first.go("disk"))[-1] == Reply.ACK
+            assert await second.go("disk") == [Reply.ERR_POLICY]
+            await until(lambda: s.started)
+            s.started[0].abort()
+            assert (await second.go("disk"))[-1] == Reply.ACK
+            await until(lambda: len(s.started) == 2)
+            first.leave()
+            second.leave()
+
+    run(main())
+
+
+def test_silent_client_is_dropped_at_its_deadline_and_delays_nobody(setup, monkeypatch):
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.2)
+
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            silent = await Peer.connect(s.path)
+            peer = await Peer.connect(s.path)
+            assert (await peer.go("disk"))[-1] == Reply.ACK
+            assert await silent.closed()
+            peer.leave()
+            silent.leave()
+
+    run(main())
+
+
+def test_client_that_leaves_in_negotiation_frees_its_place(setup, monkeypatch):
+    monkeypatch.setattr(server, "MAX_NEGOTIATING", 1)
+
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            for _ in range(3):
+                (await Peer.connect(s.path)).leave()
+            peer = await Peer.connect(s.path)
+            assert (await peer.go("disk"))[-1] == Reply.ACK
+            peer.leave()
+
+    run(main())
+
+
+def test_removal_of_the_bdev_ends_the_export(setup):
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            peer = await Peer.connect(s.path)
+            await peer.go("disk")
+            await until(lambda: s.started)
+            await s.bdev.on_remove()
+            assert (s.manager.get_exports(), s.bdev.handles) == ([], 0)
+            assert await peer.closed()
+            peer.leave()
+            late = await Peer.connect(s.path)
+            assert await late.go("disk") == [Reply.ERR_UNKNOWN]
+            late.leave()
+
+    run(main())
+
+
+@pytest.mark.parametrize("obeys", [{"abort"}, set()])
+def test_delete_returns_though_in_flight_io_does_not(setup, monkeypatch, obeys):
+    monkeypatch.setattr("virtiod.exports.nbd.export.ABORT_S", 0.05)
+
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            peer = await Peer.connect(s.path)
+            await peer.go("disk")
+            await until(lambda: s.started)
+            s.started[0].obey = obeys
+            await asyncio.gather(s.manager.delete("disk", 0.05), s.manager.delete("disk", 0.05))
+            assert s.started[0].asked == ["stop", "abort"]
+            assert (s.manager.get_exports(), s.bdev.handles) == ([], 0)
+            s.started[0].sock.close()
+            peer.leave()
+
+    run(main())
+
+
+def test_client_is_told_of_an_ending_export(setup, monkeypatch):
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            peer, late = await Peer.connect(s.path), await Peer.connect(s.path)
+            await peer.go("disk")
+            await until(lambda: s.started)
+            s.started[0].obey = {"abort"}
+            ending = asyncio.create_task(s.manager.delete("disk", 0.5))
+            await until(lambda: s.started[0].asked)
+            assert await late.go("disk") == [Reply.ERR_SHUTDOWN]
+            s.started[0].abort()
+            await ending
+            peer.leave()
+            late.leave()
+
+    run(main())
+
+
+def test_size_is_told_as_it_is_at_go(setup):
+    async def main():
+        async with setup as s:
+            export = await s.manager.create("Disk0", "disk")
+            s.bdev.size = 2 << 20
+            s.bdev.on_resize()
+            assert export.info().size == 2 << 20
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "text"),
+    [
+        ({"bdev_name": "none"}, NotFound, "no bdev 'none'"),
+        ({"name": ""}, InvalidArgument, "name must have 1 to 4096 bytes"),
+        ({"name": "x" * 4097}, InvalidArgument, "name must have"),
+        ({"name": "a\nb"}, InvalidArgument, "can't be printed"),
+        ({"description": "d" * 4097}, InvalidArgument, "description must have 0 to 4096"),
+        ({"max_connections": 0}, InvalidArgument, "max_connections 0: must be 1 to 1024"),
+        ({"name": "taken"}, AlreadyExists, "NBD export 'taken' exists already"),
+    ],
+)
+def test_create_says_what_is_wrong(setup, params, error, text):
+    async def main():
+        async with setup as s:
+            await s.manager.create("Disk0", "taken")
+            with pytest.raises(error, match=text):
+                await s.manager.create(**{"bdev_name": "Disk0", **params})
+            assert s.bdev.handles == 1
+
+    run(main())
+
+
+def test_delete_of_an_unknown_export_says_so(setup):
+    async def main():
+        async with setup as s:
+            with pytest.raises(NotFound, match="no NBD export 'x'"):
+                await s.manager.delete("x")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("tcp", "tcp:127.0.0.1:10809"),
+        ("tcp:", "tcp:127.0.0.1:10809"),
+        ("tcp:0.0.0.0", "tcp:0.0.0.0:10809"),
+        ("tcp:10.1.2.3:99", "tcp:10.1.2.3:99"),
+        ("tcp::99", "tcp:127.0.0.1:99"),
+        ("tcp:[::1]:99", "tcp:[::1]:99"),
+        ("tcp:[::1]", "tcp:[::1]:10809"),
+    ],
+)
+def test_listen_address_is_loopback_unless_asked_otherwise(text, expected):
+    assert str(ListenAddress.parse(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "unix:", "udp:1.2.3.4", "tcp:example", "tcp:1.2.3.4:x", "tcp:1.2.3.4:70000"])
+def test_bad_listen_address_is_refused(text):
+    with pytest.raises(InvalidArgument, match="listen address"):
+        ListenAddress.parse(text)
+
+
+def test_socket_is_its_owners_only_and_a_stale_one_is_replaced(setup):
+    async def main():
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(setup.path)
+        async with setup as s:
+            assert stat.S_IMODE(s.mode()) == 0o600
+            with pytest.raises(Busy, match="another process listens there"):
+                await s.manager.listen(ListenAddress.parse(f"unix:{s.path}"))
+
+    run(main())
+
+
+def test_listening_where_it_can_not_be_names_the_cause(setup, tmp_path):
+    async def main():
+        async with setup as s:
+            plain = tmp_path / "file"
+            plain.write_text("")
+            with pytest.raises(AlreadyExists, match="is no socket"):
+                await s.manager.listen(ListenAddress.parse(f"unix:{plain}"))
+            with pytest.raises(ConnectError, match="No such file or directory"):
+                await s.manager.listen(ListenAddress.parse("unix:/none/x.sock"))
+            with pytest.raises(ConnectError, match="too long"):
+                await s.manager.listen(ListenAddress.parse("unix:/tmp/" + "x" * 200))
+            with pytest.raises(ConnectError, match="Cannot assign requested address"):
+                await s.manager.listen(ListenAddress.parse("tcp:192.0.2.1:99"))
+
+    run(main())

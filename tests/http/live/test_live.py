@@ -1,0 +1,357 @@
+"""The feed of the live page: what it says of the last minutes, and what those who watch can cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from base64 import b64encode
+from bisect import bisect_right
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.http.test_server import serving
+from tests.support.http_server import Live, run_live, until
+from virtiod.bdev.counters import bucket_start
+from virtiod.bdev.totals import bdev_totals, ended_ios
+from virtiod.http.live import feed, sampler
+from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, NS, Cell, cell, difference, quantile, total
+from virtiod.http.live.history import History
+from virtiod.http.live.report import ROWS
+from virtiod.http.security.connections import MAX_CONNECTIONS
+from virtiod.load.runner import Workload
+
+FIELDS = ("at", *Cell._fields)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample each 20 ms instead of each second."""
+    monkeypatch.setattr(sampler, "PERIOD_S", 0.02)
+
+
+@contextlib.asynccontextmanager
+async def watching(live: Live, query: str = "") -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
+    """The events of /live as (name, data)."""
+
+    async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, Any]]:
+        while name := await content.readuntil(b"\n"):
+            data, end = await content.readuntil(b"\n"), await content.readuntil(b"\n")
+            assert name.startswith(b"event: ") and data.startswith(b"data: ") and end == b"\n"
+            yield name[7:-1].decode(), json.loads(data[6:])
+
+    async with (
+        aiohttp.ClientSession(read_bufsize=1 << 22) as session,
+        session.get(f"http://127.0.0.1:{live.port}/live{query}") as response,
+    ):
+        assert response.status == 200, await response.text()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        yield events(response.content)
+
+
+# ---- cells
+
+
+def test_latency_edges_are_edges_of_fine_buckets() -> None:
+    assert [bucket_start(cut) for cut in CUTS] == EDGES_NS
+    assert EDGES_NS[:5] == [256, 320, 384, 448, 512] and EDGES_NS[-1] == 7 << 31
+
+
+def counted(at_s: float, **values: Any) -> Any:
+    latencies = values.pop("latencies", [])
+    below = [sum(one < edge for one in latencies) for edge in EDGES_NS] + [len(latencies)]
+    return NOTHING._replace(at_ns=int(at_s * NS), time_ns=sum(latencies), below=below, **values)
+
+
+def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
+    before = counted(10, reads=5, latencies=[1000] * 5)
+    now = counted(12, reads=9, read_bytes=8192, errors=1, latencies=[1000] * 5 + [2000, 2000, 2000, 9000, 70_000])
+    shown = cell(difference(now, before), depth=3)
+    assert (shown.reads, shown.writes, shown.read_bytes, shown.errors, shown.depth) == (2, 0, 4096, 0.5, 3)
+    assert shown.mean_depth == 85_000 / (2 * NS)
+    assert shown.mean_ns == 17_000
+    pairs = list(zip(shown.counts[::2], shown.counts[1::2], strict=True))
+    assert pairs == [(bisect_right(EDGES_NS, ns), n) for ns, n in [(2000, 3), (9000, 1), (70_000, 1)]]
+    assert 1792 <= shown.p50_ns < 2048 and 65_536 <= shown.p99_ns < 81_920
+
+
+def test_mean_depth_is_not_told_when_io_from_long_ago_ends() -> None:
+    late = difference(counted(11, latencies=[20 * NS]), counted(10))
+    assert cell(late, 0, oldest_ns=19 * NS).mean_depth is None
+    assert cell(late, 0, oldest_ns=NS // 2).mean_depth == 20
+
+
+def test_a_total_is_the_sum_of_its_parts() -> None:
+    parts = [counted(1, reads=1, latencies=[300]), counted(1, reads=2, writes=4, latencies=[300, 5000])]
+    both = total(parts)
+    assert (both.at_ns, both.reads, both.writes, both.time_ns, both.below[-1]) == (NS, 3, 4, 5600, 3)
+    assert total([]) == NOTHING
+
+
+@pytest.mark.parametrize(("q", "low", "high"), [(0.01, 0, 256), (0.5, 256, 320), (0.99, 7 << 31, 7 << 31)])
+def test_quantiles_lie_in_their_bucket(q: float, low: int, high: int) -> None:
+    buckets = [1, 8, *[0] * (len(EDGES_NS) - 2), 1]
+    assert low <= quantile(buckets, q) <= high
+
+
+def test_cells_are_sent_with_five_digits() -> None:
+    row = Cell(reads=123456.789, depth=123456, mean_ns=None, counts=(1, 2)).row()
+    assert row == [123460.0, 0, 0, 0, 0, 0, 123456, 0, None, None, None, (1, 2)]
+
+
+# ---- history
+
+
+def test_history_keeps_the_last_seconds_and_no_more_cells_than_it_may() -> None:
+    history = History(seconds=10, max_cells=12)
+    for at in range(100):
+        history.add(at, Cell(reads=at), {"a": Cell(reads=at), **({"b": Cell(reads=-at)} if at > 50 else {})})
+    assert [(at, one.reads) for at, one in history.of(None)] == [(at, at) for at in range(90, 100)]
+    assert [(at, one.reads) for at, one in history.of("b")] == [(at, -at) for at in range(94, 100)]
+    assert history.of("c") == [(at, IDLE) for at in range(94, 100)]
+
+
+# ---- the feed
+
+
+def test_history_comes_first_then_samples_that_add_up_to_what_was_done(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "PERIOD_S", 0.2)  # times are sent in milliseconds
+
+    async def test(live: Live) -> None:
+        bdev = live.add_null("Null0")
+        live.add_null("Null1")
+        await until(lambda: len(bdev_of(live)) == 2, "the sampler has seen both")
+        async with watching(live, "?bdev=Null0") as events:
+            name, history = await anext(events)
+            assert name == "history" and history["seconds"] == 300
+            assert all(not any(row[1:7]) for row in history["cells"])
+            at = history["cells"][-1][0]
+            await live.load("Null0", "randrw", 20_000)
+            await live.load("Null1", "write", 500)
+            stats, sums = bdev.stats(), dict.fromkeys(FIELDS[1:7], 0.0)
+            async for name, sample in events:
+                assert name == "sample" and sample["bdev"] == "Null0" and not sample["gone"]
+                shown = dict(zip(FIELDS, sample["cell"], strict=True))
+                for field in sums:
+                    sums[field] += shown[field] * (shown["at"] - at)
+                at = shown["at"]
+                if sums["reads"] + sums["writes"] >= 0.95 * ended_ios(bdev.channels) and not shown["reads"]:
+                    break
+            read, write = stats.ops["read"], stats.ops["write"]
+            expected = [read.completed, write.completed, 0, read.bytes, write.bytes, 0]
+            assert list(sums.values()) == pytest.approx(expected, rel=0.05)
+
+    run_live(run_dir, test)
+
+
+def bdev_of(live: Live) -> list[Any]:
+    """The bdevs that the feed's sampler knows."""
+    return list(live.feed.sampler.bdevs)
+
+
+def test_counters_of_cells_are_exact(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        bdev = live.add_null("Null0", ("read", "write", "flush", "unmap"))
+        one = sampler.Sampler(live.daemon)
+        await one.sample()
+        before = one.bdevs[bdev].counted
+        await live.load("Null0", "randrw", 1000)
+        await one.sample()
+        change, totals = difference(one.bdevs[bdev].counted, before), bdev_totals(bdev.channels, [])
+        assert (change.reads, change.writes) == (totals.ops[0].completed, totals.ops[1].completed)
+        assert change.time_ns == totals.weighted_ns
+        assert sum(one.total.counts[1::2]) == ended_ios(bdev.channels) == change.below[-1]
+        assert one.total.iops == pytest.approx(change.reads * NS / change.at_ns + change.writes * NS / change.at_ns)
+        await one.sample()
+        assert one.total is IDLE and one.bdevs[bdev].cell is IDLE
+
+    run_live(run_dir, test)
+
+
+def test_what_hangs_shows_its_depth_and_age(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        live.add_null("Null0")
+        load = asyncio.create_task(live.daemon.perf.run(["Null0"], Workload(queue_depth=7, time_s=20)))
+        async with watching(live) as events:
+            async for name, sample in events:
+                if name == "sample" and sample["cell"][7] == 7:
+                    break
+            (row,) = sample["bdevs"]["rows"]
+            assert row["depth"] == 7
+            assert 1 <= sample["pollers"]["rows"][0]["depth"] <= 7  # counted a moment later, while it runs
+            busy, idle, sleep = (sample["pollers"]["rows"][0][mode] for mode in ("busy", "idle", "sleep"))
+            assert busy + idle + sleep == pytest.approx(1, abs=0.01)
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+
+    run_live(run_dir, test)
+
+
+def test_tables_are_cut_and_searched(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for number in range(200):
+            live.add_null(f"Null{number}")
+        await live.load("Null150", ios=2000)
+        await until(lambda: len(bdev_of(live)) == 200, "all are sampled")
+        load = asyncio.create_task(live.daemon.perf.run(["Null150"], Workload(queue_depth=1, time_s=20)))
+        async with watching(live) as events:
+            async for name, sample in events:
+                if name == "sample" and sample["cell"][1]:
+                    break
+            assert len(sample["bdevs"]["rows"]) == ROWS and sample["bdevs"]["found"] == 200
+            assert sample["bdevs"]["rows"][0]["name"] == "Null150"  # the busiest comes first
+        async with watching(live, "?find=nULL19") as events:
+            await anext(events)
+            _, sample = await anext(events)
+            assert [row["name"] for row in sample["bdevs"]["rows"]] == [
+                "Null19",
+                *(f"Null{n}" for n in range(190, 200)),
+            ]
+            assert sample["bdevs"]["found"] == 11
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+
+    run_live(run_dir, test)
+
+
+def test_a_bdev_that_is_not_there_is_gone(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        async with watching(live, "?bdev=none") as events:
+            assert (await anext(events))[0] == "history"
+            _, sample = await anext(events)
+            assert sample["gone"] and sample["bdev"] == "none"
+
+    run_live(run_dir, test)
+
+
+def test_exports_have_their_rates(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        live.add_null("Null0")
+        await live.daemon.exports.create("Null0", "disk")
+        async with watching(live) as events:
+            async for name, sample in events:
+                if name == "sample" and sample["exports"]["rows"]:
+                    break
+            (row,) = sample["exports"]["rows"]
+            assert row["name"] == "disk" and row["bdev"] == "Null0" and row["requests"] == row["connections"] == 0
+
+    run_live(run_dir, test)
+
+
+# ---- who watches
+
+
+def test_only_so_many_may_watch(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_WATCHERS", 3)
+
+    async def test(live: Live) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(3):
+                await anext(await stack.enter_async_context(watching(live)))
+            status, text, headers = await live.get("/live")
+            assert (status, text, headers["Retry-After"]) == (503, "3 pages are watching already\n", "10")
+            assert (await live.get("/healthz"))[0] == 200
+        await until(lambda: not live.feed.watchers, "they have left")
+        async with watching(live) as events:
+            await anext(events)
+
+    run_live(run_dir, test)
+
+
+def test_watchers_outlast_the_deadline_of_connections_and_take_no_places(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        async with serving(live, 0.05) as (server, second), watching(second) as events:
+            await anext(events)
+            started = time.monotonic()
+            while time.monotonic() - started < 0.3:
+                await anext(events)
+            idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(MAX_CONNECTIONS + 8)]
+            for _ in range(5):
+                await anext(events)
+            for _, writer in idle:
+                writer.close()
+
+    run_live(run_dir, test)
+
+
+def test_a_watcher_that_does_not_read_is_cut_off(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SEND_S", 0.1)
+    monkeypatch.setattr(sampler, "PERIOD_S", 0.0)
+
+    async def test(live: Live) -> None:
+        for number in range(ROWS):
+            live.add_null(f"Null{number}-{'x' * 200}")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", live.port))
+            await loop.sock_sendall(slow, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: live.feed.watchers, "it watches")
+            async with watching(live) as events:
+                await anext(events)
+                await until(lambda: live.feed.watchers == 1, "cut off", 30)
+                await anext(events)
+
+    run_live(run_dir, test)
+
+
+def test_the_end_of_the_daemon_is_not_held_up_by_watchers(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        async with watching(live) as events:
+            await anext(events)
+            stopping = asyncio.create_task(live.daemon.stop(10))
+            async for _ in events:  # to a regular end: it was not cut off by a deadline
+                pass
+            await stopping
+
+    run_live(run_dir, test)
+
+
+def test_names_of_the_query_are_bounded(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        for key in ("bdev", "find"):
+            assert (await live.get(f"/live?{key}={'x' * 257}"))[0] == 400
+        assert (await live.get("/live", "POST"))[0] == 405
+        assert (await live.get("/live", "HEAD"))[0] == 405
+
+    run_live(run_dir, test)
+
+
+def test_a_sample_that_fails_is_logged_and_the_next_one_taken(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(live: Live) -> None:
+        bdevs, live.daemon.bdevs = live.daemon.bdevs, None
+        await until(lambda: "live page: sample" in caplog.text, "the failure is logged")
+        live.daemon.bdevs = bdevs
+        second = live.feed.sampler.second
+        await until(lambda: live.feed.sampler.second > second, "sampling goes on")
+        caplog.clear()  # its records hold the daemon
+
+    run_live(run_dir, test)
+
+
+@pytest.mark.parametrize("path", ["/", "/live", "/static/page.js", "/static/vendor/uplot/uPlot.iife.min.js"])
+def test_the_page_asks_for_a_token_where_there_are_some(run_dir: Path, path: str) -> None:
+    tokens = run_dir / "tokens"
+    tokens.write_text(f"read-only eve {'e' * 32}\n")
+    tokens.chmod(0o600)
+
+    async def test(live: Live) -> None:
+        status, _, headers = await live.get(path)
+        assert status == 401 and "Basic" in headers["WWW-Authenticate"]  # which browsers ask for
+        basic = f"Basic {b64encode(b'eve:' + b'e' * 32).decode()}"
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": basic}) as session,
+            session.get(f"http://127.0.0.1:{live.port}{path}") as response,
+        ):
+            assert response.status == 200
+
+    run_live(run_dir, test, http_tokens=str(tokens))

@@ -1,1 +1,0 @@
-"""The PCI transport, against made-up registers; tests/guest has real devices."""

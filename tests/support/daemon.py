@@ -1,0 +1,219 @@
+"""Stand-ins for what the RPC methods work on, so that they can be tested without devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from virtiod.bdev.counters import BdevStats
+from virtiod.bdev.registry import BdevRegistry
+from virtiod.controllers.request import AttachRequest
+from virtiod.core.errors import AlreadyExists, Busy, ConnectError, NotFound
+from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.options import Options
+from virtiod.daemon.parts import Parts
+
+GIB = 1 << 30
+
+
+class FakePoller:
+    def __init__(self, index: int) -> None:
+        self.name, self.id, self.cpu, self.tid, self.mode = (
+            f"poller_{index}",
+            index + 1,
+            index,
+            1000 + index,
+            "adaptive",
+        )
+
+    def stats(self) -> Any:
+        return SimpleNamespace(busy_ns=30, idle_ns=20, sleep_ns=50, rounds=7, sleeps=2, in_flight=3, heartbeat_ns=0)
+
+    def sources(self) -> list[Any]:
+        return [SimpleNamespace(name=f"{self.name}_queue", runs=10, busy=4, wakeups=0)]
+
+
+@dataclass(eq=False)
+class FakeBdev:
+    """Tests write to `per_channel`, one BdevStats for each poller."""
+
+    name: str
+    pollers: list[FakePoller]
+    virtio: dict[str, Any] = field(default_factory=dict)
+    aliases: list[str] = field(default_factory=list)
+    uuid: str = "8e0e4a1e-6a0b-4a53-9d8a-000000000000"
+    product_name: str = "VirtioBlk Disk"
+    block_size: int = 512
+    num_blocks: int = GIB // 512
+    read_only: bool = False
+    write_cache: bool = True
+    claimed: bool = False
+    io_types: frozenset[str] = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
+    extremes_reset: int = 0
+    reset: Callable[[], Awaitable[None]] | None = None
+
+    def __post_init__(self) -> None:
+        self.per_channel = [BdevStats() for _ in self.pollers]
+
+    def driver_specific(self) -> dict[str, Any]:
+        return {"virtio": self.virtio}
+
+    def channel_stats(self, latencies: bool = True) -> list[tuple[FakePoller, BdevStats]]:
+        return [(p, BdevStats.of([s])) for p, s in zip(self.pollers, self.per_channel, strict=True)]
+
+    def stats(self, latencies: bool = True) -> BdevStats:
+        return BdevStats.of(self.per_channel)
+
+    def reset_extremes(self) -> None:
+        self.extremes_reset += 1
+
+    async def end_users(self) -> None:
+        pass
+
+    def count(self, op: str, latency_ns: int, *, channel: int = 0, size: int = 4096) -> None:
+        """One I/O that succeeded."""
+        stats = self.per_channel[channel].ops[op]
+        stats.submitted += 1
+        stats.completed += 1
+        stats.bytes += size
+        stats.time_ns += latency_ns
+        stats.min_ns = min(stats.min_ns or latency_ns, latency_ns)
+        stats.max_ns = max(stats.max_ns, latency_ns)
+        stats.buckets[bucket_of(latency_ns)] += 1
+
+
+def bucket_of(value: int) -> int:
+    """Where the data plane counts a latency: 32 linear buckets for each power of two."""
+    span = max(0, value.bit_length() - 5)
+    return span * 32 + ((value >> max(span - 1, 0)) & 31)
+
+
+class FakeControllers:
+    """Attaches any blk socket path but those that tell of trouble."""
+
+    def __init__(self, bdevs: BdevRegistry, pollers: list[FakePoller]) -> None:
+        self._bdevs, self._pollers = bdevs, pollers
+        self._controllers: dict[str, Any] = {}
+        self.release = asyncio.Event()  # what attaching to "/slow" waits for
+
+    def list(self) -> list[Any]:
+        return list(self._controllers.values())
+
+    def cut_off(self) -> None:
+        pass
+
+    async def attach(self, request: AttachRequest) -> list[str]:
+        if request.traddr == "/refused":
+            raise ConnectError("connect to /refused: Connection refused", 111)
+        if request.traddr == "/slow":
+            await self.release.wait()
+        if request.name in self._controllers:
+            raise AlreadyExists(f"controller '{request.name}' already exists")
+        info = {
+            "vq_count": request.vq_count or 1,
+            "vq_size": request.vq_size or 256,
+            "type": "user",
+            "socket": request.traddr,
+        }
+        queue = SimpleNamespace(index=0, size=256, in_flight=1, kicks=5, interrupts=4, full=0, poller="poller_0")
+        self._controllers[request.name] = SimpleNamespace(
+            name=request.name,
+            dev_type=request.dev_type,
+            trtype=request.trtype,
+            traddr=request.traddr,
+            state="up",
+            reconnects=0,
+            fixed_queues=0,
+            queues=[queue],
+            virtio_info=lambda: info,
+        )
+        name = request.name if request.dev_type == "blk" else f"{request.name}t0"
+        self._bdevs.register(FakeBdev(name, self._pollers, info))  # type: ignore[arg-type]
+        return [name]
+
+    async def detach(self, name: str) -> None:
+        if name not in self._controllers:
+            raise NotFound(f"controller '{name}' does not exist")
+        if self._controllers[name].state == "detaching":
+            raise Busy(f"controller '{name}' is being detached")
+        controller = self._controllers.pop(name)
+        await self._bdevs.unregister(self._bdevs.get(name if controller.dev_type == "blk" else f"{name}t0"))
+
+
+class FakeHotplug:
+    now: tuple[bool, int] | None = None
+
+    def set(self, enable: bool, period_us: int) -> None:
+        self.now = enable, period_us
+
+
+class FakeExports:
+    def __init__(self, bdevs: BdevRegistry) -> None:
+        self._bdevs = bdevs
+        self._exports: dict[str, Any] = {}
+
+    async def create(self, bdev_name: str, name: str | None = None, **options: Any) -> Any:
+        bdev = self._bdevs.get(bdev_name)
+        name = name or bdev.name
+        if name in self._exports:
+            raise AlreadyExists(f"NBD export {name!r} exists already")
+        self._exports[name] = SimpleNamespace(name=name, bdev=bdev, clients=[], **options)
+        return self._exports[name]
+
+    async def delete(self, name: str) -> None:
+        if name not in self._exports:
+            raise NotFound(f"no NBD export {name!r}")
+        del self._exports[name]
+
+    def get_exports(self) -> list[Any]:
+        return list(self._exports.values())
+
+    def uris(self, export: Any) -> list[str]:
+        return [f"nbd+unix:///{export.name}?socket=/nbd.sock"]
+
+
+class FakePerf:
+    async def run(self, bdevs: list[str], workload: Any, cpus: Any) -> dict[str, Any]:
+        return {"bdevs": bdevs, "cpus": cpus, **vars(workload)}
+
+
+class FakeParts(Parts):
+    """`ended` lists what was ended, in order."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.fail_open: Exception | None = None
+        self.hang = False
+
+    async def build(self, daemon: Daemon, stack: AsyncExitStack) -> None:
+        stack.callback(self.ended.append, "built")
+        daemon.pollers = [FakePoller(0), FakePoller(1)]
+        daemon.bdevs = BdevRegistry()
+        daemon.controllers = FakeControllers(daemon.bdevs, daemon.pollers)
+        daemon.hotplug = FakeHotplug()
+        daemon.exports = FakeExports(daemon.bdevs)
+        daemon.perf = FakePerf()
+
+    async def open(self, daemon: Daemon, stack: AsyncExitStack) -> None:
+        stack.callback(self.ended.append, "opened")
+        if self.hang:
+            stack.push_async_callback(asyncio.sleep, 3600)
+        if self.fail_open is not None:
+            raise self.fail_open
+
+
+@contextlib.asynccontextmanager
+async def running(run_dir: Path, *, parts: FakeParts | None = None, **options: Any) -> AsyncIterator[Daemon]:
+    """A daemon on fakes that listens at run_dir/rpc."""
+    daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc"), http=None, **options), parts or FakeParts())
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.stop(5)

@@ -1,0 +1,106 @@
+"""A real daemon on loopback, with bdevs over nothing, and a client for its HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.null_io import connect_null
+from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.options import Options
+from virtiod.daemon.parts import Parts
+from virtiod.http.live.feed import FEED, Feed
+from virtiod.http.server import HttpServer
+from virtiod.load.runner import Workload
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+
+
+@dataclass
+class Live:
+    daemon: Daemon
+    port: int
+    http: HttpServer
+
+    @property
+    def feed(self) -> Feed:
+        return self.http.app[FEED]
+
+    def add_null(self, name: str, io_types: tuple[str, ...] = ("read", "write")) -> Bdev:
+        channels = BdevChannels(self.daemon.pollers)
+        connect_null(channels)
+        bdev = Bdev(name, BdevInfo(512, 1 << 20, io_types=frozenset(io_types)), channels)
+        self.daemon.bdevs.register(bdev)
+        return bdev
+
+    async def load(self, name: str, rw: str = "randread", ios: int = 100) -> dict[str, Any]:
+        return await self.daemon.perf.run([name], Workload(rw=rw, total_bytes=ios * 4096, queue_depth=4, seed=1))
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
+        """Status, text and headers."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+            session.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers) as response,
+        ):
+            return response.status, await response.text(), dict(response.headers)
+
+    async def scrape(self) -> str:
+        status, text, _ = await self.get("/metrics")
+        assert status == 200, text
+        return text
+
+    async def send(self, data: bytes) -> bytes:
+        """What comes back for these very bytes, until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(data)
+            async with asyncio.timeout(10):
+                return await reader.read()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+def options(run_dir: Path, **more: Any) -> Options:
+    cpus = (min(os.sched_getaffinity(0)),)
+    return Options(**{"rpc_socket": str(run_dir / "rpc"), "cpus": cpus, "http": ("127.0.0.1", 0), **more})
+
+
+async def until(ready: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Poll until ready() is true; fail after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def live(run_dir: Path, **more: Any) -> AsyncIterator[Live]:
+    parts = Parts()
+    daemon = Daemon(options(run_dir, **more), parts)
+    await daemon.start()
+    try:
+        yield Live(daemon, parts.http.port, parts.http)
+    finally:
+        await daemon.stop(10)
+
+
+def run_live(run_dir: Path, test: Callable[[Live], Awaitable[None]], **more: Any) -> None:
+    """Runs a test on a daemon of its own."""
+
+    async def run() -> None:
+        async with live(run_dir, **more) as running:
+            await test(running)
+
+    asyncio.run(run())

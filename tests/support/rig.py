@@ -1,0 +1,148 @@
+"""A queue, a bdev and a device in Python, driven round by round on this thread: no poller runs by itself.
+
+async with Rig(size=8) as rig:
+    status = rig.submit("read", 0, 4096)
+    rig.settle()
+    assert status.result() == 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.support.fake_device import FakeDevice, Request
+from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.probe import Probe, run_rounds
+from virtiod.controllers.blk.queue import BlkQueue
+from virtiod.core.memory import MIB, DmaMemory
+from virtiod.poller.poller import Control, Poller
+from virtiod.virtqueue.routes import Routes
+
+ALL = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
+NO_LIMIT = 1 << 30
+ROUNDS = 10_000  # far more than any test needs
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs an async test to its end."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **named: Any) -> None:
+        asyncio.run(test(*args, **named))
+
+    return run
+
+
+class Rig:
+    """See the module. block_size and sizes in bytes."""
+
+    def __init__(
+        self,
+        size: int = 8,
+        indirect: bool = True,
+        event_idx: bool = True,
+        native: frozenset[str] = ALL,
+        max_segments: int = 0,
+        max_segment: int = NO_LIMIT,
+        max_transfer: int = 32 * MIB,
+        max_unmap: int = NO_LIMIT,
+        max_write_zeroes: int = NO_LIMIT,
+        capacity: int = 4 * MIB,
+        **info: Any,
+    ) -> None:
+        self.control = Control()
+        self.memory = DmaMemory(16 * MIB)
+        self.poller = Poller(self.control, 0, -1)
+        segments = max_segments or size - 2
+        self.queue = BlkQueue(self.memory, self.poller, 0, size, segments, indirect, event_idx, "q0")
+        self.channels = BdevChannels([self.poller])
+        self.channels.limit(set(native), segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
+        self.routes = Routes(self.channels, [self.queue])
+        info.setdefault("block_size", 512)
+        self.bdev = Bdev("B0", BdevInfo(num_blocks=capacity // info["block_size"], **info), self.channels)
+        self.probe = Probe(self.memory, self.poller, self.channels)
+        self.device = FakeDevice(self.memory, self.queue, event_idx, capacity)
+        self.submit = self.probe.submit
+        self.broken = 0
+
+    async def __aenter__(self) -> Rig:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.do(self.queue.stop())
+        await self.do(self.queue.fail(19))
+        self.turn(3)
+        self.control.detach()
+        self.queue.close()
+        self.probe.close()
+        self.device.close()
+        self.memory.close()
+        if exception[0] is None:
+            self.assert_balanced()
+
+    def assert_balanced(self) -> None:
+        """At rest, whatever was submitted has ended, once."""
+        stats = self.bdev.stats()
+        assert stats.in_flight == 0
+        assert stats.oldest_ns == 0
+        assert self.poller.stats().in_flight == 0
+        for op, s in stats.ops.items():
+            assert s.submitted == s.completed + s.failed, op
+            assert sum(s.buckets) == s.submitted
+            assert sum(stats.errors[op].values()) == s.failed
+        counters = self.queue.counters()
+        assert counters.in_flight == 0
+        assert counters.submitted == counters.completed
+
+    # ---- rounds
+
+    def turn(self, rounds: int = 1) -> None:
+        """Rounds of the poller, and what it tells the control plane. The device does nothing."""
+        run_rounds(self.poller, rounds)
+        self.control.drain()
+
+    def settle(self, status: Callable[[Request], int | None] | None = None) -> int:
+        """Device and driver take turns until neither has work; how many requests were answered."""
+        answered = 0
+        for _ in range(ROUNDS):
+            work = run_rounds(self.poller, 2)
+            self.control.drain()
+            n = self.device.serve(status)
+            answered += n
+            if not n and not work:
+                return answered
+        raise AssertionError("no end of work")
+
+    async def do(self, work: Coroutine[Any, Any, Any], serve: bool = False) -> Any:
+        """Run rounds until a coroutine has ended; its result. serve: the device works meanwhile."""
+        task = asyncio.ensure_future(work)
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+            if task.done():
+                return task.result()
+            self.turn()
+            if serve:
+                self.device.serve()
+        task.cancel()
+        raise AssertionError("it does not end")
+
+    # ---- the queue's life
+
+    async def start(self) -> None:
+        """A device begins with an empty ring."""
+        self.queue.reset()
+        self.device.reset()
+        await self.do(self.queue.start(self.device.kick, self.device.call, self._on_broken))
+
+    async def restart(self) -> None:
+        """The device went away and came back."""
+        await self.do(self.queue.stop())
+        await self.start()
+
+    def _on_broken(self) -> None:
+        self.broken += 1

@@ -1,0 +1,236 @@
+"""Devices go away and come back: what was in flight is submitted again, once; what waited too long fails, once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+
+import pytest
+
+from tests.support.fake_device import FLUSH, GET_ID, OUT
+from tests.support.rig import Rig, in_loop
+from virtiod.bdev.probe import FUA
+
+BOTH = [True, False]
+
+
+@pytest.mark.parametrize("indirect", BOTH)
+@in_loop
+async def test_what_was_in_flight_or_waited_is_submitted_again_exactly_once(indirect: bool) -> None:
+    async with Rig(size=16, indirect=indirect) as rig:
+        rig.probe.buffer[:] = bytes(i & 0xFF for i in range(512)) * (rig.probe.size // 512)
+        done = [rig.submit("write", 512 * i, 512) for i in range(40)]
+        rig.turn(2)
+        taken = rig.device.take()
+        for r in taken[1:3]:
+            rig.device.complete(r, rig.device.execute(r))
+        rig.turn(2)
+        answered = {r.sector for r in taken[1:3]}
+        rig.device.requests.clear()
+        await rig.restart()
+        rig.settle()
+        assert [d.result() for d in done] == [0] * 40
+        assert sorted(r.sector for r in rig.device.requests) == [i for i in range(40) if i not in answered]
+        assert rig.device.disk[: 40 * 512] == rig.probe.buffer[: 40 * 512]
+
+
+@pytest.mark.parametrize("indirect", BOTH)
+@in_loop
+async def test_pieces_are_submitted_again_as_they_were(indirect: bool) -> None:
+    async with Rig(size=16, indirect=indirect, max_segments=3, max_segment=700, max_transfer=1024) as rig:
+        rig.probe.buffer[:8192] = bytes(range(256)) * 32
+        done = rig.submit("write", 4096, 8192, segments=[1, 4000, 95, 4096])
+        for _ in range(3):
+            rig.turn(2)
+            rig.device.take()
+            before = sorted((r.sector, r.out) for r in rig.device.held)
+            assert before
+            await rig.restart()
+            rig.turn(2)
+            rig.device.take()
+            assert sorted((r.sector, r.out) for r in rig.device.held) == before
+            for r in list(rig.device.held)[:2]:
+                rig.device.complete(r, rig.device.execute(r))
+        rig.settle()
+        assert done.result() == 0
+        assert rig.device.disk[4096:12288] == rig.probe.buffer[:8192]
+
+
+@in_loop
+async def test_a_loss_between_write_and_flush_repeats_the_flush_only() -> None:
+    async with Rig(write_cache=True) as rig:
+        done = rig.submit("write", 0, 512, FUA)
+        rig.turn(2)
+        (write,) = rig.device.take()
+        rig.device.complete(write)
+        rig.turn(2)
+        await rig.restart()
+        rig.settle()
+        assert done.result() == 0
+        assert [r.type for r in rig.device.requests] == [OUT, FLUSH]
+
+
+@in_loop
+async def test_a_loss_after_the_flush_was_sent_sends_it_again() -> None:
+    async with Rig(write_cache=True) as rig:
+        done = rig.submit("write", 0, 512, FUA)
+        rig.turn(2)
+        rig.device.complete(rig.device.take()[0])
+        rig.turn(2)
+        assert [r.type for r in rig.device.take()] == [FLUSH]
+        await rig.restart()
+        rig.settle()
+        assert done.result() == 0
+        assert [r.type for r in rig.device.requests] == [OUT, FLUSH, FLUSH]
+
+
+@in_loop
+async def test_io_to_a_stopped_queue_waits_for_the_start() -> None:
+    async with Rig() as rig:
+        await rig.do(rig.queue.stop())
+        done = [rig.submit(op, 0, 512) for op in ("read", "write", "unmap", "write_zeroes")]
+        done.append(rig.submit("flush", 0, 0))
+        rig.turn(5)
+        assert not any(d.done() for d in done)
+        assert rig.channels.in_flight() == 5
+        await rig.start()
+        rig.settle()
+        assert [d.result() for d in done] == [0] * 5
+
+
+@in_loop
+async def test_stop_may_be_called_twice() -> None:
+    async with Rig() as rig:
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.stop())
+
+
+@pytest.mark.parametrize("size", [4, 256])
+@in_loop
+async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
+    async with Rig(size=size) as rig:
+        old = [rig.submit("read", 512 * i, 512) for i in range(10)]
+        rig.turn(2)
+        between = time.monotonic_ns()
+        new = [rig.submit("read", 512 * i, 512) for i in range(10)]
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        failed = await rig.do(rig.queue.fail(errno.ETIMEDOUT, between))
+        assert failed == min(10, size - 1)
+        assert [d.result() for d in old] == [-errno.ETIMEDOUT] * 10
+        assert not any(d.done() for d in new)
+        assert rig.bdev.stats().errors["read"] == {"timeout": 10}
+        await rig.start()
+        rig.settle()
+        assert [d.result() for d in new] == [0] * 10
+
+
+@in_loop
+async def test_a_running_queue_fails_nothing() -> None:
+    """Its device may yet answer, and write to the buffers."""
+    async with Rig() as rig:
+        done = rig.submit("read", 0, 512)
+        rig.turn(2)
+        assert await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns())) == 0
+        assert await rig.do(rig.queue.fail(errno.ENODEV)) == 0
+        rig.settle()
+        assert done.result() == 0
+
+
+@in_loop
+async def test_after_the_end_every_io_fails_at_once() -> None:
+    async with Rig() as rig:
+        rig.submit("read", 0, 512)
+        rig.turn()
+        await rig.do(rig.queue.stop())
+        assert await rig.do(rig.queue.fail(errno.ENODEV)) == 1
+        late = rig.submit("write", 0, 512)
+        rig.turn(2)
+        assert late.result() == -errno.ENODEV
+        assert rig.bdev.stats().errors["write"] == {"nodevice": 1}
+
+
+@in_loop
+async def test_an_io_with_a_failed_piece_in_line_ends_once() -> None:
+    async with Rig(size=4, max_transfer=512) as rig:
+        done = rig.submit("read", 0, 512 * 10)
+        rig.turn(2)
+        assert len(rig.device.take()) == 3
+        await rig.do(rig.queue.stop())
+        assert await rig.do(rig.queue.fail(errno.ENODEV)) == 3
+        assert done.result() == -errno.ENODEV
+
+
+# ---- drain
+
+
+@in_loop
+async def test_drain_returns_when_the_last_io_is_back() -> None:
+    async with Rig() as rig:
+        await rig.do(rig.queue.drain())
+        for _ in range(20):
+            rig.submit("read", 0, 512)
+        rig.turn(2)
+        drained = asyncio.ensure_future(rig.queue.drain())
+        await asyncio.sleep(0)
+        rig.turn(2)
+        while rig.device.take() or rig.device.held:
+            await asyncio.sleep(0)
+            assert not drained.done()
+            rig.device.complete(rig.device.held[0])
+            rig.turn(2)
+        await asyncio.wait_for(drained, 1)
+
+
+@in_loop
+async def test_fail_ends_a_drain() -> None:
+    async with Rig() as rig:
+        rig.submit("read", 0, 512)
+        rig.turn(2)
+        drained = asyncio.ensure_future(rig.queue.drain())
+        await asyncio.sleep(0)
+        rig.turn()
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.fail(errno.ENODEV))
+        await asyncio.wait_for(drained, 1)
+
+
+@in_loop
+async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up() -> None:
+    async with Rig() as rig:
+        done = rig.submit("read", 0, 512)
+        rig.turn(2)
+        drains = [asyncio.ensure_future(rig.queue.drain()) for _ in range(3)]
+        await asyncio.sleep(0)
+        rig.turn(2)
+        drains[0].cancel()
+        await asyncio.sleep(0)
+        assert not any(d.done() for d in drains[1:])
+        rig.settle()
+        await asyncio.wait_for(asyncio.gather(*drains[1:]), 1)
+        assert done.done()
+
+
+# ---- commands
+
+
+@in_loop
+async def test_get_id_on_a_stopped_queue_has_no_answer() -> None:
+    async with Rig() as rig:
+        await rig.do(rig.queue.stop())
+        assert await rig.do(rig.queue.get_id()) == ""
+
+
+@in_loop
+async def test_get_id_in_flight_is_asked_again() -> None:
+    async with Rig() as rig:
+        rig.device.serial = b"disk 7".ljust(20, b"\0")
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn(2)
+        assert [r.type for r in rig.device.take()] == [GET_ID]
+        await rig.restart()
+        rig.settle()
+        assert await asyncio.wait_for(asked, 1) == "disk 7"
+        assert [r.type for r in rig.device.requests] == [GET_ID, GET_ID]

@@ -1,0 +1,87 @@
+"""One description per method: its handler, parameters, states and documentation."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from virtiod.api.errors import INVALID_PARAMS
+from virtiod.api.params import Param, params_of
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+class State(enum.Flag):
+    """When a method may be called: before framework_start_init has ended, after it, or both."""
+
+    STARTUP = enum.auto()
+    RUNTIME = enum.auto()
+    ANY = STARTUP | RUNTIME
+
+
+@dataclass(frozen=True)
+class Method:
+    name: str
+    handler: Handler
+    params: tuple[Param, ...]
+    doc: str
+    states: State
+    aliases: tuple[str, ...]
+    bad_params: int  # code for parameters that do not fit
+    passive: bool  # only waits or measures: cancelled when its client is gone
+    reads: bool  # changes nothing, as long as none of `changing` is given another value than its default
+    changing: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        return self.doc.partition("\n")[0]
+
+    def changes(self, params: dict[str, Any]) -> bool:
+        """Whether a call with these parameters, checked or not, may change something."""
+        given = (param for param in self.params if param.name in self.changing and param.name in params)
+        return not self.reads or any(params[param.name] != param.default for param in given)
+
+
+def method(
+    states: State = State.RUNTIME,
+    *,
+    aliases: Iterable[str] = (),
+    bad_params: int = INVALID_PARAMS,
+    passive: bool = False,
+    reads: bool = False,
+    changing: Iterable[str] = (),
+) -> Callable[[Handler], Method]:
+    """Makes a method of an async function (daemon, **params). Its name and docstring are the method's."""
+
+    def describe(handler: Handler) -> Method:
+        return Method(
+            name=handler.__name__,
+            handler=handler,
+            params=params_of(handler),
+            doc=_dedent(handler.__doc__ or ""),
+            states=states,
+            aliases=tuple(aliases),
+            bad_params=bad_params,
+            passive=passive,
+            reads=reads,
+            changing=tuple(changing),
+        )
+
+    return describe
+
+
+def collect(families: Iterable[ModuleType]) -> dict[str, Method]:
+    """All methods of these modules by name, sorted."""
+    found: dict[str, Method] = {}
+    for family in families:
+        for entry in vars(family).values():
+            if isinstance(entry, Method):
+                assert found.setdefault(entry.name, entry) is entry, f"{entry.name} is described twice"
+    return dict(sorted(found.items()))
+
+
+def _dedent(doc: str) -> str:
+    return "\n".join(line.strip() for line in doc.strip().splitlines())

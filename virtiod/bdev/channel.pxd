@@ -1,0 +1,40 @@
+# What submitters (exports, load generator) and device layers call; how it works is in channel.py.
+from libc.stdint cimport uint64_t
+
+from virtiod.poller.poller cimport Poller
+from virtiod.core.types cimport (
+    BdevCore,
+    Channel,
+    Io,
+    Message,
+    OpStats,
+    PollerCore,
+    channel_submit_fn,
+    message_fn,
+)
+
+# The poller's thread that owns the channel.
+cdef void channel_submit(Channel *ch, Io *io) noexcept nogil
+
+# The device layer, on any poller (here): the I/O has ended with 0 or -errno.
+cdef void io_return(Io *io, int status, PollerCore *here) noexcept nogil
+# The device layer: have run(io, owner) called on the poller that owns the queue.
+cdef void io_forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
+
+cdef int _refusal(BdevCore *b, Io *io) noexcept nogil
+cdef void _complete(Io *io) noexcept nogil
+cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil
+cdef void _account(OpStats *stats, Io *io, uint64_t now) noexcept nogil
+cdef unsigned int histogram_index(uint64_t ns) noexcept nogil
+cdef unsigned int _error_class(int status) noexcept nogil
+
+
+cdef class BdevChannels:
+    cdef BdevCore core
+    cdef readonly list pollers
+    cdef Channel **channels
+    cdef int count
+    cdef public object served_by  # what must live as long as the channels
+    cdef uint64_t busy_shown  # the largest io_time that bdev_totals() told: it never goes back
+    cdef Channel *channel(self, Poller poller) except NULL
+    cdef void connect(self, int index, channel_submit_fn submit, void *device) noexcept

@@ -1,0 +1,5 @@
+# A device that is not there: every I/O succeeds in the next round.
+from virtiod.bdev.channel cimport BdevChannels
+from virtiod.core.types cimport Channel, Io
+
+cdef void _submit(Channel *ch, Io *io) noexcept nogil

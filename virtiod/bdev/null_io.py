@@ -1,0 +1,23 @@
+"""A null device: every I/O succeeds in the next round and moves no data. It measures what stands above it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cython
+from cython.cimports.virtiod.core.types import ChannelPtr, IoPtr
+from cython.cimports.virtiod.poller.rounds import poller_defer
+
+if TYPE_CHECKING:
+    from virtiod.bdev.channel import BdevChannels
+
+
+def _submit(ch: ChannelPtr, io: IoPtr) -> None:
+    poller_defer(ch.poller, io, 0)
+
+
+def connect_null(channels: BdevChannels) -> None:
+    """Have every channel of a bdev served by nothing."""
+    i: cython.int
+    for i in range(channels.count):
+        channels.connect(i, _submit, cython.NULL)

@@ -1,0 +1,29 @@
+# Single I/Os and single rounds, for tests and tools; how they work is in probe.py.
+from libc.stdint cimport int64_t, uint64_t
+
+from virtiod.poller.buffers cimport PollerBuffers
+from virtiod.bdev.channel cimport BdevChannels
+from virtiod.poller.poller cimport Poller
+from virtiod.core.types cimport Channel, Command, Io, PollerCore, iovec
+
+ctypedef ProbeIo *ProbeIoPtr
+cdef struct ProbeIo:
+    Io io                  # first
+    Command *command
+    Channel *channel
+    iovec iov[256]
+
+cdef void _done(Io *io) noexcept nogil
+cdef int64_t _cmd_submit(PollerCore *p, Command *c) noexcept nogil
+
+
+cdef class Ticket:
+    cdef ProbeIo *io
+
+
+cdef class Probe:
+    cdef readonly Poller poller
+    cdef BdevChannels channels
+    cdef object memory
+    cdef uint64_t address
+    cdef readonly object size

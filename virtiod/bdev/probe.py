@@ -1,0 +1,159 @@
+"""Single I/Os to a bdev, and single rounds of a poller that has no thread: what tests and tools look closely with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cython
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.virtiod.bdev.channel import channel_submit, histogram_index
+from cython.cimports.virtiod.bdev.probe import ProbeIo, ProbeIoPtr
+from cython.cimports.virtiod.core.atomics import vd_clock_ns
+from cython.cimports.virtiod.core.types import (
+    COMMAND_LATER,
+    CommandPtr,
+    IoPtr,
+    PollerPtr,
+    VoidPtr,
+    iovec,
+)
+from cython.cimports.virtiod.poller.buffers import pool_get, pool_put
+from cython.cimports.virtiod.poller.rounds import _compact, _poll_sources, _run_deferred, _run_inbox, command_done
+
+from virtiod.bdev.channel import OPS, BdevChannels
+from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Poller
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.core.memory import DmaMemory
+
+MAX_SEGMENTS = 256
+FUA = 1
+NO_HOLE = 2
+
+
+def _done(io: IoPtr) -> None:
+    command_done(cython.cast(ProbeIoPtr, io).command, io.status)
+
+
+def _cmd_submit(p: PollerPtr, c: CommandPtr) -> int64_t:
+    i: ProbeIoPtr = cython.cast(ProbeIoPtr, c.ctx)
+    i.command = c
+    channel_submit(i.channel, cython.address(i.io))
+    return COMMAND_LATER
+
+
+class Ticket:
+    """Owns an I/O until it is answered."""
+
+    io: ProbeIoPtr
+
+    def __cinit__(self) -> None:
+        self.io = cython.cast(ProbeIoPtr, calloc(1, cython.sizeof(ProbeIo)))
+        if self.io == cython.NULL:
+            raise MemoryError
+
+    def __dealloc__(self) -> None:
+        free(self.io)
+
+
+class Probe:
+    """Submits I/Os one by one from a poller; their data is in `buffer`, size bytes."""
+
+    poller: Poller
+    channels: BdevChannels
+    memory: DmaMemory
+    address: uint64_t
+    size: int
+
+    def __init__(self, memory: DmaMemory, poller: Poller, channels: BdevChannels, size: int = 1 << 20) -> None:
+        self.memory = memory
+        self.poller = poller
+        self.channels = channels
+        self.size = size
+        self.address = memory.allocate(size)
+
+    @property
+    def buffer(self) -> memoryview:
+        """The data of all I/Os: write before, or read after."""
+        return self.memory.view(self.address, self.size)
+
+    def submit(
+        self,
+        op: str,
+        offset: int,
+        length: int,
+        flags: int = 0,
+        segments: list[int] | None = None,
+        at: int = 0,
+    ) -> asyncio.Future[int]:
+        """Start an I/O of length bytes at offset; a future of its status, 0 or -errno.
+
+        Its data begins at byte `at` of the buffer. segments: the lengths (bytes) of the pieces of memory that the
+        data lies in, each directly behind the other. flags: FUA, NO_HOLE.
+        """
+        n: cython.int
+        where: uint64_t = self.address + at
+        ticket: Ticket = Ticket()
+        pieces: list[int] = [length] if segments is None else segments
+        if len(pieces) > MAX_SEGMENTS or sum(pieces) != length or at + length > self.size:
+            if op in {"read", "write"}:
+                raise ValueError(f"{length} bytes at {at} in segments {pieces}: the buffer has {self.size}")
+            pieces = []
+        for n, piece in enumerate(pieces):
+            ticket.io.iov[n].iov_base = cython.cast(VoidPtr, where)
+            ticket.io.iov[n].iov_len = piece
+            where += piece
+        ticket.io.io.iov = cython.address(ticket.io.iov[0])
+        ticket.io.io.iovcnt = cython.cast(uint32_t, len(pieces))
+        ticket.io.io.op = OPS.index(op)
+        ticket.io.io.flags = flags
+        ticket.io.io.offset = offset
+        ticket.io.io.length = length
+        ticket.io.io.done = _done
+        ticket.io.channel = self.channels.channel(self.poller)
+        return self.poller.command(_cmd_submit, ticket.io, 0, 0, cython.NULL, ticket)
+
+    def close(self) -> None:
+        """Give the buffer back. Nothing is in flight."""
+        if self.address:
+            self.memory.free(self.address)
+        self.address = 0
+
+
+def run_rounds(poller: Poller, rounds: int = 1) -> int:
+    """Run rounds of a poller that was not started, on this thread; returns how much work there was."""
+    p: PollerPtr = poller.core
+    work: int = 0
+    if poller.thread is not None:
+        raise RuntimeError(f"{poller.name} has a thread of its own")
+    for _ in range(rounds):
+        p.now = vd_clock_ns()
+        work += _run_inbox(p) + _run_deferred(p) + _poll_sources(p)
+        if p.removed:
+            _compact(p)
+    return work
+
+
+def bucket_of(ns: int) -> int:
+    """The histogram bucket that a latency is counted in."""
+    return histogram_index(ns)
+
+
+def take_buffers(buffers: PollerBuffers, length: int, at_most: int) -> list[tuple[int, int]]:
+    """Buffers for length bytes from a pool, as (address, bytes); none when there are too few."""
+    i: cython.int
+    iov: iovec[256]
+    n: cython.int = pool_get(cython.address(buffers.pool), length, iov, min(at_most, MAX_SEGMENTS))
+    return [(cython.cast(uint64_t, iov[i].iov_base), iov[i].iov_len) for i in range(n)]
+
+
+def give_buffers(buffers: PollerBuffers, taken: list[tuple[int, int]]) -> None:
+    """Give buffers back to their pool."""
+    iov: iovec[1]
+    for address, _ in taken:
+        iov[0].iov_base = cython.cast(VoidPtr, cython.cast(uint64_t, address))
+        pool_put(cython.address(buffers.pool), iov, 1)

@@ -1,0 +1,132 @@
+"""A block device's configuration space (virtio 1.2 §5.2.4): bytes in, a checked description out."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from virtiod.bdev import BdevInfo
+from virtiod.core.errors import InvalidArgument, ProtocolError
+from virtiod.virtio.features import BlkFeature
+
+SECTOR = 512
+CONFIG_SIZE = 60
+# capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, unused, num_queues,
+# discard (3), write zeroes (3): struct virtio_blk_config
+_LAYOUT = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")
+MAX_SEGMENTS = 254  # of one request; more would only cost memory
+MAX_TRANSFER = 32 << 20  # bytes of one request: larger I/O is split, and so runs side by side
+NO_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class BlkConfig:
+    """What a device said, with what it left out filled in. Sizes in bytes; num_queues is at least 1."""
+
+    capacity: int
+    block_size: int
+    read_only: bool
+    write_cache: bool
+    has_flush: bool
+    max_segment: int
+    max_segments: int
+    max_transfer: int
+    max_discard: int
+    max_write_zeroes: int
+    num_queues: int
+    physical_block_size: int
+    optimal_io_size: int
+
+    def native(self) -> set[str]:
+        """The operations that the device has a request for."""
+        return {
+            "read",
+            "write",
+            *(["flush"] if self.has_flush else []),
+            *(["unmap"] if self.max_discard else []),
+            *(["write_zeroes"] if self.max_write_zeroes else []),
+        }
+
+    def bdev_info(self, serial: str) -> BdevInfo:
+        """As the bdev layer sees it."""
+        types = {"read", "flush"} if self.read_only else {"read", "write", "flush", "write_zeroes"}
+        if self.max_discard and not self.read_only:
+            types.add("unmap")
+        return BdevInfo(
+            block_size=self.block_size,
+            num_blocks=self.capacity // self.block_size if self.block_size else 0,
+            read_only=self.read_only,
+            write_cache=self.write_cache,
+            io_types=frozenset(types),
+            product_name="VirtioBlk Disk",
+            serial=serial,
+            physical_block_size=self.physical_block_size,
+            optimal_io_size=self.optimal_io_size,
+            max_transfer=self.max_transfer,
+            max_segments=self.max_segments,
+            max_unmap=self.max_discard,
+            max_write_zeroes=self.max_write_zeroes,
+        )
+
+
+def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
+    """What the configuration says under the features agreed. Raises ProtocolError for what can't be."""
+
+    def has(feature: BlkFeature) -> bool:
+        return bool(features >> feature & 1)
+
+    if len(data) < 24:
+        raise ProtocolError(f"configuration of {len(data)} bytes, at least 24 are needed")
+    (
+        sectors, size_max, seg_max, _, _, _, blk_size, physical_exp, _, _, opt_io, writeback, num_queues,
+        discard_sectors, discard_segs, _, zeroes_sectors, zeroes_segs, _,
+    ) = _LAYOUT.unpack(data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"))  # fmt: skip
+    block_size = blk_size if has(BlkFeature.BLK_SIZE) else SECTOR
+    segments = max(1, seg_max) if has(BlkFeature.SEG_MAX) else 1
+    segments = min(segments, ring_size - 2, MAX_SEGMENTS)
+    segment = size_max if has(BlkFeature.SIZE_MAX) and size_max else NO_LIMIT
+    segment = min(segment, NO_LIMIT)
+    has_flush = has(BlkFeature.FLUSH)
+    topology = has(BlkFeature.TOPOLOGY)
+    if topology and physical_exp > 16:
+        raise ProtocolError(f"physical block exponent {physical_exp} is out of range")
+    if has(BlkFeature.MQ) and num_queues == 0:
+        raise ProtocolError("the device says it has 0 queues (num_queues)")
+    config = BlkConfig(
+        capacity=sectors * SECTOR,
+        block_size=block_size,
+        read_only=has(BlkFeature.RO),
+        write_cache=has_flush and (bool(writeback) if has(BlkFeature.CONFIG_WCE) else True),
+        has_flush=has_flush,
+        max_segment=segment,
+        max_segments=segments,
+        max_transfer=_whole_blocks(min(segment * segments, MAX_TRANSFER), block_size),
+        max_discard=_range_limit(has(BlkFeature.DISCARD), discard_sectors, discard_segs, block_size),
+        max_write_zeroes=_range_limit(has(BlkFeature.WRITE_ZEROES), zeroes_sectors, zeroes_segs, block_size),
+        num_queues=num_queues if has(BlkFeature.MQ) else 1,
+        physical_block_size=block_size << physical_exp if topology else block_size,
+        optimal_io_size=opt_io * block_size if topology else 0,
+    )
+    _check(config, sectors, size_max)
+    return config
+
+
+def _whole_blocks(size: int, block_size: int) -> int:
+    return size // block_size * block_size if block_size else 0
+
+
+def _range_limit(agreed: bool, sectors: int, segments: int, block_size: int) -> int:
+    """Bytes of one DISCARD or WRITE_ZEROES range; 0 when the device takes none."""
+    return _whole_blocks(sectors * SECTOR, block_size) if agreed and segments else 0
+
+
+def _check(config: BlkConfig, sectors: int, size_max: int) -> None:
+    try:
+        config.bdev_info("").check()
+    except InvalidArgument as error:
+        raise ProtocolError(f"the device's configuration is unusable: {error} (capacity {sectors} sectors)") from None
+    if config.max_transfer < config.block_size:
+        raise ProtocolError(
+            f"the device's limits don't allow one block: size_max {size_max}, {config.max_segments} segments, "
+            f"block size {config.block_size}"
+        )

@@ -1,0 +1,133 @@
+"""The virtio-blk controller: one disk (virtio 1.2 §5.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from functools import partial
+from typing import Any
+
+from virtiod.bdev import Bdev
+from virtiod.bdev.channel import BdevChannels
+from virtiod.controllers.blk import config as blk_config
+from virtiod.controllers.blk.config import BlkConfig
+from virtiod.controllers.blk.queue import BlkQueue
+from virtiod.controllers.controller import Controller
+from virtiod.core.errors import ProtocolError
+from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES
+from virtiod.virtio.features import BlkFeature, Feature
+from virtiod.virtqueue.handle import RequestQueue
+from virtiod.virtqueue.routes import Routes
+
+log = logging.getLogger(__name__)
+
+ID_DEADLINE_S = 2.0
+
+
+class BlkController(Controller[BlkConfig]):
+    """A virtio-blk controller; its bdev has its name."""
+
+    dev_type = "blk"
+    wanted = (
+        BlkFeature.SIZE_MAX,
+        BlkFeature.SEG_MAX,
+        BlkFeature.RO,
+        BlkFeature.BLK_SIZE,
+        BlkFeature.FLUSH,
+        BlkFeature.TOPOLOGY,
+        BlkFeature.CONFIG_WCE,
+        BlkFeature.MQ,
+        BlkFeature.DISCARD,
+        BlkFeature.WRITE_ZEROES,
+        Feature.INDIRECT_DESC,
+        Feature.EVENT_IDX,
+        Feature.VERSION_1,
+    )
+    config_sizes = BLK_CONFIG_SIZES
+
+    def _check_return(self, config: BlkConfig) -> None:
+        if config.block_size != self._config.block_size:
+            raise ProtocolError(f"{self.traddr}: the device came back with block size {config.block_size}")
+        self._check_limits(config)
+
+    def _check_limits(self, config: BlkConfig) -> None:
+        """I/O was split by the limits that the device had at first: it must still take such requests."""
+        for limit in ("max_segments", "max_segment", "max_transfer", "max_discard", "max_write_zeroes"):
+            before, now = getattr(self._config, limit), getattr(config, limit)
+            if now < before:
+                raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
+
+    async def _read_config(self, features: int) -> BlkConfig:
+        data = await self.transport.read_config(0, blk_config.CONFIG_SIZE)
+        try:
+            return blk_config.parse(data, features, self.ring_size())
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.traddr}: {error}") from None
+
+    def _make_queues(self) -> list[RequestQueue]:
+        pollers = self.context.pollers
+        return [
+            BlkQueue(
+                self.context.memory,
+                pollers[index % len(pollers)],
+                index,
+                self.ring_size(),
+                self._config.max_segments,
+                bool(self._features >> Feature.INDIRECT_DESC & 1),
+                bool(self._features >> Feature.EVENT_IDX & 1),
+                f"{self.name}_q{index}",
+            )
+            for index in range(self._queue_count(self._config))
+        ]
+
+    async def _find_bdevs(self) -> None:
+        self.context.bdevs.check_free(self.name)
+        serial = await self._serial()
+        channels = BdevChannels(list(self.context.pollers))
+        Routes(channels, self.request_queues)
+        self._limit(channels)
+        bdev = Bdev(
+            name=self.name,
+            info=self._config.bdev_info(serial),
+            channels=channels,
+            driver_specific=partial(self._driver_specific, serial),
+            uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial}")),
+        )
+        self._register(bdev)
+
+    async def _check_identity(self) -> None:
+        """By the serial, if it had one."""
+        for bdev in self.bdevs:
+            before = bdev.info.serial
+            now = await self._serial() if before else ""
+            if now != before:
+                raise ProtocolError(
+                    f"{self.traddr}: the device came back as another disk: its serial is {now!r}, it was {before!r}"
+                )
+
+    def _limit(self, channels: BdevChannels) -> None:
+        c = self._config
+        channels.limit(c.native(), c.max_segments, c.max_segment, c.max_transfer, c.max_discard, c.max_write_zeroes)
+
+    async def _serial(self) -> str:
+        """By GET_ID; a device that does not know it, or does not answer, has none."""
+        queue = self.request_queues[0]
+        assert isinstance(queue, BlkQueue)
+        try:
+            async with asyncio.timeout(ID_DEADLINE_S):
+                return await queue.get_id()
+        except TimeoutError:
+            log.warning("controller %s: no answer to GET_ID within %g s", self.name, ID_DEADLINE_S)
+            return ""
+
+    def _driver_specific(self, serial: str) -> dict[str, Any]:
+        return {"virtio": self.virtio_info(), "blk": {"serial": serial}}
+
+    async def _config_changed(self) -> None:
+        config = await self._read_config(self._features)
+        if config.block_size != self._config.block_size:
+            raise ProtocolError(f"{self.traddr}: the device changed its block size to {config.block_size}")
+        self._config = config
+        for bdev in self.bdevs:
+            self.context.bdevs.update(bdev, self._config.bdev_info(bdev.info.serial))

@@ -1,0 +1,181 @@
+"""Commands that the control plane sends to units: with deadlines, retried while the unit asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi.control import ControlQueue
+from virtiod.controllers.scsi.queue import CallBuffers, ScsiCall, ScsiQueue
+from virtiod.core.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
+from virtiod.core.memory import DmaMemory
+from virtiod.scsi import address, cause, sense
+from virtiod.scsi.sense import Sense
+
+log = logging.getLogger(__name__)
+
+BUFFER_BYTES = 16384  # 2047 LUNs of REPORT LUNS
+MAX_AT_ONCE = 64
+COMMAND_DEADLINE_S = 1.5
+RETRY_S = (0.002, 0.01, 0.05, 0.1, 0.2)
+MAX_ATTENTIONS = 16  # in a row; a unit may have several queued
+TMF_DEADLINE_S = 2.0
+ABORT_TASK, LOGICAL_UNIT_RESET = 0, 5  # virtio 1.2 §5.6.6.2
+_RETRIED_RESPONSES = {2, 4, 5}  # aborted, reset, busy
+_RETRIED_STATUSES = {0x08, 0x28, 0x40}  # busy, task set full, task aborted
+_TMF_DONE = {0, 10}  # function complete, function succeeded
+_TMF_NAMES = {ABORT_TASK: "ABORT TASK", LOGICAL_UNIT_RESET: "LOGICAL UNIT RESET"}
+
+
+class CheckCondition(DeviceError):
+    """The unit refused the command."""
+
+    def __init__(self, message: str, reason: Sense | None) -> None:
+        super().__init__(message)
+        self.sense = reason
+
+    @property
+    def unsupported(self) -> bool:
+        """It does not know the command, or not with this field."""
+        return self.sense is not None and self.sense.key == sense.ILLEGAL_REQUEST and self.sense.asc in {0x20, 0x24}
+
+
+class Commands:
+    """The units behind a controller's queues. who: the controller, in messages."""
+
+    def __init__(self, who: str, memory: DmaMemory, queues: list[ScsiQueue], control: ControlQueue) -> None:
+        self._who = who
+        self._queues = queues
+        self._control = control
+        at_once = max(1, min(MAX_AT_ONCE, queues[0].size // 4))
+        self._room = asyncio.Semaphore(at_once)
+        # Twice as many: silent targets keep what they were given.
+        self._buffers = CallBuffers(memory, 2 * at_once, BUFFER_BYTES)
+        self._sent = 0
+        self._unanswered: Counter[int] = Counter()
+        self._aborts: set[asyncio.Task[None]] = set()
+        self._said = LogOnce(log, who)
+
+    def silent(self, target: int) -> bool:
+        """It still has a command that ran into its deadline."""
+        return self._unanswered[target] > 0
+
+    async def run(
+        self, target: int, lun: int, cdb: bytes, length: int = 0, deadline_s: float = COMMAND_DEADLINE_S
+    ) -> bytes:
+        """What the unit answers, at most `length` bytes.
+
+        Raises NotFound when there is no such unit, CheckCondition when it refuses, DeadlineError, DeviceError.
+        """
+        attentions, delays = 0, iter(RETRY_S)
+        loop = asyncio.get_running_loop()
+        what = f"target {target} LUN {lun}: command {cdb[0]:#04x}"
+        reason: VirtiodError | None
+        async with self._room:
+            ends = loop.time() + deadline_s
+            while True:
+                try:
+                    call = await self._send(target, lun, cdb, length, ends)
+                    reason = self._verdict(call, what)
+                except Busy as error:
+                    reason = error
+                if reason is None:
+                    return call.data
+                if isinstance(reason, CheckCondition):
+                    key = reason.sense.key if reason.sense else None
+                    attentions += 1
+                    if key != sense.UNIT_ATTENTION or attentions > MAX_ATTENTIONS:
+                        raise reason
+                    continue
+                delay = next(delays, RETRY_S[-1])
+                if loop.time() + delay > ends:
+                    raise reason
+                await asyncio.sleep(delay)
+
+    async def _send(self, target: int, lun: int, cdb: bytes, length: int, ends: float) -> ScsiCall:
+        call = ScsiCall(self._buffers, address.pack(target, lun), cdb, length)
+        queue = self._queues[self._sent % len(self._queues)]
+        self._sent += 1
+        answered = asyncio.ensure_future(queue.call(call))
+        try:
+            await asyncio.wait({answered}, timeout=ends - asyncio.get_running_loop().time())
+        finally:
+            if not answered.done():
+                self._abort(target, lun, call, answered)
+        if not answered.done():
+            raise DeadlineError(f"target {target} LUN {lun}: no answer to command {cdb[0]:#04x}")
+        answered.result()
+        return call
+
+    def _abort(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
+        """Have the device give a command back that nobody waits for any more. Until it does, its place is taken."""
+        self._unanswered[target] += 1
+        answered.add_done_callback(lambda done: self._late(target, done))
+        task = asyncio.create_task(self._ask_back(target, lun, call, answered), name=f"abort {self._who}")
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _ask_back(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
+        try:
+            if call.id and not answered.done():
+                await self.manage(ABORT_TASK, address.pack(target, lun), call.id)
+        except DeviceError as error:
+            if not self._control.stopped:
+                self._said.say(logging.WARNING, (target, lun), "%s", str(error))
+
+    def _late(self, target: int, done: asyncio.Future[None]) -> None:
+        self._unanswered[target] -= 1
+        if not done.cancelled():
+            done.exception()  # nobody else asks for it
+
+    @staticmethod
+    def _verdict(call: ScsiCall, what: str) -> DeviceError | None:
+        """None: it is done. CheckCondition to look at; DeviceError when it is to be retried."""
+        if call.response == cause.BAD_TARGET:
+            raise NotFound(f"{what}: bad target")
+        if call.response:
+            error = DeviceError(f"{what}: {cause.response_name(call.response)}")
+            if call.response not in _RETRIED_RESPONSES:
+                raise error
+            return error
+        if call.status == 0x02:
+            reason = sense.parse(call.sense)
+            if reason is not None and reason.key == sense.ILLEGAL_REQUEST and reason.asc == 0x25:
+                raise NotFound(f"{what}: {reason}")
+            if reason is not None and reason.key in {sense.NO_SENSE, sense.RECOVERED}:
+                return None
+            return CheckCondition(f"{what}: {reason or 'check condition without sense'}", reason)
+        if call.status:
+            error = DeviceError(f"{what}: {cause.status_name(call.status)}")
+            if call.status not in _RETRIED_STATUSES:
+                raise error
+            return error
+        return None
+
+    async def manage(self, subtype: int, unit: bytes, task: int = 0) -> None:
+        """A task management function, answered in time; raises DeviceError."""
+        name = _TMF_NAMES[subtype]
+        where = "target {} LUN {}".format(*(address.unpack(unit) or ("?", "?")))
+        try:
+            async with asyncio.timeout(TMF_DEADLINE_S):
+                response = await self._control.tmf(subtype, unit, task)
+        except TimeoutError:
+            raise DeadlineError(f"{where}: no answer to {name} within {TMF_DEADLINE_S:g} s") from None
+        if response not in _TMF_DONE:
+            names = {11: "function rejected", 12: "incorrect LUN"}
+            why = names.get(response) or cause.response_name(response)
+            raise DeviceError(f"{where}: {name}: {why}")
+
+    async def stop(self) -> None:
+        """Abort nothing from here on."""
+        tasks = list(self._aborts)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def close(self) -> None:
+        """The device is cut off, nothing is in flight."""
+        self._buffers.close()

@@ -1,0 +1,364 @@
+"""The virtio-scsi controller: any number of disks that come and go (virtio 1.2 §5.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from virtiod.bdev import Bdev
+from virtiod.bdev.channel import BdevChannels
+from virtiod.controllers.controller import Controller, State
+from virtiod.controllers.scsi.commands import ABORT_TASK, LOGICAL_UNIT_RESET, Commands
+from virtiod.controllers.scsi.control import ControlQueue, EventQueue
+from virtiod.controllers.scsi.discovery import Discovery
+from virtiod.controllers.scsi.events import EventListener, ReportReader
+from virtiod.controllers.scsi.queue import ScsiQueue
+from virtiod.controllers.scsi.unit import Unit
+from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
+from virtiod.scsi import address
+from virtiod.scsi import config as scsi_config
+from virtiod.scsi.config import ScsiConfig
+from virtiod.virtio.features import Feature, ScsiFeature
+from virtiod.virtqueue.handle import RequestQueue
+from virtiod.virtqueue.routes import Routes
+
+log = logging.getLogger(__name__)
+
+CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
+RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
+RETRY_S = 30.0  # without an I/O timeout
+SCAN_PAUSE_S = 0.02  # between scans: a device may ask for them without end
+ABORT_SETTLE_S = 1.0  # for aborted requests to come back
+SETTLE_POLL_S = 0.01
+LOOK_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # at a target that did not answer
+
+
+@dataclass(eq=False)
+class _Disk:
+    """A unit in use. routes must live as long as I/O may be in flight."""
+
+    unit: Unit
+    bdev: Bdev
+    routes: Routes
+
+
+class ScsiController(Controller[ScsiConfig]):
+    """A virtio-scsi controller; the bdev of LUN 0 of target 3 is <name>t3, that of LUN 7 <name>t3l7."""
+
+    dev_type = "scsi"
+    wanted = (
+        ScsiFeature.HOTPLUG,
+        ScsiFeature.CHANGE,
+        Feature.INDIRECT_DESC,
+        Feature.EVENT_IDX,
+        Feature.VERSION_1,
+    )
+    config_sizes = (scsi_config.CONFIG_SIZE,)
+    fixed_queues = FIRST_REQUEST
+    _commands: Commands | None = None
+    _discovery: Discovery
+    _events: EventListener | None = None
+    _reports: ReportReader | None = None
+    _aborting: asyncio.Task[None] | None = None
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._disks: dict[tuple[int, int], _Disk] = {}
+        self._leaving: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
+        self._to_scan: set[int] | None = set()
+        self._silent: dict[int, tuple[float, int]] = {}  # targets: when to look again, times that they did not answer
+        self._scanning: asyncio.Task[None] | None = None
+        self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
+
+    # ---- what the state machine asks for
+
+    def _check_return(self, config: ScsiConfig) -> None:
+        """I/O was made for the limits that the device had at first: it must still take such requests."""
+        for limit in ("cdb_size", "sense_size", "max_segments", "max_transfer", "cmd_per_lun"):
+            before, now = getattr(self._config, limit), getattr(config, limit)
+            if now < before or (now != before and limit.endswith("_size")):
+                raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
+
+    async def _check_identity(self) -> None:
+        """By serial and designators. A unit that is gone is no other one; one that is silent holds up its own I/O."""
+        disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
+        for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _check_disk(self, disk: _Disk) -> None:
+        unit = disk.unit
+        where = f"{self.traddr}: target {unit.target} LUN {unit.lun}"
+        try:
+            now = await self._discovery.identity(unit)
+        except DeadlineError:
+            if disk.bdev.channels.in_flight():
+                raise DeviceError(f"{where}: does not tell whether it is the disk that it was") from None
+            return
+        if now and (now.serial, now.designators) != (unit.serial, unit.designators):
+            raise ProtocolError(
+                f"{where}: the device came back with another disk: its serial is {now.serial!r}, it was {unit.serial!r}"
+            )
+
+    async def _read_config(self, features: int) -> ScsiConfig:
+        try:
+            data = await self.transport.read_config(0, scsi_config.CONFIG_SIZE)
+        except NotSupported:
+            return ScsiConfig()
+        try:
+            return scsi_config.parse(data)
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.traddr}: {error}") from None
+
+    def _make_queues(self) -> list[RequestQueue]:
+        pollers = self.context.pollers
+        indirect = bool(self._features >> Feature.INDIRECT_DESC & 1)
+        event_idx = bool(self._features >> Feature.EVENT_IDX & 1)
+        memory, size = self.context.memory, self.ring_size()
+        control = ControlQueue(memory, pollers[0], CONTROL, size, indirect, event_idx, f"{self.name}_control")
+        events = EventQueue(memory, pollers[0], EVENT, size, indirect, event_idx, f"{self.name}_event")
+        timeout = self.context.io_timeout_s
+        queues = [
+            ScsiQueue(
+                memory,
+                pollers[number % len(pollers)],
+                FIRST_REQUEST + number,
+                size,
+                min(self._config.max_segments, size - 2),
+                indirect,
+                event_idx,
+                self._config.cdb_size,
+                self._config.sense_size,
+                timeout * RETRY_SHARE if timeout else RETRY_S,
+                f"{self.name}_q{FIRST_REQUEST + number}",
+            )
+            for number in range(self._queue_count(self._config))
+        ]
+        self.service_queues = [control, events]
+        self._commands = Commands(self.name, memory, queues, control)
+        self._discovery = Discovery(self.name, self._commands, self._config, size)
+        self._reports = ReportReader(self.name, queues, self._rescan)
+        return list(queues)
+
+    async def _find_bdevs(self) -> None:
+        """Ends when all targets were looked at; those that are silent are waited for in the background."""
+        events = self.service_queues[EVENT]
+        assert isinstance(events, EventQueue)
+        self._events = EventListener(self.name, events, self._rescan)
+        self._rescan(None)
+        scanning = self._scanning
+        assert scanning is not None
+        while not scanning.done():
+            patience = self._discovery.patience()
+            if not patience:
+                break
+            await asyncio.wait({scanning}, timeout=patience)
+        if self._clash:
+            raise self._clash
+        self.bdevs.sort(key=[disk.bdev for _, disk in sorted(self._disks.items())].index)
+
+    def _make_disk(self, unit: Unit) -> _Disk:
+        channels = BdevChannels(list(self.context.pollers))
+        routes = Routes(channels, self.request_queues, self._config.cmd_per_lun)
+        channels.limit(unit.native(), *unit.request_limits(self._config, self.ring_size()))
+        address_ = int.from_bytes(address.pack(*unit.place), "little")
+        channels.set_unit(address_, unit.mode.fua, unit.provisioning.write_same_unmap)
+        bdev = Bdev(
+            name=unit.bdev_name(self.name),
+            info=unit.bdev_info(self._config, self.ring_size()),
+            channels=channels,
+            driver_specific=partial(self._driver_specific, unit),
+            aliases=unit.aliases(),
+            uuid=unit.uuid(self.traddr),
+            reset=partial(self._reset_unit, unit),
+        )
+        return _Disk(unit, bdev, routes)
+
+    def _driver_specific(self, unit: Unit) -> dict[str, Any]:
+        return {
+            "virtio": self.virtio_info(),
+            "scsi": {
+                "target": unit.target,
+                "lun": unit.lun,
+                "vendor": unit.inquiry.vendor,
+                "product": unit.inquiry.product,
+                "revision": unit.inquiry.revision,
+                "serial": unit.serial,
+            },
+        }
+
+    # ---- units come, change and go
+
+    def _enter(self, state: State, why: str = "") -> None:
+        super()._enter(state, why)
+        if state is State.UP:
+            self._start_scan()  # for what was heard of before
+
+    async def _config_changed(self) -> None:
+        """The controller changed, or came back: nothing is known of its units."""
+        self._rescan(None)
+
+    def _rescan(self, targets: set[int] | None) -> None:
+        """Look at targets (None: all) again, soon. What comes during a scan is looked at after it."""
+        self._to_scan = None if targets is None or self._to_scan is None else self._to_scan | targets
+        self._start_scan()
+
+    def _start_scan(self) -> None:
+        wanted = self._to_scan is None or self._to_scan
+        if wanted and self._scanning is None and self.state in {State.ATTACHING, State.UP}:
+            self._scanning = asyncio.create_task(self._scan(), name=f"scan {self.name}")
+
+    async def _scan(self) -> None:
+        try:
+            while (self._to_scan is None or self._to_scan) and self.state in {State.ATTACHING, State.UP}:
+                targets, self._to_scan = self._to_scan, set()
+                for target in await self._discovery.scan(targets, self._compare):
+                    times = self._silent.get(target, (0.0, 0))[1]
+                    delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
+                    self._silent[target] = time.monotonic() + delay, times + 1
+                if self.state is State.ATTACHING:
+                    break  # what was heard of meanwhile is looked at when it is up
+                await asyncio.sleep(SCAN_PAUSE_S)
+        finally:
+            self._scanning = None
+
+    def _compare(self, target: int, units: list[Unit]) -> None:
+        """Have the bdevs of a target be those of these units."""
+        self._silent.pop(target, None)
+        if self.state not in {State.ATTACHING, State.UP}:
+            return
+        found = {unit.place: unit for unit in units}
+        for place, disk in list(self._disks.items()):
+            if place in self._leaving or place[0] != target:
+                continue
+            if place not in found or not disk.unit.is_same(found[place]):
+                log.info("controller %s: target %d LUN %d is gone", self.name, *place)
+                self._leaving[place] = asyncio.create_task(self._remove(place), name=f"remove {disk.bdev.name}")
+        for place, unit in found.items():
+            if place in self._leaving:
+                continue  # looked at again when it has left
+            try:
+                if place in self._disks:
+                    self._update(self._disks[place], unit)
+                else:
+                    self._add(unit)
+            except VirtiodError as error:
+                if self.state is State.ATTACHING and self._clash is None:
+                    self._clash = error
+                log.warning("controller %s: target %d LUN %d: %s", self.name, *place, str(error))
+
+    def _add(self, unit: Unit) -> None:
+        disk = self._make_disk(unit)
+        self._register(disk.bdev)
+        self._disks[unit.place] = disk
+        log.info("controller %s: target %d LUN %d is %s", self.name, *unit.place, disk.bdev.name)
+
+    def _update(self, disk: _Disk, unit: Unit) -> None:
+        disk.unit = unit
+        self.context.bdevs.update(disk.bdev, unit.bdev_info(self._config, self.ring_size()))
+
+    async def _remove(self, place: tuple[int, int]) -> None:
+        """End the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""
+        disk = self._disks[place]
+        try:
+            await self.context.bdevs.unregister(disk.bdev)
+        finally:
+            del self._disks[place]
+            self.bdevs.remove(disk.bdev)
+            self._left.append((disk, False))
+            del self._leaving[place]
+        self._rescan({place[0]})  # it may be back
+
+    # ---- I/O that takes too long, and resets
+
+    async def _reset_unit(self, unit: Unit) -> None:
+        if self.state is not State.UP or self._commands is None:
+            raise DeviceError(f"controller {self.name} is {self.state}")
+        await self._commands.manage(LOGICAL_UNIT_RESET, address.pack(*unit.place))
+
+    def _overdue(self, before: int) -> bool:
+        return super()._overdue(before) or any(0 < d.bdev.channels.oldest_ns() < before for d, _ in self._left)
+
+    async def supervise(self) -> None:
+        # Forgotten when it was found without I/O twice: the last may just have ended.
+        self._left = [(disk, not disk.bdev.channels.in_flight()) for disk, over in self._left if not over]
+        silent = {target for target, (when, _) in self._silent.items() if when < time.monotonic()}
+        if silent and self.state is State.UP and self._scanning is None:
+            self._rescan(silent)
+        before = self._expired_before()
+        if self._aborting is not None:
+            return
+        if self.state is State.UP and before and self._overdue(before):
+            self._aborting = asyncio.create_task(self._abort(before), name=f"abort {self.name}")
+            return
+        await super().supervise()
+
+    async def _abort(self, before: int) -> None:
+        """Have the device abort what it did not answer in time. One that can't is cut off, as every kind is."""
+        try:
+            await self._abort_overdue(before)
+        except VirtiodError as error:
+            if self.state is State.UP:
+                self._lost(DeadlineError(str(error)))
+        finally:
+            self._aborting = None
+
+    async def _abort_overdue(self, before: int) -> None:
+        """Abort what was submitted before that time, and what of it only reaches the device when places get free."""
+        seconds = self.context.io_timeout_s
+        aborted: set[tuple[bytes, int]] = set()
+        ends = time.monotonic() + ABORT_SETTLE_S
+        while self._overdue(before):
+            tasks = set(await self._overdue_tasks(before)) - aborted
+            if tasks:
+                log.warning("controller %s: %d requests took longer than %g s: abort", self.name, len(tasks), seconds)
+                self.io_timeouts += len(tasks)
+                await self._abort_tasks(tasks)
+                aborted |= tasks
+                ends = time.monotonic() + ABORT_SETTLE_S
+            elif time.monotonic() > ends:
+                raise DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s")
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    async def _overdue_tasks(self, before: int) -> list[tuple[bytes, int]]:
+        return [task for q in self.request_queues if isinstance(q, ScsiQueue) for task in await q.overdue(before)]
+
+    async def _abort_tasks(self, tasks: Iterable[tuple[bytes, int]]) -> None:
+        assert self._commands is not None
+        await asyncio.gather(*(self._commands.manage(ABORT_TASK, unit, task) for unit, task in tasks))
+
+    # ---- the end
+
+    async def _cut_off(self) -> None:
+        await super()._cut_off()
+        if self.service_queues:  # what was asked of the lost device must not be asked of its successor
+            await self.service_queues[CONTROL].fail(DeviceError.errno, time.monotonic_ns())
+
+    async def _end(self) -> None:
+        await self._end_tasks()
+        for listener in (self._events, self._reports):
+            if listener is not None:
+                await listener.stop()
+        await super()._end()
+        if self._commands is not None:
+            await self._commands.stop()
+            self._commands.close()
+
+    async def _end_tasks(self) -> None:
+        """No scan and no abort from here on. Units that are leaving go on to."""
+        self._to_scan = set()
+        tasks = {task for task in (self._scanning, self._aborting) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _leave(self) -> list[Awaitable[None]]:
+        stay = [disk.bdev for place, disk in self._disks.items() if place not in self._leaving]
+        return [*self._leaving.values(), *(self.context.bdevs.unregister(bdev) for bdev in stay)]

@@ -1,0 +1,228 @@
+"""Finds the disks behind a virtio-scsi controller: targets side by side, each with a deadline of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
+from virtiod.controllers.scsi.unit import Unit
+from virtiod.core.errors import DeadlineError, DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
+from virtiod.scsi import cdb, parse, sense
+from virtiod.scsi.config import ScsiConfig
+
+log = logging.getLogger(__name__)
+
+TARGET_DEADLINE_S = 6.0
+READY_DEADLINE_S = 4.0
+READY_POLL_S = 0.05
+GRACE_S = 0.5  # for a target's first answer, when others have given theirs
+
+Result = TypeVar("Result")
+
+
+# (target, its disks in order of their LUNs)
+Found = Callable[[int, list[Unit]], None]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a disk from others."""
+
+    serial: str
+    designators: list[parse.Designator]
+
+
+class Discovery:
+    """Scans what is behind `commands`, one scan at a time. who: the controller, in messages."""
+
+    def __init__(self, who: str, commands: Commands, config: ScsiConfig, ring_size: int) -> None:
+        self._said = LogOnce(log, who)
+        self._commands = commands
+        self._config = config
+        self._ring_size = ring_size
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)
+        self._left = 0  # targets of the scan
+        self._asked: dict[int, float] = {}  # those that gave no answer yet, and since when
+        self._heard = 0.0  # when one gave its first
+
+    async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
+        """Look at targets (None: all); found() is called for each, as soon as it is known. Returns the silent ones."""
+        wanted = set(range(self._config.max_target + 1) if targets is None else targets)
+        self._left, self._heard = len(wanted), 0.0
+        self._asked.clear()
+        return {t for t in await asyncio.gather(*(self._target(t, found) for t in sorted(wanted))) if t is not None}
+
+    def patience(self) -> float:
+        """Seconds for which the scan is worth waiting for, for all that is known now. 0: only for silent targets."""
+        now = asyncio.get_running_loop().time()
+        if self._left > len(self._asked) or not self._heard:
+            return GRACE_S
+        return max(0.0, max(self._heard, *self._asked.values()) + GRACE_S - now) if self._asked else 0.0
+
+    async def _target(self, target: int, found: Found) -> int | None:
+        """The target if it did not answer."""
+        try:
+            async with self._room:
+                if self._commands.silent(target):
+                    return target
+                async with asyncio.timeout(TARGET_DEADLINE_S):
+                    units = await self._scan_target(target)
+        except NotFound:
+            units = []
+        except (TimeoutError, VirtiodError) as error:
+            why = str(error) or f"target {target}: the scan took too long"
+            self._said.say(logging.WARNING, (target, why), "%s", why)
+            return target
+        finally:
+            self._left -= 1
+            self._asked.pop(target, None)
+        found(target, units)
+        return None
+
+    async def identity(self, unit: Unit) -> Identity | None:
+        """Of the disk that is where the unit was; None when there is none. Raises DeviceError."""
+        target, lun = unit.place
+        try:
+            who = await self._inquire(target, lun)
+            if who.qualifier or who.type != parse.DISK:
+                return None
+            serial = await self._page(target, lun, 0x80, parse.serial) if unit.serial else None
+            designators = await self._page(target, lun, 0x83, parse.designators) if unit.designators else None
+        except NotFound:
+            return None
+        return Identity(serial or "", designators or [])
+
+    async def _scan_target(self, target: int) -> list[Unit]:
+        loop = asyncio.get_running_loop()
+        self._asked[target] = loop.time()
+        try:
+            # Of an empty target this is the only command. It is answered whatever the unit's state is.
+            await self._inquire(target, 0)
+        except DeadlineError:
+            raise
+        except VirtiodError:
+            self._heard = loop.time()
+            raise
+        self._heard = loop.time()
+        del self._asked[target]
+        luns = await self._luns(target)
+        units = await asyncio.gather(*(self._unit(target, lun) for lun in luns if lun <= self._config.max_lun))
+        return [unit for unit in units if unit is not None]
+
+    async def _inquire(self, target: int, lun: int) -> parse.Inquiry:
+        return parse.inquiry(await self._commands.run(target, lun, cdb.inquiry(), cdb.LONG))
+
+    async def _luns(self, target: int) -> list[int]:
+        """By REPORT LUNS; LUN 0 alone when the target does not know it."""
+        try:
+            data = await self._commands.run(target, 0, cdb.report_luns(BUFFER_BYTES), BUFFER_BYTES)
+            luns, length = parse.luns(data)
+        except (CheckCondition, ProtocolError) as error:
+            log.debug("%s: LUN 0 alone is looked at", error)
+            return [0]
+        if length > BUFFER_BYTES:
+            self._said.say(logging.WARNING, target, "target %d: only %d LUNs are used", target, len(luns))
+        return luns or [0]
+
+    async def _unit(self, target: int, lun: int) -> Unit | None:
+        """The disk, None when there is none or it can't be used."""
+        try:
+            who = await self._inquire(target, lun)
+            if who.qualifier or who.type != parse.DISK:
+                return None
+            unit = await self._describe(target, lun, who)
+            unit.bdev_info(self._config, self._ring_size).check()
+        except NotFound:
+            return None
+        except (DeviceError, InvalidArgument) as error:
+            why = str(error)
+            self._said.say(logging.WARNING, (target, lun, why), "target %d LUN %d is not used: %s", target, lun, why)
+            return None
+        return unit
+
+    async def _describe(self, target: int, lun: int, who: parse.Inquiry) -> Unit:
+        await self._make_ready(target, lun)
+        capacity = await self._capacity(target, lun)
+        unit = Unit(target, lun, who, capacity, await self._mode(target, lun))
+        pages = await self._page(target, lun, 0x00, parse.supported_pages) or frozenset()
+        found: dict[str, object] = {}
+        for page, name, parser in (
+            (0x80, "serial", parse.serial),
+            (0x83, "designators", parse.designators),
+            (0xB0, "limits", parse.block_limits),
+            (0xB2, "provisioning", parse.provisioning),
+        ):
+            value = await self._page(target, lun, page, parser) if page in pages else None
+            if value is not None:
+                found[name] = value
+        return dataclasses.replace(unit, **found)  # type: ignore[arg-type]
+
+    async def _page(self, target: int, lun: int, page: int, parser: Callable[[bytes], Result]) -> Result | None:
+        """A VPD page, None when the unit has no usable one."""
+        try:
+            return parser(await self._commands.run(target, lun, cdb.inquiry(page), cdb.LONG))
+        except (CheckCondition, ProtocolError) as error:
+            log.debug("VPD page %#04x is not used: %s", page, error)
+            return None
+
+    async def _make_ready(self, target: int, lun: int) -> None:
+        """TEST UNIT READY, and START STOP UNIT for a unit that waits for it."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + READY_DEADLINE_S
+        started = False
+        while True:
+            try:
+                await self._commands.run(target, lun, cdb.test_unit_ready())
+                return
+            except CheckCondition as error:
+                reason = error.sense
+                if reason is None or reason.key != sense.NOT_READY or reason.asc != 0x04 or loop.time() > ends:
+                    raise
+                if reason.ascq == 0x02 and not started:
+                    started = True
+                    await self._commands.run(target, lun, cdb.start_unit(), deadline_s=READY_DEADLINE_S)
+                    continue
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _capacity(self, target: int, lun: int) -> parse.Capacity:
+        """By READ CAPACITY(16), which tells more; (10) where it is not known."""
+        try:
+            return parse.capacity_16(await self._commands.run(target, lun, cdb.read_capacity_16(), 32))
+        except CheckCondition as error:
+            if not error.unsupported:
+                raise
+        found = parse.capacity_10(await self._commands.run(target, lun, cdb.read_capacity_10(), 8))
+        if found is None:
+            raise ProtocolError("the unit is too large for READ CAPACITY(10), and does not know (16)")
+        return found
+
+    async def _mode(self, target: int, lun: int) -> parse.Mode:
+        """By MODE SENSE (10), else (6), else by trying."""
+        tries: tuple[tuple[bytes, bool], ...] = (
+            (cdb.mode_sense_10(parse.CACHING_PAGE), True),
+            (cdb.mode_sense_6(parse.CACHING_PAGE), False),
+        )
+        for command, long in tries:
+            try:
+                mode = parse.mode(await self._commands.run(target, lun, command, cdb.LONG), long)
+            except (CheckCondition, ProtocolError) as error:
+                log.debug("MODE SENSE is not used: %s", error)
+                continue
+            if mode.write_cache is not None:
+                return mode
+            return dataclasses.replace(mode, write_cache=await self._flushes(target, lun))
+        return parse.Mode(False, False, await self._flushes(target, lun))
+
+    async def _flushes(self, target: int, lun: int) -> bool:
+        """Whether a unit that does not tell of a cache takes SYNCHRONIZE CACHE."""
+        try:
+            await self._commands.run(target, lun, cdb.synchronize_cache())
+        except CheckCondition as error:
+            return not error.unsupported
+        return True

@@ -1,0 +1,118 @@
+"""What a virtio-scsi controller hears of its units: events (virtio 1.2 §5.6.6.3), and reports of the data path."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from virtiod.bdev.channel import OPS
+from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi.control import EventQueue
+from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
+from virtiod.core.errors import DeviceError, ProtocolError
+from virtiod.scsi import address, cause, event, sense
+from virtiod.scsi.event import Event, What
+
+log = logging.getLogger(__name__)
+
+BUFFERS = 16  # that wait for events
+REPOST_S = 0.1  # while the queue does not run
+PAUSE_S = 0.02  # after an event, for each buffer: a device that floods is not served at its own rate
+GATHER_S = 0.05  # reports are read at most so often
+CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED = 0x2A09, 0x2A01, 0x3F0E, 0x3F03
+
+# (targets to look at again; None: all)
+Rescan = Callable[[set[int] | None], None]
+
+
+class EventListener:
+    """Keeps buffers on the event queue, for as long as the controller lives; rescan() is called for what changed."""
+
+    def __init__(self, who: str, queue: EventQueue, rescan: Rescan) -> None:
+        self._who = who
+        self._said = LogOnce(log, who)
+        self._queue = queue
+        self._rescan = rescan
+        count = min(BUFFERS, queue.size)
+        self._tasks = [asyncio.create_task(self._listen(), name=f"events {who}") for _ in range(count)]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                data = await self._queue.event()
+            except DeviceError:
+                await asyncio.sleep(REPOST_S)
+                continue
+            try:
+                self._handle(event.parse(data))
+            except ProtocolError as error:
+                self._said.say(logging.WARNING, "nonsense", "%s", error)
+            await asyncio.sleep(PAUSE_S)
+
+    def _handle(self, what: Event) -> None:
+        log.debug("controller %s: event: %s", self._who, what)
+        if what.missed:
+            self._rescan(None)
+        elif what.what is What.RESET:
+            place = what.target, what.lun
+            self._said.say(logging.WARNING, place, "target %d LUN %d was reset", *place)
+        elif what.what is not What.NOTHING:
+            self._rescan({what.target})
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+
+class ReportReader:
+    """Reads what the data path tells of units: logs it, once for each cause, and has targets looked at again."""
+
+    def __init__(self, who: str, queues: list[ScsiQueue], rescan: Rescan) -> None:
+        self._who = who
+        self._queues = queues
+        self._rescan = rescan
+        self._said = LogOnce(log, who)
+        self._tasks: set[asyncio.Task[None]] = set()
+        for queue in queues:
+            self._expect(queue)
+
+    def _expect(self, queue: ScsiQueue) -> None:
+        queue.listen(lambda: self._start(queue))
+
+    def _start(self, queue: ScsiQueue) -> None:
+        task = asyncio.create_task(self._read(queue), name=f"reports {self._who}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, queue: ScsiQueue) -> None:
+        await asyncio.sleep(GATHER_S)
+        self._expect(queue)  # before they are taken: the next may come at once
+        for report in await queue.take_reports():
+            self._handle(report)
+
+    def _handle(self, report: UnitReport) -> None:
+        target, lun = address.unpack(report.unit) or (-1, -1)
+        what = cause.describe(report.cause)
+        reason = cause.sense_of(report.cause)
+        key = (report.unit, report.cause)
+        if reason is not None and reason.key == sense.UNIT_ATTENTION:
+            self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
+            if reason.code in {CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED}:
+                self._rescan({target})
+            return
+        if cause.is_gone(report.cause):
+            self._rescan({target})
+        where = f"{OPS[report.op]} at byte {report.offset}"
+        self._said.say(logging.WARNING, key, "target %d LUN %d: %s: %s", target, lun, where, what)
+
+    async def stop(self) -> None:
+        for queue in self._queues:
+            queue.unlisten()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for queue in self._queues:
+            queue.unlisten()

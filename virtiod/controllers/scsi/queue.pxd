@@ -1,0 +1,22 @@
+# virtio-scsi request queues; how they work is in scsi.py.
+from libc.stdint cimport int64_t, uint64_t
+
+from virtiod.virtqueue.handle cimport RequestQueue
+from virtiod.controllers.scsi.wire cimport Call, Port
+from virtiod.core.types cimport Command, PollerCore
+
+cdef int64_t _cmd_take_reports(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_overdue(PollerCore *p, Command *c) noexcept nogil
+
+
+cdef class ScsiCall:
+    cdef Call call
+    cdef object buffers
+    cdef readonly int length
+
+
+cdef class ScsiQueue(RequestQueue):
+    cdef Port port
+    cdef object listener
+    cdef object _overdue(self, uint64_t before, bytearray found)
+    cdef object _take(self, bytearray found)

@@ -1,0 +1,285 @@
+"""virtio-scsi: a controller's request queues (virtio 1.2 §5.6.6.1), for I/O and for commands of the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import cython
+from cython.cimports.libc.errno import EBUSY, ENOSPC
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.virtiod.controllers.scsi.request import scsi_build
+from cython.cimports.virtiod.controllers.scsi.result import scsi_result
+from cython.cimports.virtiod.controllers.scsi.wire import (
+    CDB_ROOM,
+    CMD_HEADER,
+    MAX_OVERDUE,
+    MAX_REPORTS,
+    RESP_HEADER,
+    RESPONSE_AT,
+    SENSE_ROOM,
+    UNMAP_HEADER,
+    UNMAP_RANGE,
+    Call,
+    OverduePtr,
+    Port,
+    PortPtr,
+    Report,
+    TagPtr,
+)
+from cython.cimports.virtiod.controllers.scsi.wire import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
+from cython.cimports.virtiod.core.atomics import vd_load_u64
+from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
+from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
+
+from virtiod.core.errors import Busy, DeviceError
+from virtiod.virtqueue.handle import RequestQueue
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.core.memory import DmaMemory
+    from virtiod.poller.poller import Poller
+
+MAX_UNMAP_RANGES = _MAX_UNMAP_RANGES  # block descriptors of one UNMAP
+
+
+class UnitReport(NamedTuple):
+    """Something that happened `times` times to I/O of the unit (8 bytes: its address); cause: scsi/cause.py."""
+
+    unit: bytes
+    offset: int
+    times: int
+    cause: int
+    op: int
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The reports, to out; returns how many. From now on the next is announced again."""
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    port: PortPtr = cython.cast(PortPtr, q.kind)
+    n: uint32_t = port.n_reports
+    memcpy(c.out, cython.address(port.reports[0]), n * cython.sizeof(Report))
+    port.n_reports = 0
+    port.announced = 0
+    return n
+
+
+def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The requests on the ring whose I/O was submitted before arg (ns), to out; returns how many, at most MAX_OVERDUE.
+    If the device aborts them, they have timed out."""
+    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
+    port: PortPtr = cython.cast(PortPtr, q.kind)
+    before: uint64_t = cython.cast(uint64_t, c.arg)
+    found: OverduePtr = cython.cast(OverduePtr, c.out)
+    i: uint32_t
+    n: int64_t = 0
+    for i in range(q.vq.size):
+        if (
+            q.slots[i].used
+            and q.slots[i].io != cython.NULL
+            and q.slots[i].due == 0
+            and q.slots[i].io.submitted_ns < before
+            and n < MAX_OVERDUE
+        ):
+            port.tags[i].aborted = 1
+            found[n].unit = q.slots[i].io.channel.bdev.unit
+            found[n].id = port.tags[i].id
+            n += 1
+    return n
+
+
+# ---- control plane ------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
+    """The control plane's mailbox does not run messages."""
+
+
+class CallBuffers:
+    """DMA memory for what units answer: `count` buffers of `size` bytes (a power of two), of which devices are told
+    before they run."""
+
+    def __init__(self, memory: DmaMemory, count: int, size: int) -> None:
+        self.memory = memory
+        self.size = size
+        self._address = memory.allocate(count * size, size)  # so that none lies in two pages
+        self._free = [self._address + i * size for i in range(count)]
+
+    def take(self) -> int:
+        """Its address. Raises Busy: the device still has all of them."""
+        if not self._free:
+            raise Busy("the device has not answered any of its commands")
+        return self._free.pop()
+
+    def give(self, address: int) -> None:
+        self._free.append(address)
+
+    def close(self) -> None:
+        """The device is cut off."""
+        self.memory.free(self._address)
+
+
+class ScsiCall:
+    """A command to a unit and what came back; its buffer is kept until the device has answered or is cut off.
+
+    lun: the unit's address, 8 bytes; length: bytes that the device may answer.
+    """
+
+    call: Call
+    buffers: CallBuffers
+    length: int
+
+    def __cinit__(self) -> None:
+        memset(cython.address(self.call), 0, cython.sizeof(self.call))
+
+    def __init__(self, buffers: CallBuffers, lun: bytes, cdb: bytes, length: int) -> None:
+        text: BytePtr = lun
+        if len(lun) != 8 or not 6 <= len(cdb) <= CDB_ROOM or length > buffers.size:
+            raise ValueError(f"unit address of {len(lun)} bytes, CDB of {len(cdb)}, {length} bytes to answer")
+        memcpy(cython.address(self.call.lun), text, 8)
+        text = cdb
+        memcpy(cython.address(self.call.cdb[0]), text, len(cdb))
+        self.length = length
+        self.call.length = length
+        self.buffers = buffers
+        self.call.data = buffers.take()
+
+    @property
+    def id(self) -> int:
+        """What the device knows its request as, for task management; 0: it was not sent yet."""
+        return vd_load_u64(cython.address(self.call.id))
+
+    @property
+    def response(self) -> int:
+        """§5.6.6.1; 255 when the device wrote none."""
+        return self.call.response
+
+    @property
+    def status(self) -> int:
+        return self.call.status
+
+    @property
+    def sense(self) -> bytes:
+        return bytes(self.call.sense[: self.call.sense_len])
+
+    @property
+    def data(self) -> bytes:
+        """What the device sent, by its own account."""
+        size: uint32_t = self.call.length - min(self.call.resid, self.call.length)
+        return bytes(self.buffers.memory.view(self.call.data, size)) if size else b""
+
+    def __del__(self) -> None:
+        if self.call.data:
+            self.buffers.give(self.call.data)
+            self.call.data = 0
+
+
+class ScsiQueue(RequestQueue):
+    """A request queue of a virtio-scsi controller.
+
+    cdb_size and sense_size are the device's (§5.6.4). retry_s: how long an I/O is retried (seconds) while its unit is
+    busy. on_report is called, once, when there are reports to take.
+    """
+
+    port: Port
+    listener: Callable[[], None]
+
+    def __init__(
+        self,
+        memory: DmaMemory,
+        poller: Poller,
+        index: int,
+        size: int,
+        max_segments: int,
+        indirect: bool,
+        event_idx: bool,
+        cdb_size: int,
+        sense_size: int,
+        retry_s: float,
+        name: str,
+    ) -> None:
+        if not 16 <= cdb_size <= CDB_ROOM or not 18 <= sense_size <= SENSE_ROOM:
+            raise ValueError(f"CDBs of {cdb_size} bytes, sense of {sense_size}")
+        self.port.cdb_size = cdb_size
+        self.port.sense_size = sense_size
+        self.port.retry_ns = cython.cast(uint64_t, retry_s * 1e9)
+        self.port.next_id = cython.cast(uint64_t, index) << 48  # ids are unique in the device
+        self.port.event.run = _announced
+        self.port.tags = cython.cast(TagPtr, calloc(size, cython.sizeof(self.port.tags[0])))
+        if self.port.tags == cython.NULL:
+            raise MemoryError
+        self.q.kind = cython.address(self.port)
+        self.port.response_at = max(RESPONSE_AT, (CMD_HEADER + cdb_size + 7) & ~7)
+        self.port.unmap_at = (self.port.response_at + RESP_HEADER + sense_size + 7) & ~7
+        area: int = self.port.unmap_at + UNMAP_HEADER + UNMAP_RANGE * MAX_UNMAP_RANGES
+        self.q.ops.build = scsi_build
+        self.q.ops.result = scsi_result
+        self.allocate(memory, poller, index, size, area, max_segments, indirect, event_idx)
+        self.set_name(name)
+
+    async def call(self, call: ScsiCall) -> None:
+        """Send a command; returns when the device has answered.
+
+        Raises Busy when I/O has all of the queue, DeviceError when it could not be sent, or was cut off.
+
+        It may be cancelled: the command then is in flight until the device answers.
+        """
+        ret: int = await self.request(cython.address(call.call), call)
+        if ret in {-EBUSY, -ENOSPC}:
+            raise Busy(f"command {call.call.cdb[0]:#04x}: the queue is full")
+        if ret:
+            raise DeviceError(f"command {call.call.cdb[0]:#04x} was not sent", -ret)
+
+    def listen(self, on_report: Callable[[], None]) -> None:
+        """Have on_report called when there is something to take; once. Call it before take_reports()."""
+        self.poller.control.expect(cython.address(self.port.event), on_report)
+
+    def unlisten(self) -> None:
+        self.poller.control.forget(cython.address(self.port.event))
+
+    def _take(self, found: bytearray) -> asyncio.Future[int]:
+        data: BytePtr = found
+        return self.poller.command(
+            _cmd_take_reports, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (found, self)
+        )
+
+    async def take_reports(self) -> list[UnitReport]:
+        """What happened since the last time."""
+        found = bytearray(MAX_REPORTS * cython.sizeof(Report))
+        n: int = await self._take(found)
+        size: int = cython.sizeof(Report)
+        return [_unpack_report(bytes(found[i * size : (i + 1) * size])) for i in range(n)]
+
+    def _overdue(self, before: uint64_t, found: bytearray) -> asyncio.Future[int]:
+        data: BytePtr = found
+        return self.poller.command(
+            _cmd_overdue, cython.address(self.q), before, 0, cython.cast(VoidPtr, data), (found, self)
+        )
+
+    async def overdue(self, before_ns: int) -> list[tuple[bytes, int]]:
+        """(unit, id) of the requests whose I/O was submitted before that time (CLOCK_MONOTONIC, ns)."""
+        found = bytearray(MAX_OVERDUE * 16)
+        n: int = await self._overdue(before_ns, found)
+        return [
+            (bytes(found[16 * i : 16 * i + 8]), int.from_bytes(found[16 * i + 8 : 16 * i + 16], "little"))
+            for i in range(n)
+        ]
+
+    def __dealloc__(self) -> None:
+        free(self.port.tags)
+
+
+def _unpack_report(data: bytes) -> UnitReport:
+    numbers = [int.from_bytes(data[i : i + 8], "little") for i in (8, 16)]
+    return UnitReport(
+        data[:8], numbers[0], numbers[1], int.from_bytes(data[24:28], "little"), int.from_bytes(data[28:32], "little")
+    )

@@ -1,0 +1,17 @@
+# What a device's answer means; more is in scsi_result.py.
+from libc.stdint cimport uint32_t, uint64_t
+
+from virtiod.virtqueue.requests cimport IoQueue, Slot
+from virtiod.controllers.scsi.wire cimport CmdResp
+
+# DeviceOps.result
+cdef int scsi_result(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
+cdef uint32_t scsi_sense_code(unsigned char *sense, uint32_t length) noexcept nogil
+
+cdef int _result_call(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
+cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
+cdef int _by_response(IoQueue *q, uint32_t slot, unsigned int response) noexcept nogil
+cdef int _by_status(IoQueue *q, uint32_t slot, unsigned int status) noexcept nogil
+cdef int _by_sense(IoQueue *q, uint32_t slot, uint32_t code) noexcept nogil
+cdef int _again(IoQueue *q, uint32_t slot, uint64_t wait_ns, int instead) noexcept nogil
+cdef void _report(IoQueue *q, Slot *s, uint32_t cause) noexcept nogil

@@ -1,0 +1,113 @@
+"""A logical unit as its answers describe it, and the bdev that it becomes."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from virtiod.bdev import BdevInfo
+from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
+from virtiod.scsi.config import ScsiConfig
+from virtiod.scsi.parse import BlockLimits, Capacity, Designator, Inquiry, Mode, Provisioning, unit_uuid
+
+PRODUCT_NAME = "Virtio SCSI Disk"
+NO_LIMIT = 1 << 30
+MAX_RANGE_BLOCKS = 0xFFFFFFFF  # of UNMAP and WRITE SAME(16)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A disk that is ready."""
+
+    target: int
+    lun: int
+    inquiry: Inquiry
+    capacity: Capacity
+    mode: Mode
+    serial: str = ""
+    designators: list[Designator] = field(default_factory=list)
+    limits: BlockLimits = field(default_factory=BlockLimits)
+    provisioning: Provisioning = field(default_factory=Provisioning)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.target, self.lun
+
+    @property
+    def write_cache(self) -> bool:
+        """A unit that does not tell may have one."""
+        return self.mode.write_cache is not False
+
+    def bdev_name(self, controller: str) -> str:
+        return f"{controller}t{self.target}" + (f"l{self.lun}" if self.lun else "")
+
+    def uuid(self, traddr: str) -> str:
+        """The unit's own, if it has a name that is unique; else one of its place."""
+        own = unit_uuid(self.designators)
+        return own or str(
+            uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-scsi:{traddr}:{self.target}:{self.lun}:{self.serial}")
+        )
+
+    def aliases(self) -> list[str]:
+        return list(dict.fromkeys(d.name for d in self.designators if d.type != 1))
+
+    def is_same(self, other: Unit) -> bool:
+        """Not another disk, nor one that users of the bdev would not recognise."""
+        return (
+            self.serial == other.serial
+            and self.designators == other.designators
+            and self.capacity.block_size == other.capacity.block_size
+            and self.mode.write_protected == other.mode.write_protected
+        )
+
+    def native(self) -> set[str]:
+        """The operations that it has a command for."""
+        return {
+            "read",
+            "write",
+            *(["flush"] if self.write_cache else []),
+            *(["unmap"] if self._max_unmap() else []),
+            *(["write_zeroes"] if self.provisioning.write_same_unmap or self.limits.max_write_same else []),
+        }
+
+    def _max_unmap(self) -> int:
+        """Bytes of one UNMAP; 0: it has none."""
+        if not self.provisioning.unmap or not self.limits.max_unmap_descriptors:
+            return 0
+        blocks = min(self.limits.max_unmap, MAX_RANGE_BLOCKS)
+        if blocks == MAX_RANGE_BLOCKS:  # of all descriptors: no limit
+            blocks *= min(self.limits.max_unmap_descriptors, MAX_UNMAP_RANGES)
+        return blocks * self.capacity.block_size
+
+    def request_limits(self, config: ScsiConfig, ring_size: int) -> tuple[int, int, int, int, int]:
+        """Of one request: segments; bytes of a segment, of READ and WRITE, of UNMAP, of WRITE SAME."""
+        block = self.capacity.block_size
+        segments = min(config.max_segments, ring_size - 2)
+        transfer = min(config.max_transfer, segments * NO_LIMIT)
+        if self.limits.max_transfer:
+            transfer = min(transfer, self.limits.max_transfer * block)
+        write_same = min(self.limits.max_write_same or MAX_RANGE_BLOCKS, MAX_RANGE_BLOCKS)
+        return segments, NO_LIMIT, max(block, transfer // block * block), self._max_unmap(), write_same * block
+
+    def bdev_info(self, config: ScsiConfig, ring_size: int) -> BdevInfo:
+        """As the bdev layer sees it."""
+        segments, _, transfer, unmap, write_same = self.request_limits(config, ring_size)
+        types = {"read", "flush", "reset"}
+        if not self.mode.write_protected:
+            types |= {"write", "write_zeroes", *(["unmap"] if unmap else [])}
+        c = self.capacity
+        return BdevInfo(
+            block_size=c.block_size,
+            num_blocks=c.blocks,
+            read_only=self.mode.write_protected,
+            write_cache=self.write_cache,
+            io_types=frozenset(types),
+            product_name=PRODUCT_NAME,
+            serial=self.serial,
+            physical_block_size=c.block_size << c.physical_exponent,
+            optimal_io_size=self.limits.optimal_transfer * c.block_size,
+            max_transfer=transfer,
+            max_segments=segments,
+            max_unmap=unmap,
+            max_write_zeroes=write_same if "write_zeroes" in self.native() else 0,
+        )

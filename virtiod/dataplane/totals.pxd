@@ -1,6 +1,0 @@
-# What totals.py reads of a bdev's channels.
-from libc.stdint cimport uint64_t
-
-from virtiod.dataplane.structs cimport Channel
-
-cdef uint64_t _busy_ns(Channel *ch) noexcept nogil

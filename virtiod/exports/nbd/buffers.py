@@ -1,0 +1,109 @@
+"""The buffers that an NBD connection's requests hold, and its slots.
+
+Buffers are taken all or nothing for a request, by the connections of a poller in the order in which they began to wait.
+Only while some wait can a client that has stopped in mid-transfer, for STALL_NS, be cut off.
+"""
+
+from __future__ import annotations
+
+import cython
+from cython.cimports.libc.stdint import uint64_t
+from cython.cimports.virtiod.exports.nbd.state import FEW_SEGMENTS, MANY_SEGMENTS, ConnPtr, NbdSlotPtr, SharePtr
+from cython.cimports.virtiod.poller.buffers import LARGE_BUFFER, pool_get, pool_lose, pool_put
+
+HELD_MAX = cython.declare(uint64_t, 16 << 20)  # a single longer request is taken when nothing else is held
+FEW_BYTES = cython.declare(uint64_t, (FEW_SEGMENTS - 1) * LARGE_BUFFER)
+STALL_NS = cython.declare(uint64_t, 5_000_000_000)
+
+
+def nbd_take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
+    """Buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
+    length: uint64_t = slot.request.length
+    share: SharePtr = c.share
+    if c.held and c.held + length > HELD_MAX:
+        return False
+    if length > FEW_BYTES and c.n_large == 0:
+        return False
+    if share.first != cython.NULL and share.first != c:
+        _wait(c)
+        return False
+    slot.io.iov = slot.few
+    slot.n_buffers = FEW_SEGMENTS
+    if length > FEW_BYTES:
+        slot.io.iov = c.large[c.n_large - 1]
+        slot.n_buffers = MANY_SEGMENTS
+    slot.n_buffers = pool_get(share.pool, length, slot.io.iov, slot.n_buffers)
+    if slot.n_buffers == 0:
+        _wait(c)
+        return False
+    if length > FEW_BYTES:
+        c.n_large -= 1
+        slot.large = 1
+    c.held += length
+    nbd_leave_queue(c)
+    return True
+
+
+def _wait(c: ConnPtr) -> None:
+    share: SharePtr = c.share
+    if c.waiting:
+        return
+    c.waiting = 1
+    c.next_waiting = cython.NULL
+    if share.first == cython.NULL:
+        share.first = c
+        share.waiting_since = c.source.poller.now
+    else:
+        share.last.next_waiting = c
+    share.last = c
+
+
+def nbd_leave_queue(c: ConnPtr) -> None:
+    share: SharePtr = c.share
+    before: ConnPtr = share.first
+    if not c.waiting:
+        return
+    c.waiting = 0
+    if before == c:
+        share.first = c.next_waiting
+        share.waiting_since = c.source.poller.now
+        return
+    while before.next_waiting != c:
+        before = before.next_waiting
+    before.next_waiting = c.next_waiting
+    if share.last == c:
+        share.last = before
+
+
+def nbd_give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
+    """slot needs its buffers no longer. Lost ones are never used again: the device may still write to them."""
+    c: ConnPtr = slot.conn
+    if slot.n_buffers == 0:
+        return
+    if lost:
+        pool_lose(c.share.pool, slot.n_buffers)
+    else:
+        pool_put(c.share.pool, slot.io.iov, slot.n_buffers)
+    slot.n_buffers = 0
+    c.held -= slot.request.length
+    if slot.large:
+        slot.large = 0
+        c.large[c.n_large] = slot.io.iov
+        c.n_large += 1
+
+
+def nbd_release(slot: NbdSlotPtr) -> None:
+    c: ConnPtr = slot.conn
+    nbd_give_back(slot, False)
+    c.free[c.n_free] = slot
+    c.n_free += 1
+
+
+def nbd_stalled(c: ConnPtr, now: uint64_t) -> cython.bint:
+    """Others wait for buffers, and this client has left some in mid-transfer."""
+    share: SharePtr = c.share
+    if share.first == cython.NULL or now - share.waiting_since < STALL_NS or c.held == 0:
+        return False
+    if c.filling != cython.NULL and now - c.fill_since > STALL_NS:
+        return True
+    return c.blocked and now - c.out_since > STALL_NS

@@ -1,0 +1,27 @@
+# The control plane's side of NBD connections; how they work is in nbd.py.
+from libc.stdint cimport int64_t
+
+from virtiod.poller.buffers cimport PollerBuffers
+from virtiod.bdev.channel cimport BdevChannels
+from virtiod.exports.nbd.state cimport NbdConn, NbdShare
+from virtiod.poller.poller cimport Poller
+from virtiod.core.types cimport Command, PollerCore, command_fn
+
+cdef int64_t _cmd_start(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_stop(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_abort(PollerCore *p, Command *cmd) noexcept nogil
+
+
+cdef class NbdPoller:
+    cdef NbdShare share
+    cdef readonly Poller poller
+    cdef readonly PollerBuffers buffers
+    cdef readonly int connections
+
+
+cdef class NbdConnection:
+    cdef NbdConn *c
+    cdef readonly NbdPoller home
+    cdef BdevChannels channels
+    cdef object on_end
+    cdef object _command(self, command_fn fn)

@@ -1,0 +1,265 @@
+"""Listeners: accept clients on a Unix or TCP socket, negotiate with each, hand the socket to the data plane.
+
+A client that is slow, silent or hostile costs one of MAX_NEGOTIATING places until its deadline, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument
+from virtiod.exports.nbd.export import Client
+from virtiod.exports.nbd.handshake import Directory, Handshake, Phase
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 10809  # "Newstyle negotiation": assigned by IANA
+HANDSHAKE_S = 10.0  # from accept to transmission
+MAX_NEGOTIATING = 64  # on one listener; more wait in the backlog
+BACKLOG = 256
+RECEIVE = 16 << 10
+SOCKET_BUFFER = 1 << 20  # asked for; the kernel caps it: fewer, larger sends
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}  # seconds, seconds, tries
+ACCEPT_RETRY_S = 0.1  # after accept failed, as for want of file descriptors
+
+Connect = Callable[[str, str], Client]  # (export name, peer): takes a place
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """`unix:PATH` with the socket's mode, or `tcp:HOST:PORT` (a numeric address)."""
+
+    path: str = ""
+    mode: int = 0o600
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str, mode: int = 0o600) -> ListenAddress:
+        """`unix:/run/x.sock`, `tcp`, `tcp:127.0.0.1`, `tcp:0.0.0.0:10809`, `tcp:[::1]:10809`.
+
+        TCP is on the loopback address unless another is given. Raises InvalidArgument.
+        """
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls(path=rest, mode=mode)
+        if kind != "tcp":
+            raise InvalidArgument(f"listen address {text!r}: must be unix:PATH or tcp:HOST:PORT")
+        host, port = rest, ""
+        if rest.startswith("["):
+            host, _, port = rest[1:].partition("]")
+            port = port.removeprefix(":")
+        elif ":" in rest:
+            host, _, port = rest.rpartition(":")
+        try:
+            address = ipaddress.ip_address(host or "127.0.0.1")
+            number = int(port or DEFAULT_PORT)
+        except ValueError as error:
+            raise InvalidArgument(f"listen address {text!r}: {error}") from None
+        if not 0 <= number <= 65535:
+            raise InvalidArgument(f"listen address {text!r}: port {number} is not 0 to 65535")
+        return cls(host=str(address), port=number)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+
+    def uri(self, quoted_name: str) -> str:
+        """The NBD URI of an export here."""
+        if self.path:
+            return f"nbd+unix:///{quoted_name}?socket={quote(self.path)}"
+        return f"nbd://{str(self).removeprefix('tcp:')}/{quoted_name}"
+
+
+class Listener:
+    """One listening socket, and the negotiations on it."""
+
+    def __init__(
+        self, sock: socket.socket, address: ListenAddress, directory: Directory, connect: Connect, owner: bool = True
+    ) -> None:
+        self.address = address
+        self._owner = owner
+        self._sock = sock
+        self._directory = directory
+        self._connect = connect
+        self._free = asyncio.Semaphore(MAX_NEGOTIATING)
+        self._negotiations: set[asyncio.Task[None]] = set()
+        self._acceptor = asyncio.create_task(self._accept(), name=f"accept on {address}")
+
+    @classmethod
+    async def open(cls, address: ListenAddress, directory: Directory, connect: Connect) -> Listener:
+        """Listens at `address`. Raises ConnectError (what bind says), Busy when it is in use."""
+        sock = _bind_unix(address) if address.path else _bind_tcp(address)
+        if not address.path:
+            address = ListenAddress(host=address.host, port=sock.getsockname()[1])
+        log.info("NBD listens on %s", address)
+        return cls(sock, address, directory, connect)
+
+    @classmethod
+    async def take(cls, sock: socket.socket, directory: Directory, connect: Connect) -> Listener:
+        """Serves a socket that listens already. Its path is somebody else's to remove."""
+        name = sock.getsockname()
+        address = (
+            ListenAddress(path=name) if sock.family == socket.AF_UNIX else ListenAddress(host=name[0], port=name[1])
+        )
+        log.info("NBD listens on %s, which was handed over", address)
+        return cls(sock, address, directory, connect, owner=False)
+
+    async def close(self) -> None:
+        """Stops listening and drops the clients that still negotiate. Connected ones stay."""
+        tasks = [self._acceptor, *self._negotiations]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._sock.close()
+        if self.address.path and self._owner:
+            _unlink(self.address.path)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._free.acquire()
+            try:
+                client, _ = await loop.sock_accept(self._sock)
+            except OSError as error:
+                self._free.release()
+                log.warning("NBD accept on %s: %s", self.address, error.strerror)
+                await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
+            except BaseException:
+                self._free.release()
+                raise
+            task = asyncio.create_task(self._negotiate(client))
+            self._negotiations.add(task)
+            task.add_done_callback(self._negotiated)
+
+    def _negotiated(self, task: asyncio.Task[None]) -> None:
+        self._negotiations.discard(task)
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("NBD negotiation on %s failed", self.address, exc_info=error)
+
+    async def _negotiate(self, sock: socket.socket) -> None:
+        """Owns `sock` until a client starts."""
+        handshake = Handshake(self._directory)
+        client: Client | None = None
+        peer = "?"
+        try:
+            _tune(sock)
+            peer = peer_name(sock)
+            async with asyncio.timeout(HANDSHAKE_S):
+                client = await self._haggle(sock, handshake, peer)
+        except (TimeoutError, OSError) as error:
+            handshake.reason = str(error) or f"no negotiation within {HANDSHAKE_S:g} s"
+        finally:
+            if client is None:
+                sock.close()
+        if client is None:
+            log.debug("%s: NBD negotiation ended: %s", peer, handshake.reason)
+            return
+        client.start(sock, handshake.leftover, handshake.structured)
+
+    async def _haggle(self, sock: socket.socket, handshake: Handshake, peer: str) -> Client | None:
+        """Negotiates until the client has chosen an export (its place there) or is to be closed (None)."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, handshake.greeting())
+        while True:
+            while (answer := handshake.next_reply()) is not None:
+                if handshake.export is not None:  # the place is taken before anything else can run
+                    return await self._enter(sock, handshake.export.name, peer, answer)
+                await loop.sock_sendall(sock, answer)
+            if handshake.phase is Phase.CLOSED:
+                return None
+            data = await loop.sock_recv(sock, RECEIVE)
+            if not data:
+                handshake.reason = "client left"
+                return None
+            handshake.feed(data)
+
+    async def _enter(self, sock: socket.socket, name: str, peer: str, answer: bytes) -> Client:
+        client = self._connect(name, peer)
+        try:
+            await asyncio.get_running_loop().sock_sendall(sock, answer)
+        except BaseException:
+            client.end("left while it was answered")
+            raise
+        return client
+
+
+def _unlink(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def peer_name(sock: socket.socket) -> str:
+    """Who is at the other end: process and user of a Unix socket, address of a TCP one."""
+    if sock.family == socket.AF_UNIX:
+        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f"pid {pid} uid {uid}"
+    host, port = sock.getpeername()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind_tcp(address: ListenAddress) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConnectError(f"listen on {address}: {error.strerror}", error.errno) from error
+    return sock
+
+
+def _bind_unix(address: ListenAddress) -> socket.socket:
+    _remove_stale(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        os.fchmod(sock.fileno(), address.mode)  # bind creates the file with this mode, less the umask
+        sock.bind(address.path)
+        Path(address.path).chmod(address.mode)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        # "AF_UNIX path too long" has no errno
+        raise ConnectError(f"listen on {address}: {error.strerror or error}", error.errno) from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket of a process that is gone. Busy if one listens, AlreadyExists if it is no socket."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise AlreadyExists(f"listen on unix:{path}: it exists and is no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
+                return
+            except BlockingIOError:  # its backlog is full
+                pass
+        raise Busy(f"listen on unix:{path}: another process listens there")

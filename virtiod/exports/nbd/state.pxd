@@ -1,0 +1,108 @@
+# A connection in NBD's transmission phase, its slots, and what the connections of a poller share.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from virtiod.poller.buffers cimport BufferPool
+from virtiod.exports.nbd.request cimport NbdLimits, NbdRequest
+from virtiod.core.types cimport Channel, Io, Message, Source, iovec
+
+cdef enum:
+    SLOTS = 256            # requests of a connection in flight or waiting to be sent
+    RECEIVE_SIZE = 65536   # bytes of the receive buffer
+    FEW_SEGMENTS = 17      # of a slot's own: 1 MiB and a rest
+    MANY_SEGMENTS = 513    # 32 MiB and a rest
+    RECEIVE_SEGMENTS = 18  # of one readv
+    LARGE_REQUESTS = 4     # of a connection at once, that need that many
+    SEND_SEGMENTS = 512    # of one sendmsg
+
+cdef enum:
+    RUNNING = 0
+    DRAINING = 1           # reads no more requests; closes when those in flight are answered
+    DEAD = 2               # has no socket any more; waits for the I/Os in flight
+    GONE = 3               # the control plane's again
+
+cdef enum:
+    END_DISCONNECT = 0
+    END_EOF = 1
+    END_LOST = 2
+    END_MAGIC = 3
+    END_STOPPED = 4
+    END_ABORTED = 5
+    END_STALLED = 6
+    END_START = 7
+
+# One request. Io is first: done() gets a slot.
+ctypedef NbdSlot *NbdSlotPtr
+ctypedef NbdSlot **NbdSlotArray
+cdef struct NbdSlot:
+    Io io
+    NbdConn *conn
+    NbdSlot *next          # in the queue of replies
+    NbdRequest request
+    uint32_t reply_length  # without the data
+    uint32_t data_length   # of a READ's reply
+    int n_buffers          # io.iov[0..n_buffers) are the pool's
+    uint8_t flush_after    # FUA of a command for which the bdev has none
+    uint8_t large          # io.iov is one of the connection's large ones
+    char reply[96]
+    iovec few[17]
+
+# What the connections of one poller share: the buffers, and the queue of those that wait for some.
+ctypedef NbdShare *SharePtr
+cdef struct NbdShare:
+    BufferPool *pool
+    NbdConn *first         # only the first may take buffers
+    NbdConn *last
+    uint64_t waiting_since # of first
+
+# The poller's from start to GONE; counters may be read by anyone.
+ctypedef NbdConn *ConnPtr
+ctypedef iovec **IovArray
+cdef struct NbdConn:
+    Source source          # first
+    Message ended          # to the control plane
+    NbdShare *share
+    NbdConn *next_waiting
+    Channel *channel
+    NbdLimits limits
+    int fd
+    uint8_t state
+    uint8_t end            # END_*
+    uint8_t stopping       # new requests are refused; closes when those in flight are answered
+    uint8_t paused         # requests wait for a slot or buffers
+    uint8_t waiting        # in the share's queue
+    uint8_t blocked        # the socket takes no more: READY_OUT will tell
+    uint8_t hot            # busy: tried each round, out of epoll
+    uint8_t streak         # receives in quick succession
+    uint8_t writes_long    # the last payload was long: receive little ahead of it
+    # receiving
+    uint64_t last_data     # ns, when something came last
+    uint64_t next_try      # hot: ns
+    char *buffer           # [head, tail) is not parsed yet
+    uint32_t head
+    uint32_t tail
+    uint64_t skip          # bytes still to come of the payload of
+    NbdSlot *refused       # a WRITE that will be answered
+    int refusal            # with this FAIL_*
+    NbdSlot *filling       # WRITE whose payload is coming
+    uint32_t fill_index    # next byte goes to its io.iov[fill_index] + fill_offset
+    uint64_t fill_offset
+    uint64_t fill_left
+    uint64_t fill_since
+    # sending, oldest first
+    NbdSlot *out
+    NbdSlot *out_last
+    uint64_t out_sent      # bytes of the first one that are sent
+    uint64_t out_since     # when the first one became the first
+    # resources
+    NbdSlot *slots
+    NbdSlot **free
+    uint32_t n_free
+    iovec **large
+    uint32_t n_large
+    uint64_t held          # bytes of requests that hold buffers
+    # counters
+    uint64_t in_flight
+    uint64_t requests
+    uint64_t errors
+    uint64_t received
+    uint64_t sent

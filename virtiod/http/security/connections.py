@@ -1,0 +1,194 @@
+"""How many connections there may be, and how long each may take: what a client can cost before it has said a word.
+
+A connection carries one request. It has REQUEST_S to be made (with TLS, the handshake too) and RESPONSE_S to be
+answered; only a call that runs may take its own time. When there are too many, the oldest of the address that has
+most is cut off: a client that is slow, by nature. An address that connects too often is cut off at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from virtiod.http.security.buckets import Buckets, origin
+from virtiod.http.security.tls import Tls
+
+MAX_CONNECTIONS = 64  # of those that have no call running
+REQUEST_S = 10.0
+RESPONSE_S = 30.0
+PER_S, AT_ONCE = 200.0, 400.0  # connections of one address
+DRAIN_BYTES, DRAIN_S = 1 << 20, 1.0
+_ACCEPTS_PER_ROUND = 64
+_REAP_S = 1.0
+_NO_FILES_S = 1.0  # until connections are accepted again when there are no file descriptors
+_RESET = struct.pack("ii", 1, 0)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Connection:
+    origin: str
+    protocol: web.RequestHandler
+    deadline: float  # of the loop's time; infinite while a call runs
+    opening: asyncio.Task[None] | None = field(default=None)
+
+    def gone(self) -> bool:
+        return self.protocol.transport is None and (self.opening is None or self.opening.done())
+
+    def cut_off(self) -> None:
+        if self.protocol.transport is not None:
+            self.protocol.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+class Connections:
+    """Event-loop thread only. request_s: instead of REQUEST_S; response_s likewise."""
+
+    def __init__(self) -> None:
+        self.request_s, self.response_s = REQUEST_S, RESPONSE_S
+        self._open: dict[web.RequestHandler, _Connection] = {}  # oldest first
+        self._budget = Buckets(PER_S, AT_ONCE)
+        self._listeners: list[socket.socket] = []
+        self._reaper: asyncio.Task[None] | None = None
+        self._tls: Tls | None = None
+
+    def __len__(self) -> int:
+        self._forget()
+        return len(self._open)
+
+    def start(self, listeners: list[socket.socket], factory: Callable[[], web.RequestHandler], tls: Tls | None) -> None:
+        """Accepts. The listeners are closed by stop()."""
+        self._factory, self._tls, self._listeners = factory, tls, listeners
+        for listener in listeners:
+            listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._reaper = asyncio.create_task(self._reap(), name="HTTP deadlines")
+
+    async def stop(self) -> None:
+        """Accepts no more, and ends what has not even begun. Idempotent."""
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        self._listeners = []
+        tasks = [one.opening for one in self._open.values() if one.opening is not None]
+        if self._reaper is not None:
+            tasks.append(self._reaper)
+            self._reaper = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def unhurried(self, protocol: web.RequestHandler) -> Iterator[None]:
+        """While a call runs, which takes its own time."""
+        self._set_deadline(protocol, float("inf"))
+        try:
+            yield
+        finally:
+            self._set_deadline(protocol, self.response_s)
+
+    def middleware(self) -> Middleware:
+        """Goes first: once there is a request, it is the answer that has a deadline."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._set_deadline(request.protocol, self.response_s)
+            try:
+                response = await handler(request)
+            except web.HTTPException:
+                await _drain(request)
+                raise
+            await _drain(request)
+            return response
+
+        return middleware
+
+    def _set_deadline(self, protocol: web.RequestHandler, seconds: float) -> None:
+        if protocol in self._open:
+            self._open[protocol].deadline = asyncio.get_running_loop().time() + seconds
+
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTS_PER_ROUND):
+            try:
+                accepted, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                logger.error("accept a connection: %s", error.strerror)
+                loop.remove_reader(listener)
+                loop.call_later(_NO_FILES_S, self._resume, listener)
+                return
+            source = origin(address[0])
+            if self._budget.take(source, loop.time()):
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                accepted.close()
+                continue
+            self._make_room()
+            connection = _Connection(source, self._factory(), loop.time() + self.request_s)
+            self._open[connection.protocol] = connection
+            connection.opening = asyncio.create_task(self._serve(connection, accepted))
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _serve(self, connection: _Connection, accepted: socket.socket) -> None:
+        secure = {} if self._tls is None else {"ssl_handshake_timeout": self.request_s, "ssl_shutdown_timeout": 1.0}
+        try:
+            accepted.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection.protocol, accepted, ssl=None if self._tls is None else self._tls.context, **secure
+            )
+        except (OSError, EOFError) as error:
+            logger.debug("%s: %s", connection.origin, error)
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+
+    def _make_room(self) -> None:
+        self._forget()
+        hurried = [one for one in self._open.values() if one.deadline < float("inf")]
+        if len(hurried) >= MAX_CONNECTIONS:
+            (most, _), *_ = Counter(one.origin for one in hurried).most_common(1)
+            oldest = next(one for one in hurried if one.origin == most)
+            del self._open[oldest.protocol]
+            oldest.cut_off()
+
+    def _forget(self) -> None:
+        """Those that have ended."""
+        for protocol in [protocol for protocol, one in self._open.items() if one.gone()]:
+            del self._open[protocol]
+
+    async def _reap(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(min(_REAP_S, self.request_s, self.response_s))
+            self._forget()
+            for connection in self._open.values():
+                if now() >= connection.deadline:
+                    connection.cut_off()
+
+
+async def _drain(request: web.Request) -> None:
+    """Takes the rest of a small body that nobody wanted: a connection that is closed on unread data is reset, and
+    the client might not see the answer. A client that waits for leave to send its body (Expect) got none."""
+    left = DRAIN_BYTES
+    if "Expect" in request.headers or (request.content_length or 0) > left:
+        return
+    with contextlib.suppress(TimeoutError, ConnectionError, web.RequestPayloadError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0 and not request.content.is_eof():
+                left -= len(await request.content.readany())

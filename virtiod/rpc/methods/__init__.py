@@ -1,0 +1,8 @@
+"""All methods by name."""
+
+from __future__ import annotations
+
+from virtiod.api.registry import collect
+from virtiod.rpc.methods import app, bdev, framework, histogram, log, nbd, notify, null, perf, thread, virtio
+
+METHODS = collect([app, framework, log, notify, thread, bdev, histogram, virtio, null, nbd, perf])

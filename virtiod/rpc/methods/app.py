@@ -1,0 +1,52 @@
+"""Methods about the daemon itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from virtiod import __version__
+from virtiod.api.params import Arg
+from virtiod.api.registry import State, method
+
+if TYPE_CHECKING:
+    from virtiod.daemon.daemon import Daemon
+
+Signal = Literal["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1"]
+
+
+@method(State.ANY, reads=True)
+async def rpc_get_methods(
+    daemon: Daemon,
+    current: Annotated[bool, Arg("only those that can be called in the current state", "-c/--current")] = False,
+    include_aliases: Annotated[bool, Arg("other names of methods too", "-i/--include-aliases")] = False,
+) -> list[str]:
+    """Lists the names of the methods."""
+    return daemon.rpc.names(current=current, include_aliases=include_aliases)
+
+
+@method(State.ANY, aliases=["virtiod_get_version"], reads=True)
+async def spdk_get_version(daemon: Daemon) -> dict[str, Any]:
+    """Tells the version of virtiod.
+
+    The result is {"version": text, "fields": {"major", "minor", "patch", "suffix"}}.
+    """
+    major, minor, patch = (int(part) for part in __version__.split(".")[:3])
+    return {
+        "version": f"virtiod v{__version__}",
+        "fields": {"major": major, "minor": minor, "patch": patch, "suffix": ""},
+    }
+
+
+@method(State.ANY)
+async def spdk_kill_instance(daemon: Daemon, sig_name: Annotated[Signal, Arg("signal to send", "sig_name")]) -> bool:
+    """Sends the daemon a signal.
+
+    SIGTERM, SIGINT and SIGQUIT end it in an orderly way, a second one at once; SIGHUP has it read its configuration
+    again, SIGUSR1 log its Python stacks; SIGKILL kills it.
+    """
+    # From the loop's next round on, so that the answer can leave first.
+    asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), getattr(signal, sig_name))
+    return True

@@ -1,0 +1,183 @@
+"""Methods about bdevs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.registry import State, method
+from virtiod.core.errors import InvalidArgument, NotSupported
+from virtiod.rpc.methods.thread import TICK_RATE, now_ns
+
+if TYPE_CHECKING:
+    from virtiod.bdev.bdev import Bdev
+    from virtiod.daemon.daemon import Daemon
+
+# In the order of SPDK's own enumeration.
+_IO_TYPES = (
+    "read",
+    "write",
+    "unmap",
+    "flush",
+    "reset",
+    "nvme_admin",
+    "nvme_io",
+    "nvme_io_md",
+    "write_zeroes",
+    "zcopy",
+    "get_zone_info",
+    "zone_management",
+    "zone_append",
+    "compare",
+    "compare_and_write",
+    "abort",
+    "seek_hole",
+    "seek_data",
+    "copy",
+    "nvme_iov_md",
+)
+
+ResetMode = Literal["all", "maxmin", "error", "none"]
+MAX_WAIT_MS = 24 * 3600 * 1000
+
+
+@method(passive=True, reads=True)
+async def bdev_get_bdevs(
+    daemon: Daemon,
+    name: Annotated[str | None, Arg("only this bdev: a name, alias or UUID", "-b/--name")] = None,
+    timeout: Annotated[int, Arg("ms to wait for it to appear", "-t/--timeout-ms", 0, MAX_WAIT_MS)] = 0,
+) -> list[dict[str, Any]]:
+    """Describes the bdevs.
+
+    The result is an array, also for one bdev. An unknown name is answered with -19 (ENODEV), or with -110
+    (ETIMEDOUT) after the timeout.
+    """
+    if name is None:
+        return [_describe(bdev) for bdev in daemon.bdevs.list()]
+    if timeout:
+        return [_describe(await daemon.bdevs.wait_for(name, timeout / 1000))]
+    return [_describe(daemon.bdevs.get(name))]
+
+
+def _describe(bdev: Bdev) -> dict[str, Any]:
+    return {
+        "name": bdev.name,
+        "aliases": list(bdev.aliases),
+        "product_name": bdev.product_name,
+        "block_size": bdev.block_size,
+        "num_blocks": bdev.num_blocks,
+        "uuid": bdev.uuid,
+        "assigned_rate_limits": {
+            "rw_ios_per_sec": 0,
+            "rw_mbytes_per_sec": 0,
+            "r_mbytes_per_sec": 0,
+            "w_mbytes_per_sec": 0,
+        },
+        "claimed": bdev.claimed,
+        "zoned": False,
+        "read_only": bdev.read_only,
+        "write_cache": bdev.write_cache,
+        "supported_io_types": {io_type: io_type in bdev.io_types for io_type in _IO_TYPES},
+        "driver_specific": bdev.driver_specific(),
+    }
+
+
+@method(reads=True, changing=["reset_mode"])
+async def bdev_get_iostat(
+    daemon: Daemon,
+    names: Annotated[list[str] | None, Arg("only these bdevs", "--names")] = None,
+    name: Annotated[str | None, Arg("only this bdev; of older clients", "-b/--name")] = None,
+    per_channel: Annotated[bool, Arg("by channel, for one bdev", "-c/--per-channel")] = False,
+    reset_mode: Annotated[ResetMode, Arg("what to reset after reading", "--reset-mode")] = "none",
+) -> dict[str, Any]:
+    """Tells I/O statistics.
+
+    The result is {"tick_rate", "ticks", "bdevs": [...]}, or with per_channel {"tick_rate", "ticks", "name",
+    "channels": [...]}. Latencies are sums in ticks; io_time and weighted_io_time are in microseconds.
+    """
+    if names is not None and name is not None:
+        raise InvalidArgument("give either 'names' or 'name'")
+    wanted = [name] if name is not None else names
+    bdevs = daemon.bdevs.list() if wanted is None else [daemon.bdevs.get(one) for one in wanted]
+    if per_channel and (wanted is None or len(bdevs) != 1):
+        raise InvalidArgument("per_channel needs the name of one bdev")
+    result: dict[str, Any] = {"tick_rate": TICK_RATE, "ticks": now_ns()}
+    if per_channel:
+        result["name"] = bdevs[0].name
+        result["channels"] = daemon.iostats.channels(bdevs[0])
+    else:
+        result["bdevs"] = [{"name": bdev.name, **daemon.iostats.device(bdev)} for bdev in bdevs]
+    for bdev in bdevs:
+        daemon.iostats.reset(bdev, reset_mode)
+    return result
+
+
+@method()
+async def bdev_reset_iostat(
+    daemon: Daemon,
+    name: Annotated[str | None, Arg("only this bdev", "-b/--name")] = None,
+    mode: Annotated[ResetMode, Arg("what to reset", "-m/--mode")] = "all",
+) -> bool:
+    """Resets what bdev_get_iostat shows. Metrics are not affected."""
+    for bdev in daemon.bdevs.list() if name is None else [daemon.bdevs.get(name)]:
+        daemon.iostats.reset(bdev, mode)
+    return True
+
+
+@method()
+async def bdev_set_qd_sampling_period(
+    daemon: Daemon,
+    name: Annotated[str, Arg("bdev", "name")],
+    period: Annotated[int, Arg("microseconds; 0 hides the queue depth", "period")],
+) -> bool:
+    """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway."""
+    daemon.iostats.set_qd_period(daemon.bdevs.get(name), period)
+    return True
+
+
+@method()
+async def bdev_reset(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+    """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
+
+    SCSI disks know LOGICAL UNIT RESET; others are answered with -95 (EOPNOTSUPP). A device that does not answer in
+    time is an error too.
+    """
+    bdev = daemon.bdevs.get(name)
+    if bdev.reset is None:
+        raise NotSupported(f"bdev {bdev.name} ({bdev.product_name}) can't be reset")
+    await bdev.reset()
+    return True
+
+
+@method(State.STARTUP)
+async def bdev_set_options(
+    daemon: Daemon,
+    bdev_io_pool_size: Annotated[int | None, Arg("remembered only", "-p/--bdev-io-pool-size", 0, MAX_UINT32)] = None,
+    bdev_io_cache_size: Annotated[int | None, Arg("remembered only", "-c/--bdev-io-cache-size", 0, MAX_UINT32)] = None,
+    bdev_auto_examine: Annotated[bool | None, Arg("remembered only", "--auto-examine")] = None,
+    iobuf_small_cache_size: Annotated[
+        int | None, Arg("remembered only", "--iobuf-small-cache-size", 0, MAX_UINT32)
+    ] = None,
+    iobuf_large_cache_size: Annotated[
+        int | None, Arg("remembered only", "--iobuf-large-cache-size", 0, MAX_UINT32)
+    ] = None,
+) -> bool:
+    """Takes the options of SPDK's bdev layer, so that its configuration files can be used.
+
+    virtiod sizes its pools by itself: the values are kept and saved, and change nothing.
+    """
+    given = {
+        "bdev_io_pool_size": bdev_io_pool_size,
+        "bdev_io_cache_size": bdev_io_cache_size,
+        "bdev_auto_examine": bdev_auto_examine,
+        "iobuf_small_cache_size": iobuf_small_cache_size,
+        "iobuf_large_cache_size": iobuf_large_cache_size,
+    }
+    daemon.settings.bdev_options.update({name: value for name, value in given.items() if value is not None})
+    return True
+
+
+@method(reads=True)
+async def bdev_wait_for_examine(daemon: Daemon) -> bool:
+    """Answers when all bdevs were examined: at once, as nothing is built on top of bdevs."""
+    return True

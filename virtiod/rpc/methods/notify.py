@@ -1,0 +1,32 @@
+"""Methods about notifications."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from virtiod.api.params import Arg
+from virtiod.api.registry import method
+from virtiod.bdev.notifications import RING_SIZE
+
+if TYPE_CHECKING:
+    from virtiod.daemon.daemon import Daemon
+
+
+@method(reads=True)
+async def notify_get_types(daemon: Daemon) -> list[str]:
+    """Lists the types of notifications."""
+    return list(daemon.notifications.types)
+
+
+@method(reads=True)
+async def notify_get_notifications(
+    daemon: Daemon,
+    id: Annotated[int, Arg("first id wanted", "-i/--id")] = 0,
+    max: Annotated[int, Arg("at most so many", "-n/--max")] = RING_SIZE,
+) -> list[dict[str, Any]]:
+    """Lists notifications from an id on: the last 1024 are kept.
+
+    Each is {"type", "ctx", "id"}, where ctx is the name of the bdev.
+    """
+    found = daemon.notifications.since(id, max)
+    return [{"type": event.type, "ctx": event.ctx, "id": event.id} for event in found]

@@ -1,0 +1,43 @@
+"""Methods about null bdevs."""
+
+from __future__ import annotations
+
+import uuid as uuidlib
+from typing import TYPE_CHECKING, Annotated
+
+from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.registry import method
+from virtiod.core.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from virtiod.daemon.daemon import Daemon
+
+MAX_BLOCKS = (1 << 63) - 1
+
+
+@method()
+async def bdev_null_create(
+    daemon: Daemon,
+    name: Annotated[str, Arg("name of the bdev", "name")],
+    num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
+    block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
+    uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
+) -> str:
+    """Creates a bdev whose I/O succeeds at once and moves no data.
+
+    It measures what stands above it. The result is its name.
+    """
+    if uuid is not None:
+        try:
+            uuid = str(uuidlib.UUID(uuid))
+        except ValueError:
+            raise InvalidArgument(f"uuid {uuid!r}: not a UUID") from None
+    daemon.nulls.create(name, num_blocks, block_size, uuid or "")
+    return name
+
+
+@method()
+async def bdev_null_delete(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+    """Deletes a null bdev. What uses it is ended first."""
+    await daemon.nulls.delete(name)
+    return True

@@ -1,0 +1,47 @@
+"""The load generator by RPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.registry import method
+from virtiod.daemon.options import parse_cpumask
+from virtiod.load.runner import Workload
+
+if TYPE_CHECKING:
+    from virtiod.daemon.daemon import Daemon
+
+Pattern = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
+
+
+@method(passive=True)
+async def perform_tests(
+    daemon: Daemon,
+    bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
+    rw: Annotated[Pattern, Arg("pattern", "-w/--rw")] = "randread",
+    block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", 512, MAX_UINT32)] = 4096,
+    queue_depth: Annotated[int, Arg("I/Os in flight on each bdev and poller", "-q/--queue-depth", 1, 65536)] = 32,
+    time_s: Annotated[float | None, Arg("seconds to run", "-t/--time-s", 0, 86400)] = None,
+    total_bytes: Annotated[int | None, Arg("bytes to transfer on each bdev", "--total-bytes", 1)] = None,
+    rw_mix_read: Annotated[int, Arg("percentage of reads with randrw", "-M/--rw-mix-read", 0, 100)] = 50,
+    seed: Annotated[int | None, Arg("of addresses and data", "--seed")] = None,
+    cpumask: Annotated[str | None, Arg("pollers to use, by core (default: all)", "-m/--cpumask")] = None,
+) -> dict[str, Any]:
+    """Loads bdevs and measures what they do.
+
+    Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
+    after 5 s when neither is given. The result has bdevperf's members, and quantiles of the latency.
+    """
+    workload = Workload(
+        rw=rw,
+        block_size=block_size,
+        queue_depth=queue_depth,
+        time_s=time_s,
+        total_bytes=total_bytes,
+        rw_mix_read=rw_mix_read,
+        seed=seed,
+    )
+    cpus = None if cpumask is None else parse_cpumask(cpumask)
+    result: dict[str, Any] = await daemon.perf.run(bdevs, workload, cpus)
+    return result

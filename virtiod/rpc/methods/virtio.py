@@ -1,0 +1,132 @@
+"""Methods about virtio controllers."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
+from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.registry import method
+from virtiod.controllers.request import AttachRequest
+from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
+from virtiod.pci.devices import parse_address
+
+if TYPE_CHECKING:
+    from virtiod.daemon.daemon import Daemon
+
+HOTPLUG_PERIOD_US = (100_000, 10_000_000)
+
+
+@method(bad_params=INTERNAL_ERROR)
+async def bdev_virtio_attach_controller(
+    daemon: Daemon,
+    name: Annotated[str, Arg("name of the controller; its bdevs' names begin with it", "name")],
+    trtype: Annotated[Literal["pci", "user", "vfio-user"], Arg("transport", "-t/--trtype")],
+    traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
+    dev_type: Annotated[Literal["blk", "scsi"], Arg("kind of device", "-d/--dev-type")],
+    vq_count: Annotated[
+        int | None, Arg("request queues, with user only (default: one for each poller)", "--vq-count", 0, MAX_UINT32)
+    ] = None,
+    vq_size: Annotated[
+        int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
+    ] = None,
+    wait_for_device: Annotated[bool, Arg("if nothing is there, attach it when it appears")] = False,
+) -> list[str]:
+    """Attaches a virtio controller and registers its bdevs.
+
+    The result lists the names of the bdevs. An attach that fails leaves nothing behind. With wait_for_device, one whose
+    device is absent or silent is answered with no names and goes on trying, in state "attaching", until it is there or
+    the controller is detached.
+    """
+    if trtype != "user" and (vq_count is not None or vq_size is not None):
+        raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
+    if trtype == "pci":
+        traddr = parse_address(traddr)  # what is no address is EINVAL
+    request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
+    try:
+        bdevs: list[str] = await daemon.controllers.attach(request)
+    except VirtiodError as error:
+        raise RpcError(INVALID_PARAMS, str(error)) from error
+    return bdevs
+
+
+@method(bad_params=INTERNAL_ERROR)
+async def bdev_virtio_detach_controller(daemon: Daemon, name: Annotated[str, Arg("controller", "name")]) -> bool:
+    """Detaches a controller. Its bdevs go with it, and what uses them is ended first."""
+    try:
+        await daemon.controllers.detach(name)
+    except Busy as error:
+        raise RpcError(INVALID_PARAMS, f"Device or resource busy: {error}") from error
+    return True
+
+
+@method(reads=True)
+async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
+    """Lists the virtio-scsi controllers.
+
+    Each is {"name", "virtio": {"vq_count", "vq_size", "type", "socket" or "pci_address"}}; vq_count counts the
+    control and event queues too.
+    """
+    return [
+        {"name": controller.name, "virtio": controller.virtio_info()}
+        for controller in daemon.controllers.list()
+        if controller.dev_type == "scsi"
+    ]
+
+
+@method()
+async def bdev_virtio_blk_set_hotplug(
+    daemon: Daemon,
+    enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
+    period_us: Annotated[int | None, Arg("how often to look", "-r/--period-us")] = None,
+) -> bool:
+    """Sets whether PCI virtio-blk devices that arrive are attached, as VirtioBlk0, VirtioBlk1 and so on.
+
+    One that the kernel's driver has is taken from it only with --allow-unbind, and if its disk is not in use. The
+    kernel tells of arrivals at once; the period, by default 100 ms, is how often those that it did not tell of are
+    looked for. Removed devices are noticed whether this is enabled or not.
+    """
+    low, high = HOTPLUG_PERIOD_US
+    period = low if period_us is None else period_us
+    if not low <= period <= high:
+        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
+    daemon.hotplug.set(enable, period)
+    daemon.settings.hotplug = enable
+    daemon.settings.hotplug_period_us = period
+    return True
+
+
+@method(reads=True)
+async def virtiod_get_controllers(
+    daemon: Daemon, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
+) -> list[dict[str, Any]]:
+    """Lists the controllers with their state and queues."""
+    found = [one for one in daemon.controllers.list() if name is None or one.name == name]
+    if name is not None and not found:
+        raise NotFound(f"controller '{name}' does not exist")
+    return [_describe(controller) for controller in found]
+
+
+def _describe(controller: Any) -> dict[str, Any]:
+    return {
+        "name": controller.name,
+        "dev_type": controller.dev_type,
+        "trtype": controller.trtype,
+        "traddr": controller.traddr,
+        "state": controller.state,
+        "reconnects": controller.reconnects,
+        "virtio": controller.virtio_info(),
+        "queues": [
+            {
+                "index": queue.index,
+                "size": queue.size,
+                "in_flight": queue.in_flight,
+                "kicks": queue.kicks,
+                "interrupts": queue.interrupts,
+                "full": queue.full,
+                "poller": queue.poller,
+            }
+            for queue in controller.queues
+        ],
+    }

@@ -1,0 +1,33 @@
+"""A line in the log for each call that changes something, or would have: who, what, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+from virtiod.api.caller import Caller
+from virtiod.daemon.logs import NOTICE
+
+MAX_PARAMS = 1024  # characters
+
+_SECRET = re.compile(r"password|passwd|secret|token|psk|(^|_)key$", re.IGNORECASE)
+
+logger = logging.getLogger("virtiod.rpc.audit")  # a name that operators search for
+
+
+def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str, seconds: float) -> None:
+    """outcome: "ok", or what went wrong. What the caller sent can't add lines of its own: it is shown as JSON."""
+    text = json.dumps(redacted(params))
+    if len(text) > MAX_PARAMS:
+        text = f"{text[:MAX_PARAMS]}... ({len(text)} characters)"
+    said = outcome.encode("unicode_escape").decode()
+    logger.log(NOTICE, "%s: %s %s: %s, %.1f ms", caller, method, text, said, seconds * 1e3)
+
+
+def redacted(value: Any) -> Any:
+    """The value without what members with telling names hold."""
+    if isinstance(value, dict):
+        return {name: "***" if _SECRET.search(name) else redacted(member) for name, member in value.items()}
+    return [redacted(item) for item in value] if isinstance(value, list) else value

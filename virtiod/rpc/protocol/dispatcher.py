@@ -1,0 +1,247 @@
+"""From a JSON value that a client sent to the value that answers it.
+
+jsonrpcserver does the dispatching. In front of it each request is brought into the form it expects, as clients of
+SPDK send: "jsonrpc" may be left out, errors of notifications are answered with a null id, a bad
+element spoils its own answer and not the batch. Behind it exceptions become codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from jsonrpcserver import Error, Result, Success
+from jsonrpcserver.async_main import dispatch_to_serializable
+
+from virtiod.api.caller import Caller, Role
+from virtiod.api.errors import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    INVALID_STATE,
+    METHOD_NOT_FOUND,
+    RpcError,
+)
+from virtiod.api.params import ParamError, check_params
+from virtiod.api.registry import Method, State
+from virtiod.core.errors import VirtiodError
+from virtiod.rpc.protocol.audit import audit
+
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
+
+# Called after each call of a known method with its name, how long it took (s) and its error code (0 for none).
+Observer = Callable[[str, float, int], None]
+
+_MEMBERS = frozenset({"jsonrpc", "method", "params", "id"})
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """The methods that clients may call now.
+
+    allowed: names of the only methods there are (--rpcs-allowed); None for all.
+    """
+
+    def __init__(self, daemon: Any, methods: dict[str, Method], allowed: Collection[str] | None = None) -> None:
+        self.state = State.STARTUP
+        self.observers: list[Observer] = []
+        self.on_success: Callable[[], Awaitable[None]] | None = (
+            None  # awaited before a client gets the result of a change
+        )
+        self._daemon = daemon
+        self._methods = {name: entry for name, entry in methods.items() if allowed is None or entry.name in allowed}
+        self._aliases = {
+            alias: entry
+            for entry in methods.values()
+            for alias in entry.aliases
+            if allowed is None or alias in allowed or entry.name in allowed
+        }
+        self._callables = {
+            name: partial(self._answer, entry) for name, entry in {**self._methods, **self._aliases}.items()
+        }
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """Those that there are, by name."""
+        return self._methods
+
+    def names(self, *, current: bool = False, include_aliases: bool = False) -> list[str]:
+        """Names of the methods, only those of the current state if asked."""
+        entries = {**self._methods, **(self._aliases if include_aliases else {})}
+        return sorted(name for name, entry in entries.items() if not current or self.state in entry.states)
+
+    def callable_now(self, name: str) -> bool:
+        """Whether the method is there and may be called in the current state."""
+        return self.state in self._find(name).states
+
+    async def call(self, name: str, params: dict[str, Any], caller: Caller | None = None) -> Any:
+        """Calls one method as a client would. Raises RpcError.
+
+        caller: None for the daemon itself, which may call anything and is not audited.
+        """
+        entry = self._find(name)
+        started = time.monotonic()
+        code, outcome = INTERNAL_ERROR, "the caller went away"
+        try:
+            result = await self._run(entry, params, caller)
+            code, outcome = 0, "ok"
+        except RpcError as error:
+            code, outcome = error.code, f"{error.message} ({error.code})"
+            logger.info("%s: %s (%d)", entry.name, error.message, error.code)
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            for observer in self.observers:
+                observer(entry.name, seconds, code)
+            if caller is not None and entry.changes(params):
+                audit(caller, entry.name, params, outcome, seconds)
+        return result
+
+    async def handle(self, value: Any, caller: Caller) -> dict[str, Any] | list[dict[str, Any]] | None:
+        """The response to a request or a batch; None when there is nothing to answer."""
+        if not isinstance(value, list):
+            return await self._handle_one(value, caller)
+        if not value:
+            return _error(INVALID_REQUEST, "Invalid Request: the batch is empty", None)
+        responses = await asyncio.gather(*(self._handle_one(item, caller) for item in value))
+        return [response for response in responses if response is not None] or None
+
+    def close(self) -> None:
+        """From now on every call is refused."""
+        self._closed = True
+
+    async def stop(self, timeout_s: float) -> None:
+        """Lets the calls that run come to their end, and cancels them at the deadline."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _find(self, name: str) -> Method:
+        entry = self._methods.get(name) or self._aliases.get(name)
+        if entry is None:
+            raise RpcError(METHOD_NOT_FOUND, "Method not found")
+        return entry
+
+    async def _handle_one(self, value: Any, caller: Caller) -> dict[str, Any] | None:
+        request_id = value.get("id") if isinstance(value, dict) else None
+        if not _is_id(request_id):
+            request_id = None
+        try:
+            request = _normalise(value)
+        except RpcError as error:
+            return _error(error.code, error.message, request_id)
+        response = await dispatch_to_serializable(
+            "", self._callables, context=caller, deserializer=lambda _: request, validator=lambda checked: checked
+        )
+        assert isinstance(response, dict)  # one request with an id, so there is one response
+        return None if "id" not in value and "result" in response else response
+
+    async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
+        try:
+            result = await self.call(entry.name, params, caller)
+            if self.on_success is not None and entry.changes(params):
+                await self.on_success()
+            return Success(result)
+        except RpcError as error:
+            return Error(code=error.code, message=error.message)
+
+    async def _run(self, entry: Method, params: dict[str, Any], caller: Caller | None) -> Any:
+        if self._closed:
+            raise RpcError(INVALID_STATE, f"{entry.name}: the daemon is stopping")
+        if caller is not None and caller.role is not Role.ADMIN and entry.changes(params):
+            raise RpcError(-errno.EACCES, f"{entry.name}: needs the role admin, {caller.name} is {caller.role.value}")
+        if self.state not in entry.states:
+            when = "before" if State.RUNTIME not in entry.states else "after"
+            raise RpcError(INVALID_STATE, f"Method may only be called {when} framework_start_init: {entry.name}")
+        try:
+            check_params(entry.params, params)
+        except ParamError as error:
+            raise RpcError(entry.bad_params, f"{entry.name}: {error}") from None
+        try:
+            if entry.passive:
+                return await entry.handler(self._daemon, **params)
+            return await self._run_to_its_end(entry, params)
+        except RpcError:
+            raise
+        except VirtiodError as error:
+            raise RpcError(-error.errno, str(error)) from error
+        except Exception as error:
+            logger.exception("%s failed", entry.name)
+            raise RpcError(INTERNAL_ERROR, f"{entry.name}: {type(error).__name__}: {error}") from error
+
+    async def _run_to_its_end(self, entry: Method, params: dict[str, Any]) -> Any:
+        # A client that goes away must not leave a change half made.
+        task = asyncio.ensure_future(entry.handler(self._daemon, **params))
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, should nobody be waiting any more
+
+
+def encode(response: dict[str, Any] | list[dict[str, Any]]) -> bytes:
+    """The response as one line."""
+    try:
+        line = json.dumps(response, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        logger.exception("a result that is not JSON")
+        return _encode_failure(response, str(error))
+    if len(line) > MAX_RESPONSE_BYTES:
+        return _encode_failure(response, f"the response of {len(line)} bytes is too long")
+    return line
+
+
+def _encode_failure(response: dict[str, Any] | list[dict[str, Any]], message: str) -> bytes:
+    request_id = response.get("id") if isinstance(response, dict) else None
+    return json.dumps(_error(INTERNAL_ERROR, message, request_id)).encode() + b"\n"
+
+
+def error_line(code: int, message: str) -> bytes:
+    """An error that no request can be named for, as one line."""
+    return encode(_error(code, message, None))
+
+
+def _error(code: int, message: str, request_id: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": request_id}
+
+
+def _is_id(value: Any) -> bool:
+    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+
+
+def _normalise(value: Any) -> dict[str, Any]:
+    """The request in the form that jsonrpcserver expects, always with an id. Raises RpcError."""
+    wrong = ""
+    if not isinstance(value, dict):
+        raise RpcError(INVALID_REQUEST, "Invalid Request: it must be an object")
+    with contextlib.suppress(StopIteration):
+        wrong = f"unknown member {next(name for name in value if name not in _MEMBERS)[:64]!r}"
+    if value.get("jsonrpc", "2.0") != "2.0":
+        wrong = '"jsonrpc" must be "2.0"'
+    elif not isinstance(value.get("method"), str):
+        wrong = '"method" must be a string'
+    elif not _is_id(value.get("id")):
+        wrong = '"id" must be a string, a number or null'
+    elif not isinstance(value.get("params"), dict | list | None):
+        wrong = '"params" must be an object'
+    if wrong:
+        raise RpcError(INVALID_REQUEST, f"Invalid Request: {wrong}")
+    params = value.get("params") or {}
+    if isinstance(params, list):
+        raise RpcError(INVALID_PARAMS, "params must be an object, they are named")
+    return {"jsonrpc": "2.0", "method": value["method"], "params": params, "id": value.get("id")}

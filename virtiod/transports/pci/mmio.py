@@ -1,0 +1,47 @@
+"""Device registers that may vanish under whoever reads or writes them.
+
+When a device is pulled out, the kernel takes its mapped registers away, and the next access is a SIGBUS, in whatever
+thread it happens: a poller that rings a doorbell, the control plane that reads a status. A guarded range is replaced
+by memory then, page by page and inside the signal handler, and the thread goes on. It reads all ones, as from a slot
+without a device; what it writes goes nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+import cython
+from cython.cimports.virtiod.transports.pci.mmio import (
+    vd_guard_add,
+    vd_guard_install,
+    vd_guard_lost,
+    vd_guard_remove,
+)
+
+
+class Guard:
+    """Guards mapped registers (address and size in bytes, of whole pages) until close(). Control plane only."""
+
+    place: cython.int
+
+    def __cinit__(self) -> None:
+        self.place = -1
+
+    def __init__(self, address: int, size: int) -> None:
+        ret: cython.int = vd_guard_install()
+        if ret == 0:
+            ret = vd_guard_add(address, size)
+        if ret < 0:
+            raise OSError(-ret, os.strerror(-ret))
+        self.place = ret
+
+    @property
+    def lost(self) -> bool:
+        """Whether an access found the registers gone."""
+        return self.place >= 0 and vd_guard_lost(self.place) != 0
+
+    def close(self) -> None:
+        """Before the range is unmapped."""
+        if self.place >= 0:
+            vd_guard_remove(self.place)
+            self.place = -1

@@ -1,0 +1,18 @@
+# A request queue as the control plane has it; base of the device layer's classes.
+from libc.stdint cimport uint64_t
+
+from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.poller.poller cimport Poller
+
+
+cdef class RequestQueue:
+    cdef IoQueue q
+    cdef readonly int index
+    cdef readonly Poller poller
+    cdef object memory
+    cdef object on_broken
+    cdef uint64_t address
+    cdef uint64_t bytes    # of the ring and what lies beside it
+    cdef uint64_t zeroes_address
+    cdef public int call_fd
+    cdef object request(self, void *out, object keep)

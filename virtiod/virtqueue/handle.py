@@ -1,0 +1,257 @@
+"""A controller's request queue as the control plane has it; how it carries I/O is in ioqueue.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cython
+from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memset, strncpy
+from cython.cimports.virtiod.core.atomics import vd_relaxed_u64
+from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
+from cython.cimports.virtiod.virtqueue.commands import (
+    queue_drain,
+    queue_fail,
+    queue_release,
+    queue_request,
+    queue_start,
+    queue_stop,
+)
+from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr
+from cython.cimports.virtiod.virtqueue.notify import ioqueue_arm, ioqueue_disarm, ioqueue_flush
+from cython.cimports.virtiod.virtqueue.requests import (
+    DATA_SEG,
+    NO_SLOT,
+    IoQueue,
+    IoQueuePtr,
+    Slot,
+    SlotPtr,
+    ioqueue_poll,
+)
+from cython.cimports.virtiod.virtqueue.split import virtq_bytes, virtq_free, virtq_init
+
+from virtiod.core.errors import NoMemory
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from virtiod.core.memory import DmaMemory, Translation
+    from virtiod.poller.poller import Poller
+
+ZEROES = 65536
+
+
+@dataclass(frozen=True)
+class QueueCounters:
+    """A request queue. interrupts: times that its call eventfd ended a sleep; full: times that an I/O had to wait."""
+
+    index: int
+    size: int
+    in_flight: int
+    submitted: int
+    completed: int
+    kicks: int
+    interrupts: int
+    full: int
+    poller: str
+
+
+class RequestQueue:
+    """A request queue of a controller; base of the device layer's classes, which set ops.
+
+    Its ring is in DMA memory from here on until close(). It starts stopped: I/O waits until start().
+    """
+
+    q: IoQueue
+    index: int
+    poller: Poller
+    memory: DmaMemory
+    address: uint64_t
+    bytes: uint64_t
+    zeroes_address: uint64_t
+    call_fd: int
+
+    def __cinit__(self) -> None:
+        memset(cython.address(self.q), 0, cython.sizeof(self.q))
+        self.q.kick_fd = -1
+        self.q.stopped = 1
+        self.call_fd = -1
+
+    def allocate(
+        self,
+        memory: DmaMemory,
+        poller: Poller,
+        index: int,
+        size: int,
+        area_bytes: int,
+        max_segments: int,
+        indirect: bool,
+        event_idx: bool,
+    ) -> None:
+        """Lay the ring out. size: descriptors; max_segments: data segments of one request."""
+        i: uint32_t
+        chain: uint32_t = max_segments + DATA_SEG
+        self.memory = memory
+        self.poller = poller
+        self.index = index
+        self.q.poller = poller.core
+        self.bytes = virtq_bytes(size, area_bytes, chain)
+        self.address = memory.allocate(self.bytes, in_one_page=True)
+        self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
+        self.q.zeroes = cython.cast(CharPtr, self.zeroes_address)
+        self.q.zeroes_len = ZEROES
+        ret = virtq_init(
+            cython.address(self.q.vq),
+            cython.cast(VoidPtr, self.address),
+            size,
+            area_bytes,
+            chain,
+            indirect,
+            event_idx,
+            0,
+        )
+        if ret:
+            raise OSError(-ret, f"ring of {size} descriptors")
+        self.q.slots = cython.cast(SlotPtr, calloc(size, cython.sizeof(Slot)))
+        self.q.segs = cython.cast(SegPtr, calloc(chain + DATA_SEG, cython.sizeof(Seg)))
+        if self.q.slots == cython.NULL or self.q.segs == cython.NULL:
+            raise MemoryError
+        for i in range(self.q.vq.size):
+            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else NO_SLOT
+        self.q.free_slot = 0
+        self.q.spare = cython.cast(uint16_t, self.q.vq.size - 1)
+        self.q.source.poll = ioqueue_poll
+        self.q.source.flush = ioqueue_flush
+        self.q.source.arm = ioqueue_arm
+        self.q.source.disarm = ioqueue_disarm
+
+    def set_name(self, text: str) -> None:
+        """What thread_get_pollers shows."""
+        data: bytes = text.encode()[:39]
+        strncpy(self.q.source.name, data, 39)
+
+    @property
+    def size(self) -> int:
+        return self.q.vq.size
+
+    @property
+    def stopped(self) -> bool:
+        """Not polled: I/O waits."""
+        return self.q.stopped != 0
+
+    def ring_addresses(self) -> tuple[int, int, int]:
+        """Addresses of the descriptors, the avail and the used ring."""
+        return (
+            cython.cast(uint64_t, self.q.vq.desc),
+            cython.cast(uint64_t, self.q.vq.avail),
+            cython.cast(uint64_t, self.q.vq.used),
+        )
+
+    def reset(self) -> None:
+        """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
+        self.q.vq.ops.reset(cython.address(self.q.vq))
+
+    def translate(self, translation: Translation) -> None:
+        """How the device addresses DMA memory. The queue is stopped; its ring is laid out anew by reset()."""
+        delta = translation.delta_at(self.address)
+        if translation.delta_at(self.address + self.bytes - 1) != delta:
+            raise NoMemory(f"a ring of {self.size} descriptors needs {self.bytes} bytes in one page of DMA memory")
+        self.q.vq.to_device = delta
+        self.q.delta = translation.delta
+        self.q.pages = cython.cast(U64Ptr, cython.cast(uint64_t, translation.table))
+        self.q.pages_base = translation.base
+        self.q.page_shift = translation.shift
+
+    async def start(
+        self,
+        kick_fd: int,
+        call_fd: int,
+        on_broken: Callable[[], None],
+        hold: bool = False,
+        kick_address: int = 0,
+    ) -> None:
+        """The device runs the ring since its reset(): submit again what was in flight and poll.
+
+        It is kicked by kick_fd, or by a store of the queue's index to the register at kick_address. call_fd -1: it
+        can't interrupt. on_broken is called once if the device breaks the ring. hold: I/O waits until release(),
+        commands don't.
+        """
+        self.q.kick_fd = kick_fd
+        self.q.kick_address = kick_address
+        self.q.kick_index = self.index
+        self.q.source.nap_ns = 0
+        self.q.source.fd = call_fd
+        self.q.event.run = _announced
+        self.poller.control.expect(cython.address(self.q.event), on_broken)
+        ret: int = await self.poller.command(queue_start, cython.address(self.q), hold)
+        if ret:
+            self.poller.control.forget(cython.address(self.q.event))
+            raise OSError(-ret, f"poll queue {self.index}")
+        self.poller.own(cython.address(self.q.source), self)
+
+    async def release(self) -> None:
+        """Submit the I/O that start() held back."""
+        await self.poller.command(queue_release, cython.address(self.q))
+
+    async def stop(self) -> None:
+        """Neither poll nor submit any more; I/O waits."""
+        await self.poller.command(queue_stop, cython.address(self.q))
+        self.poller.control.forget(cython.address(self.q.event))
+        self.poller.disown(cython.address(self.q.source))
+
+    def request(self, out: VoidPtr, keep: object) -> asyncio.Future[int]:
+        """A request of the control plane: the future of what result() makes of its answer, negative if it was not sent.
+        out: what the device layer's build() and result() work on, which keep owns."""
+        return self.poller.command(queue_request, cython.address(self.q), 0, 0, out, (keep, self))
+
+    async def fail(self, code: int, before_ns: int = 0) -> int:
+        """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.
+
+        The queue must be stopped, the device cut off; a running queue is left as it is. Returns how many requests
+        were in flight for it.
+        """
+        n: int = await self.poller.command(queue_fail, cython.address(self.q), before_ns, code)
+        return n
+
+    async def drain(self) -> None:
+        """Return when no I/O is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
+        await self.poller.command(queue_drain, cython.address(self.q))
+
+    def counters(self) -> QueueCounters:
+        q: IoQueuePtr = cython.address(self.q)
+        return QueueCounters(
+            self.index,
+            q.vq.size,
+            q.n_in_flight,
+            vd_relaxed_u64(cython.address(q.submitted)),
+            vd_relaxed_u64(cython.address(q.completed)),
+            vd_relaxed_u64(cython.address(q.kicks)),
+            vd_relaxed_u64(cython.address(q.source.wakeups)),
+            vd_relaxed_u64(cython.address(q.full)),
+            self.poller.name,
+        )
+
+    def close(self) -> None:
+        """Give the ring's memory back. The device is cut off, the queue stopped and empty."""
+        if self.address:
+            virtq_free(cython.address(self.q.vq))
+            self.memory.free(self.address)
+            self.memory.free(self.zeroes_address)
+            self.address = 0
+
+    def __dealloc__(self) -> None:
+        free(self.q.slots)
+        free(self.q.segs)
+        free(self.q.vq.next)
+        free(self.q.vq.chain)
+        free(self.q.vq.slot_of)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
+    """Marks an event that was not sent yet; the control plane's mailbox does not run messages."""

@@ -1,0 +1,53 @@
+"""How a queue wakes its device, and is woken: kicks, interrupts, and naps where the device can't interrupt."""
+
+from __future__ import annotations
+
+import cython
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.posix.unistd import write
+from cython.cimports.virtiod.core.atomics import vd_mmio_store_u16
+from cython.cimports.virtiod.core.types import SourcePtr
+from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
+
+# Sleeps of a poller that no interrupt would end: from the shortest on, each twice as long as the one before.
+NAP_NS = cython.declare(uint32_t, 50_000)
+NAP_IO_NS = cython.declare(uint32_t, 1_000_000)  # the longest while I/O is in flight
+NAP_COMMAND_NS = cython.declare(uint32_t, 20_000_000)  # while only commands are, which may wait for ever
+
+
+def ioqueue_flush(s: SourcePtr) -> None:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    one: uint64_t = 1
+    q.source.nap_ns = 0
+    if q.vq.ops.publish(cython.address(q.vq)):
+        if q.kick_address:
+            # Safety: the transport keeps it mapped until the queue is stopped.
+            vd_mmio_store_u16(q.kick_address, q.kick_index)
+        else:
+            write(q.kick_fd, cython.address(one), 8)
+        q.kicks += 1
+
+
+def ioqueue_arm(s: SourcePtr) -> cython.bint:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    if q.source.fd < 0:
+        _nap(q)
+        return q.n_retry != 0
+    return q.vq.ops.arm(cython.address(q.vq)) or q.n_retry != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _nap(q: IoQueuePtr) -> cython.void:
+    """The device can't interrupt: look again after a while, that grows as nothing comes."""
+    longest: uint32_t = NAP_IO_NS if q.n_in_flight != q.n_commands else NAP_COMMAND_NS
+    nap: uint32_t = 2 * q.source.nap_ns if q.source.nap_ns else NAP_NS
+    q.source.nap_ns = 0 if q.n_in_flight == 0 else nap if nap < longest else longest
+
+
+def ioqueue_disarm(s: SourcePtr) -> None:
+    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+    if q.source.fd < 0:
+        return
+    q.vq.ops.disarm(cython.address(q.vq))

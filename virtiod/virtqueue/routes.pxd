@@ -1,0 +1,12 @@
+# Which request queue serves which channel; more is in routes.py.
+from virtiod.bdev.channel cimport BdevChannels
+from virtiod.virtqueue.requests cimport Route
+from virtiod.virtqueue.handle cimport RequestQueue
+from virtiod.core.types cimport UnitShare
+
+
+cdef class Routes:
+    cdef Route *routes
+    cdef UnitShare *shares
+    cdef int count
+    cdef list queues
