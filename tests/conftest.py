@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.leaks import Snapshot, TaskWatch, adopt_orphans
+from virtiod.core.memory import DmaMemory
 
 adopt_orphans()
 
@@ -45,3 +46,17 @@ def run_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="v-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def path(run_dir: Path) -> str:
+    """Where a socket can be."""
+    return str(run_dir / "s")
+
+
+@pytest.fixture
+def memory() -> Iterator[DmaMemory]:
+    """DMA memory of 1 MiB, of small pages."""
+    memory = DmaMemory(1 << 20, page_size=4096)
+    yield memory
+    memory.close()

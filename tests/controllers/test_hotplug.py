@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -33,9 +33,6 @@ class Controllers:
         self.slow = asyncio.Event()
         self.slow.set()
 
-    def list(self) -> list[Any]:
-        return [SimpleNamespace(name=one.name, traddr=one.traddr) for one in self.attached]
-
     async def attach(self, request: AttachRequest) -> list[str]:
         self.tried += 1
         await self.slow.wait()
@@ -48,11 +45,19 @@ class Controllers:
     def addresses(self) -> list[str]:
         return [one.traddr for one in self.attached]
 
+    def list(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=one.name, traddr=one.traddr) for one in self.attached]
+
 
 async def until(what: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not what():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture(autouse=True)
