@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def flood(port: int, rate: float, seconds: float) -> Counter[str]:
                 opened[one] = now
                 selector.register(one, selectors.EVENT_WRITE)
             for key, events in selector.select(0.005):
+                assert isinstance(key.fileobj, socket.socket)
                 one = key.fileobj
-                assert isinstance(one, socket.socket)
                 try:
                     if events & selectors.EVENT_WRITE:
                         one.send(REQUEST)
@@ -209,6 +210,11 @@ def single(port: int) -> dict[str, str]:
     }
 
 
+def counted(phase: Callable[[], Counter[str]], got: Counter[str]) -> None:
+    """Run a phase, and add what it got."""
+    got.update(phase())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase")
@@ -225,9 +231,9 @@ def main() -> None:
             "bodies of 10 MB": lambda: bodies(load.port, args.seconds),
         }
         for name, phase in phases.items():
-            alone, alone_core = load.during(lambda: time.sleep(args.seconds / 2))
+            alone, alone_core = load.during(partial(time.sleep, args.seconds / 2))
             got: Counter[str] = Counter()
-            abused, abused_core = load.during(lambda phase=phase, got=got: got.update(phase()))
+            abused, abused_core = load.during(partial(counted, phase, got))
             ratios = {"iops": round(abused / alone, 3), "per core second": round(abused_core / alone_core, 3)}
             results[name] = {"got": dict(got), "ratio": ratios, "iops alone": round(alone)}
             print(f"{name}: got {dict(got)}\n  I/O against without: {ratios} (of {alone / 1e6:.2f} M IOPS)", flush=True)

@@ -67,7 +67,7 @@ def main() -> None:
                     raise SystemExit("the server hung up")
                 got += n
             for at in range(0, len(buffer), REPLY):
-                if buffer[at : at + 8] != b"\x67\x44\x66\x98\0\0\0\0":
+                if bytes(buffer[at : at + 8]) != b"\x67\x44\x66\x98\0\0\0\0":
                     raise SystemExit("an answer is not a good simple reply")
             done += 1
         print(json.dumps({"iops": done * depth / elapsed, "cpu": (time.process_time() - cpu) / elapsed}))

@@ -55,7 +55,7 @@ def iops(control: Client, port: int | None) -> float:
         worker.join()
     after = control.call("bdev_get_iostat", names=["B0"])
     reads = after["bdevs"][0]["num_read_ops"] - before["bdevs"][0]["num_read_ops"]
-    return reads * after["tick_rate"] / (after["ticks"] - before["ticks"])
+    return float(reads * after["tick_rate"] / (after["ticks"] - before["ticks"]))
 
 
 def measure(bdevs: int, scrapes: int, pairs: int) -> dict[str, Any]:

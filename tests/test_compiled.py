@@ -89,9 +89,10 @@ def declarations(pxd: str) -> tuple[dict[str, Signature], dict[str, str]]:
     return functions, fields
 
 
-def annotations(source: str) -> tuple[dict[str, Signature], dict[str, str]]:
+def annotated(source: str) -> tuple[dict[str, Signature], dict[str, str]]:
     """The functions and the annotated fields of a .py, in the shape of declarations()."""
-    functions, fields = {}, {}
+    functions: dict[str, Signature] = {}
+    fields: dict[str, str] = {}
     for node in ast.parse(source).body:
         inside = node.body if isinstance(node, ast.ClassDef) else [node]
         owner = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
@@ -112,7 +113,7 @@ def annotations(source: str) -> tuple[dict[str, Signature], dict[str, str]]:
 def disagreements(pxd: str, source: str) -> list[str]:
     """What the .pxd declares and the .py has differently or not at all."""
     declared, declared_fields = declarations(pxd)
-    written, written_fields = annotations(source)
+    written, written_fields = annotated(source)
     found = []
     for name, expected in declared.items():
         actual = written.get(name)

@@ -58,9 +58,10 @@ def rules() -> list[dict[str, str]]:
     found = []
     for path in RULES:
         for block in re.split(r"^      - ", path.read_text(), flags=re.MULTILINE)[1:]:
-            kind, name = re.match(r"(alert|record): (\S+)", block).groups()
+            named = re.match(r"(alert|record): (\S+)", block)
             expr = re.search(r"^        expr: (?:\|\n((?:          .*\n?)+)|(.*))", block, re.MULTILINE)
-            found.append({kind: name, "expr": " ".join((expr[1] or expr[2]).split())})
+            assert named and expr, block
+            found.append({named[1]: named[2], "expr": " ".join((expr[1] or expr[2]).split())})
     return found
 
 
@@ -121,8 +122,9 @@ def test_links_lead_to_dashboards_and_their_variables() -> None:
     links = re.findall(r'"url": "(.*?)"', "".join(path.read_text() for path in (FOLDER / "grafana").iterdir()))
     assert links
     for link in links:
-        uid = re.match(r"/d/([\w-]+)\?", link)[1]
-        assert set(re.findall(r"var-(\w+)=", link)) <= boards[uid]
+        board = re.match(r"/d/([\w-]+)\?", link)
+        assert board, link
+        assert set(re.findall(r"var-(\w+)=", link)) <= boards[board[1]]
 
 
 def test_all_that_is_asked_for_exists_and_all_that_exists_is_shown() -> None:

@@ -83,7 +83,8 @@ def statements(language: str, text: str) -> list[Statement]:
     if language == "sh":
         return [Statement(typed) for typed in _typed(text.splitlines())]
     found: list[Statement] = []
-    typed, output = "", []
+    typed = ""
+    output: list[str] = []
     for line in [*text.splitlines(), "$ "]:
         if line.startswith("$ "):
             if typed:

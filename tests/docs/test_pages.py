@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +28,10 @@ INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"[A-Z]{4,}")
 FOLDER = r"(?:virtiod|rpc_client|tests|scripts|benchmarks|dashboards|docs|\.ci)/"
-COMMANDS = {"virtiod": virtiod.cli.parse, "virtiod-rpc": lambda words: rpc_client.cli.parser().parse_args(words)}
+COMMANDS: dict[str, Callable[[list[str]], object]] = {
+    "virtiod": virtiod.cli.parse,
+    "virtiod-rpc": lambda words: rpc_client.cli.parser().parse_args(words),
+}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

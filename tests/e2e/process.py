@@ -88,20 +88,20 @@ class Daemon(Peer):
 
     def controller(self, name: str = "V0") -> dict[str, Any]:
         (found,) = self.call("virtiod_get_controllers", name=name)
-        return found
+        return of_json(found)
 
     def bdev(self, name: str = "V0") -> dict[str, Any]:
         (found,) = self.call("bdev_get_bdevs", name=name)
-        return found
+        return of_json(found)
 
     def iostat(self, name: str = "V0") -> dict[str, Any]:
         (found,) = self.call("bdev_get_iostat", names=[name])["bdevs"]
-        return found
+        return of_json(found)
 
     def ops(self, name: str = "V0") -> int:
         """Reads and writes that have succeeded."""
         stat = self.iostat(name)
-        return stat["num_read_ops"] + stat["num_write_ops"]
+        return int(stat["num_read_ops"] + stat["num_write_ops"])
 
     def wait_busy(self, name: str = "V0", more: int = 100) -> None:
         """Until so many more I/Os have succeeded."""
@@ -124,6 +124,12 @@ class Daemon(Peer):
         return cpu_s(self.process.pid)
 
 
+def of_json(value: object) -> dict[str, Any]:
+    """A JSON object, as such."""
+    assert isinstance(value, dict), value
+    return value
+
+
 AnyDaemon = TypeVar("AnyDaemon", bound=Daemon)
 
 
@@ -134,12 +140,18 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def daemon(run_dir: Path, *options: str | Path, kind: type[AnyDaemon] = Daemon) -> Iterator[AnyDaemon]:
+def daemon(run_dir: Path, *options: str | Path) -> Iterator[Daemon]:
     """From running to its end, which must be an orderly one unless the test has ended it already."""
-    process = kind(run_dir, *options)
+    with orderly(Daemon(run_dir, *options), wait="--wait-for-rpc" not in options) as process:
+        yield process
+
+
+@contextmanager
+def orderly(process: AnyDaemon, wait: bool = True) -> Iterator[AnyDaemon]:
+    """daemon() of another kind."""
     try:
         process.wait_listening()
-        if "--wait-for-rpc" not in options:
+        if wait:
             process.call("framework_wait_init")
         yield process
         if process.process.poll() is None:

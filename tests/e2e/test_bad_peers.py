@@ -131,7 +131,7 @@ async def busy_daemon(run_dir: Path) -> AsyncIterator[tuple[Daemon, Parts]]:
 
 
 def reads(daemon: Daemon) -> int:
-    return daemon.bdevs.get("V0").stats().ops["read"].completed
+    return int(daemon.bdevs.get("V0").stats().ops["read"].completed)
 
 
 async def sample_speed(daemon: Daemon, samples: list[int]) -> None:

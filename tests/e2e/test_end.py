@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, RpcFailure, daemon, target
+from tests.e2e.process import Daemon, RpcFailure, daemon, of_json, target
 from tests.support.peers import requires, run, wait_until
 from tests.transports.vhost_user.fakes import until
 from virtiod.target.blk.device import BlkDevice, DiskSpec
@@ -182,9 +183,9 @@ def test_an_nbd_client_that_is_killed_costs_its_connection_only(run_dir: Path) -
             assert virtiod.iostat()["queue_depth"] == 0
 
 
-def exported(virtiod: Daemon) -> dict[str, object]:
+def exported(virtiod: Daemon) -> dict[str, Any]:
     (export,) = virtiod.call("nbd_get_exports")
-    return export
+    return of_json(export)
 
 
 def test_an_rpc_client_that_does_not_read_costs_its_connection_only(run_dir: Path) -> None:

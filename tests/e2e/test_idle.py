@@ -48,4 +48,4 @@ def first_io_us(virtiod: Daemon) -> float:
     time.sleep(NAP_S)
     virtiod.call("bdev_reset_iostat", name="V0", mode="all")
     virtiod.call("perform_tests", bdevs=["V0"], total_bytes=4096, queue_depth=1)
-    return virtiod.iostat()["read_latency_ticks"] / 1000
+    return float(virtiod.iostat()["read_latency_ticks"]) / 1000

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,10 @@ def test_ten_daemons_are_managed_by_one_call_though_one_is_dead(run_dir: Path, c
             folder.mkdir()
             daemons.append(Daemon(folder, "-s", "16", *secure(run_dir, certs)))
             stack.callback(daemons[-1].stop)
-        stack.callback(lambda: [one.terminate() for one in daemons])  # goes first: they end side by side
+        for one in daemons:
+            stack.callback(one.terminate)  # goes before stop: they end side by side
         for number, one in enumerate(daemons):
-            wait_until(lambda path=one.socket: is_listening(path), f"daemon {number} to listen", TEN_START_S)
+            wait_until(partial(is_listening, one.socket), f"daemon {number} to listen", TEN_START_S)
             one.call("framework_wait_init")
             one.call("bdev_null_create", name=f"Null{number}", num_blocks=2048, block_size=512)
         # Five by socket, five by URL.
@@ -121,7 +123,7 @@ class Abuse:
     def _slow(self) -> None:
         """Connections that say a byte now and then."""
         with ExitStack() as stack:
-            slow = []
+            slow: list[socket.socket] = []
             while not self._over.wait(0.01):
                 with suppress(OSError):  # it may get no connection at all
                     if len(slow) < 200:

@@ -43,7 +43,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
             """I/Os of the other controller a second, meanwhile."""
             begun, before = time.monotonic(), virtiod.ops("B0")
             time.sleep(seconds)
-            return (virtiod.ops("B0") - before) / (time.monotonic() - begun)
+            return float(virtiod.ops("B0") - before) / (time.monotonic() - begun)
 
         def scan(found: list[str]) -> tuple[float, float]:
             """Seconds that an attach takes, and the rate of the other controller's I/O meanwhile."""

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ CASES = [
 ]
 
 
+def logged(virtiod: Daemon, start: int, words: str) -> bool:
+    """Whether the log has the words, from so many characters on."""
+    return words in virtiod.log.read_text()[start:]
+
+
 def meet(virtiod: Daemon, host: ScsiHost, client: NbdClient, case: Case) -> None:
     """One write by the load generator and one over NBD, with the fault, and one of each after it."""
     for opcode in ("2a", "28"):
@@ -79,7 +85,7 @@ def test_each_fault_becomes_what_the_caller_can_use(run_dir: Path) -> None:
             for case in CASES:
                 before = len(virtiod.log.read_text())
                 meet(virtiod, host, client, case)
-                wait_until(lambda start=before, words=case.log: words in virtiod.log.read_text()[start:], f"{case}")
+                wait_until(partial(logged, virtiod, before, case.log), f"{case}")
         failed = sum(3 for case in CASES if case.code)
         assert sum(virtiod.iostat("S0t0")["io_error"].values()) == failed
         assert virtiod.controller("S0")["reconnects"] == 0

@@ -20,8 +20,7 @@ from tests.support.peers import wait_until
 
 
 @contextmanager
-def manager(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Lines that services have told since the start; read on by told()."""
+def manager(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(run_dir / "notify"))
         heard.setblocking(False)
@@ -30,6 +29,8 @@ def manager(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
 
 
 class Told(list[str]):
+    """Lines that services have told since the start; until() reads on."""
+
     def __init__(self, heard: socket.socket) -> None:
         super().__init__()
         self._heard = heard

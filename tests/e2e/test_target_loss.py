@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, daemon, target
+from tests.e2e.process import Daemon, daemon, of_json, target
 from tests.support.peers import Peer, storage_daemon, wait_until
 
 MIB = 1 << 20
@@ -85,7 +85,7 @@ def short_load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
     """A verifying load of 200 I/Os at queue depth 1, unless said otherwise."""
     workload = {"rw": "verify", "queue_depth": 1, "total_bytes": 100 * 4096, **params}
     (result,) = virtiod.call("perform_tests", bdevs=["V0"], **workload)["results"]
-    return result
+    return of_json(result)
 
 
 def test_a_slow_target_is_waited_for(run_dir: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import struct
 from collections import Counter
+from collections.abc import Iterable
 
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
@@ -34,10 +35,10 @@ DEADLINE_S = 20
 
 
 class _Exports:
-    def list(self):
+    def list(self) -> Iterable[ExportInfo]:
         return [EXPORT]
 
-    def find(self, name, *, to_connect):
+    def find(self, name: str, *, to_connect: bool) -> ExportInfo:
         if name not in {"", "disk"}:
             raise Refused(Reply.ERR_UNKNOWN, f"no export {name!r}")
         return EXPORT

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from virtiod.core.errors import LostError, VirtiodError
 from virtiod.transports.interface import QueueLayout
 from virtiod.transports.vhost_user.client import Client
+from virtiod.transports.vhost_user.connection import Channel
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import Frame, FrameReader
 
@@ -28,8 +29,8 @@ class _Memory:
     regions = (_Region(1 << 32, 1 << 20, 0), _Region(1 << 33, 1 << 20, 1 << 20))
 
 
-class _Replies:
-    """A channel whose peer says what the input says."""
+class _Replies(Channel):
+    """A channel whose peer says what the input says; it has no socket."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

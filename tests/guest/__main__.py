@@ -34,7 +34,7 @@ def main() -> int:
             print(f"{image.build().base.parent} ({time.monotonic() - started:.1f} s)")
         elif args.command == "shell":
             with tempfile.TemporaryDirectory(prefix="vg-") as run_dir:
-                return Machine(Path(run_dir), args.variant or VARIANTS[0], shell=True).process.wait()
+                return int(Machine(Path(run_dir), args.variant or VARIANTS[0], shell=True).process.wait())
         else:
             chosen = " and ".join(f"({part})" for part in (args.k, args.variant) if part)
             return int(pytest.main([str(Path(__file__).parent), "-k", chosen, *rest]))

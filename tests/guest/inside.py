@@ -89,7 +89,8 @@ def run_command(words: list[str], seconds: float) -> dict[str, Any]:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as late:
-        return {"code": None, "out": str(late.stdout), "err": f"still running after {seconds:g} s\n{late.stderr}"}
+        out, err = peers.output_of(late)
+        return {"code": None, "out": out, "err": f"still running after {seconds:g} s\n{err}"}
     return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
 
 

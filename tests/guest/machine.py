@@ -22,6 +22,7 @@ from tests.guest.devices import DEVICES, HOT_PORTS, root_port
 from tests.guest.line import Line
 from tests.guest.packages import Unavailable
 from tests.guest.qmp import Qmp
+from tests.support import peers
 
 PROGRAM = "qemu-system-x86_64"
 MEMORY_MIB = 1280
@@ -59,9 +60,10 @@ class Machine:
             command.insert(1, "--foreground")
         command += ["-serial", terminal, "-serial", f"unix:{run_dir}/line,server=on,wait=off"]
         command += ["-qmp", f"unix:{run_dir}/qmp,server=on,wait=off"]
-        with (run_dir / "qemu.log").open("wb") as log:
-            streams = {} if shell else {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self.process = subprocess.Popen(command, **streams)
+        if shell:
+            self.process = subprocess.Popen(command)
+        else:
+            self.process = peers.popen(command, run_dir / "qemu.log")
 
     def _hardware(self) -> list[str]:
         iommu = self.variant == "iommu"

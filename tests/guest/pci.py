@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.process import Daemon, daemon
+from tests.e2e.process import Daemon, orderly
 from tests.guest.devices import DEVICES, HOT_PORTS, MIB
 from tests.support import peers
 from tests.support.peers import wait_until
@@ -116,5 +116,5 @@ class PciDaemon(Daemon):
 @contextmanager
 def pci_daemon(run_dir: Path, *options: str | Path) -> Iterator[PciDaemon]:
     """It may take devices from the kernel."""
-    with daemon(run_dir, "--allow-unbind", "-m", "1", "-s", "32", *options, kind=PciDaemon) as process:
+    with orderly(PciDaemon(run_dir, "--allow-unbind", "-m", "1", "-s", "32", *options)) as process:
         yield process

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, RpcFailure, daemon
+from tests.e2e.process import Daemon, RpcFailure, daemon, of_json
 from tests.guest.devices import DEVICES, MIB
 from tests.support import peers
 
@@ -34,7 +34,7 @@ def attached(run_dir: Path, device: str, *options: str) -> Iterator[Daemon]:
 def load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
     (result,) = virtiod.call("perform_tests", bdevs=["V0"], **params)["results"]
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0), result
-    return result
+    return of_json(result)
 
 
 def test_a_sleeping_poller_is_woken_by_an_interrupt_or_looks_again(run_dir: Path, variant: str) -> None:

@@ -68,7 +68,7 @@ def test_page_has_the_metrics_of_the_catalogue_with_their_types_and_labels(run_d
         plain = {"info": "gauge"}
         types = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
         assert types == {entry.name: plain.get(entry.kind, entry.kind) for entry in ENTRIES}
-        shown = {}
+        shown: dict[str, set[str]] = {}
         for name, labels in samples(text):
             stem = name if name in types else name.rpartition("_")[0]
             shown.setdefault(stem, set()).update({key for key, _ in labels} - {"le"})

@@ -404,7 +404,7 @@ def test_a_group_that_is_open_elsewhere_is_not_given_to_the_kernel(
             raise OSError(errno.EBUSY, "Device or resource busy")
         return real(path, flags)
 
-    monkeypatch.setattr(ownership.os, "open", busy)
+    monkeypatch.setattr(os, "open", busy)
     with pytest.raises(Busy, match="a process has the IOMMU group 2 open"):
         ownership.unbind(ADDRESS, host)
     asyncio.run(take(host).give_back())  # that process may be this one, with another device of the group

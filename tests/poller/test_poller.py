@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -52,14 +53,18 @@ async def test_of_many_messages_to_several_pollers_none_is_lost_or_answered_twic
             assert answers == [i for i in range(200) for _ in pollers]
 
 
+def has_slept(poller: Poller, before: int) -> bool:
+    return poller.stats().sleeps > before
+
+
 @in_loop
 async def test_an_idle_poller_sleeps_and_a_message_wakes_it() -> None:
     async with running(poll_us=0) as (poller,):
         for i in range(20):
-            sleeps = poller.stats().sleeps
+            before = poller.stats().sleeps
             async with asyncio.timeout(10):
                 assert await poller.ping(i) == i
-            await until(lambda before=sleeps: poller.stats().sleeps > before)
+            await until(partial(has_slept, poller, before))
         assert poller.stats().sleep_ns > 0
 
 

@@ -151,7 +151,8 @@ def test_nobody_there(run_dir: Path) -> None:
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        status, body = 200, {"jsonrpc": "2.0", "id": request["id"], "result": [self.path, request.get("params")]}
+        status = 200
+        body: object = {"jsonrpc": "2.0", "id": request["id"], "result": [self.path, request.get("params")]}
         if self.headers.get("Authorization") != "Basic dTpw":  # u:p
             status, body = 401, "who are you"
         elif request["method"] == "bad":

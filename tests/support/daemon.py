@@ -102,9 +102,6 @@ class FakeControllers:
         self._controllers: dict[str, Any] = {}
         self.release = asyncio.Event()  # what attaching to "/slow" waits for
 
-    def list(self) -> list[Any]:
-        return list(self._controllers.values())
-
     def cut_off(self) -> None:
         pass
 
@@ -144,6 +141,9 @@ class FakeControllers:
             raise Busy(f"controller '{name}' is being detached")
         controller = self._controllers.pop(name)
         await self._bdevs.unregister(self._bdevs.get(name if controller.dev_type == "blk" else f"{name}t0"))
+
+    def list(self) -> list[Any]:
+        return list(self._controllers.values())
 
 
 class FakeHotplug:

@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from virtiod.core.memory import DmaMemory
 from virtiod.virtqueue.handle import RequestQueue
@@ -37,11 +38,17 @@ class Request:
         return sum(n for _, n in self.out + self.into)
 
 
+class Memory(Protocol):
+    """What a device sees: bytes at an address as the driver gave it."""
+
+    def view(self, address: int, size: int) -> memoryview: ...
+
+
 class FakeDevice:
     """Takes requests only when told to. `requests` is all that it ever took; disk is what READ and WRITE move."""
 
     def __init__(self, memory: DmaMemory, queue: RequestQueue, event_idx: bool, disk_size: int = 4 << 20) -> None:
-        self.memory = memory
+        self.memory: Memory = memory
         self.size = queue.size
         self.event_idx = event_idx
         self.disk = bytearray(disk_size)

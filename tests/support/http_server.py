@@ -44,7 +44,9 @@ class Live:
         return bdev
 
     async def load(self, name: str, rw: str = "randread", ios: int = 100) -> dict[str, Any]:
-        return await self.daemon.perf.run([name], Workload(rw=rw, total_bytes=ios * 4096, queue_depth=4, seed=1))
+        work = Workload(rw=rw, total_bytes=ios * 4096, queue_depth=4, seed=1)
+        result: dict[str, Any] = await self.daemon.perf.run([name], work)
+        return result
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
         """Status, text and headers."""

@@ -91,10 +91,19 @@ def run(*command: str | Path, seconds: float = 60.0, input: str | None = None) -
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False, input=input)
     except subprocess.TimeoutExpired as late:
-        pytest.fail(f"{' '.join(words)}: still running after {seconds} s\n{late.stdout}\n{late.stderr}")
+        out, err = output_of(late)
+        pytest.fail(f"{' '.join(words)}: still running after {seconds} s\n{out}\n{err}")
     if done.returncode:
         pytest.fail(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
+
+
+def output_of(late: subprocess.TimeoutExpired) -> tuple[str, str]:
+    """What a command said before its deadline. (Python gives bytes here, also where text was asked for.)"""
+    out, err = (
+        said.decode(errors="replace") if isinstance(said, bytes) else said for said in (late.stdout, late.stderr)
+    )
+    return out or "", err or ""
 
 
 def reap(group: int) -> None:
@@ -195,7 +204,7 @@ def storage_daemon(
 def qemu_nbd(run_dir: Path, image: Path, *, options: tuple[str, ...] = (), name: str = "nbd") -> Iterator[Peer]:
     """qemu-nbd serving a raw image to any number of clients, on run_dir/NAME.sock."""
     socket = run_dir / f"{name}.sock"
-    command = ["qemu-nbd", "-f", "raw", "-t", "-e", "0", "-k", socket, *options, image]
+    command: list[str | Path] = ["qemu-nbd", "-f", "raw", "-t", "-e", "0", "-k", socket, *options, image]
     with peer(run_dir, command, socket) as process:
         yield process
 

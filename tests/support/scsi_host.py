@@ -249,8 +249,8 @@ class Stack:
         engine.bdevs.on_event(lambda kind, name: self.events.append((kind, name)))
         self._probes: dict[str, Probe] = {}
 
-    async def attach(self, name: str = "S0", **more: int) -> list[str]:
-        request = AttachRequest(name, "user", str(self.path), "scsi", **more)
+    async def attach(self, name: str = "S0", vq_count: int | None = None, vq_size: int | None = None) -> list[str]:
+        request = AttachRequest(name, "user", str(self.path), "scsi", vq_count=vq_count, vq_size=vq_size)
         self.names = await self.engine.controllers.attach(request)
         return self.names
 
@@ -260,8 +260,8 @@ class Stack:
             self._probes[name] = Probe(self.engine.memory, self.engine.pollers[0], bdev.channels)
         return self._probes[name]
 
-    async def do(self, name: str, op: str, offset: int = 0, length: int = 512, **more: int) -> int:
-        return await self.probe(name).submit(op, offset, length, **more)
+    async def do(self, name: str, op: str, offset: int = 0, length: int = 512, flags: int = 0, at: int = 0) -> int:
+        return await self.probe(name).submit(op, offset, length, flags, at=at)
 
     async def until(self, what: Callable[[], object], seconds: float = 10.0) -> None:
         """Wait for a condition."""

@@ -8,12 +8,14 @@ import ctypes
 import os
 import socket
 import stat
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
 
 from tests.transports.vhost_user.fakes import ALL_PROTOCOL, BookDevice, layout_at, until
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument, LostError
+from virtiod.core.memory import DmaMemory
 from virtiod.target.backend import Backend
 from virtiod.target.session import OFFERED
 from virtiod.transports.vhost_user import wire
@@ -27,8 +29,8 @@ WITHOUT_SLOTS = OFFERED & ~(1 << ProtocolFeature.CONFIGURE_MEM_SLOTS)
 
 
 @contextlib.asynccontextmanager
-async def serving(path, device, **options):
-    backend = Backend(path, device, **options)
+async def serving(path: str, device: BookDevice, protocol_features: int = OFFERED) -> AsyncIterator[Backend]:
+    backend = Backend(path, device, protocol_features)
     await backend.start()
     try:
         yield backend
@@ -39,7 +41,7 @@ async def serving(path, device, **options):
 
 
 @contextlib.asynccontextmanager
-async def attached(path, memory):
+async def attached(path: str, memory: DmaMemory) -> AsyncIterator[VhostUserTransport]:
     transport = VhostUserTransport(path, memory)
     try:
         await transport.connect(2)
@@ -51,7 +53,9 @@ async def attached(path, memory):
 
 
 @contextlib.asynccontextmanager
-async def raw(path, protocol=1 << ProtocolFeature.REPLY_ACK | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS):
+async def raw(
+    path: str, protocol: int = 1 << ProtocolFeature.REPLY_ACK | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS
+) -> AsyncIterator[Client]:
     """A client that may ask for anything."""
     client = Client(Channel(await open_socket(path, 2)), path, 2)
     try:
@@ -62,7 +66,7 @@ async def raw(path, protocol=1 << ProtocolFeature.REPLY_ACK | 1 << ProtocolFeatu
         await client.close()
 
 
-def mode_of(path):
+def mode_of(path: str) -> int | None:
     """Permissions of a socket, None when there is none."""
     try:
         return stat.S_IMODE(Path(path).stat().st_mode)
@@ -70,17 +74,17 @@ def mode_of(path):
         return None
 
 
-def word(address):
+def word(address: int) -> ctypes.c_uint32:
     return ctypes.c_uint32.from_address(address)
 
 
-def region_of(memory, index=0):
+def region_of(memory: DmaMemory, index: int = 0) -> MemoryRegion:
     region = memory.regions[index]
     return MemoryRegion(region.address, region.size, region.address, region.offset)
 
 
-def test_both_sides_agree_on_features_configuration_and_queues(path, memory):
-    async def main():
+def test_both_sides_agree_on_features_configuration_and_queues(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice(num_queues=3)
         async with serving(path, device), attached(path, memory) as transport:
             offered = device.features | 1 << Feature.VERSION_1 | 1 << Feature.INDIRECT_DESC | 1 << Feature.EVENT_IDX
@@ -96,8 +100,10 @@ def test_both_sides_agree_on_features_configuration_and_queues(path, memory):
 
 
 @pytest.mark.parametrize("protocol", [OFFERED, WITHOUT_SLOTS, 1 << ProtocolFeature.CONFIG, 0])
-def test_a_queue_runs_with_the_memory_and_the_descriptors_of_the_front_end(path, memory, protocol):
-    async def main():
+def test_a_queue_runs_with_the_memory_and_the_descriptors_of_the_front_end(
+    path: str, memory: DmaMemory, protocol: int
+) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device, protocol_features=protocol), attached(path, memory) as transport:
             for _ in range(2):
@@ -128,8 +134,8 @@ def test_a_queue_runs_with_the_memory_and_the_descriptors_of_the_front_end(path,
 
 
 @pytest.mark.parametrize("protocol", [OFFERED, WITHOUT_SLOTS])
-def test_memory_grows_under_a_running_queue(path, memory, protocol):
-    async def main():
+def test_memory_grows_under_a_running_queue(path: str, memory: DmaMemory, protocol: int) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device, protocol_features=protocol), attached(path, memory) as transport:
             await transport.setup_queue(0, layout_at(memory.regions[0].address, base=7))
@@ -146,8 +152,8 @@ def test_memory_grows_under_a_running_queue(path, memory, protocol):
     asyncio.run(main())
 
 
-def test_a_config_change_reaches_the_front_end(path, memory):
-    async def main():
+def test_a_config_change_reaches_the_front_end(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device) as backend:
             backend.config_changed()
@@ -162,8 +168,8 @@ def test_a_config_change_reaches_the_front_end(path, memory):
     asyncio.run(main())
 
 
-def test_a_second_front_end_waits_for_the_first_to_leave(path, memory):
-    async def main():
+def test_a_second_front_end_waits_for_the_first_to_leave(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device):
             second = VhostUserTransport(path, memory)
@@ -180,12 +186,12 @@ def test_a_second_front_end_waits_for_the_first_to_leave(path, memory):
     asyncio.run(main())
 
 
-def test_stop_ends_a_connection_and_removes_the_socket(path, memory):
-    async def main():
+def test_stop_ends_a_connection_and_removes_the_socket(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device) as backend, attached(path, memory) as transport:
             assert mode_of(path) == 0o600
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
             await transport.setup_queue(0, layout_at(memory.regions[0].address))
             await transport.start_queue(0)
@@ -199,8 +205,8 @@ def test_stop_ends_a_connection_and_removes_the_socket(path, memory):
     asyncio.run(main())
 
 
-def test_a_stale_socket_is_replaced_and_a_live_one_is_not(path, memory):
-    async def main():
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(path)
         async with serving(path, BookDevice()):
@@ -214,13 +220,13 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(path, memory):
     asyncio.run(main())
 
 
-async def refused(call, what):
+async def refused(call: Awaitable[object], what: str) -> None:
     with pytest.raises(DeviceError, match=f"{what} was refused"):
         await call
 
 
-def test_memory_that_can_not_be_mapped_is_refused(path, memory):
-    async def main():
+def test_memory_that_can_not_be_mapped_is_refused(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         good = region_of(memory)
         async with serving(path, device), raw(path) as client:
@@ -248,8 +254,8 @@ def test_memory_that_can_not_be_mapped_is_refused(path, memory):
     asyncio.run(main())
 
 
-def test_regions_have_a_limit(path, memory):
-    async def main():
+def test_regions_have_a_limit(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device), raw(path) as client:
             slots = await client.get_max_mem_slots()
@@ -262,8 +268,8 @@ def test_regions_have_a_limit(path, memory):
     asyncio.run(main())
 
 
-def test_memory_of_a_running_ring_can_not_be_taken_away(path, memory):
-    async def main():
+def test_memory_of_a_running_ring_can_not_be_taken_away(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device), raw(path) as client:
             await start_ring(client, memory)
@@ -279,7 +285,16 @@ def test_memory_of_a_running_ring_can_not_be_taken_away(path, memory):
     asyncio.run(main())
 
 
-async def start_ring(client, memory, *, size=128, desc=0, avail=8192, used=16384, base=0):
+async def start_ring(
+    client: Client,
+    memory: DmaMemory,
+    *,
+    size: int = 128,
+    desc: int = 0,
+    avail: int = 8192,
+    used: int = 16384,
+    base: int = 0,
+) -> None:
     address = memory.regions[0].address
     event = os.eventfd(0)
     try:
@@ -309,8 +324,10 @@ async def start_ring(client, memory, *, size=128, desc=0, avail=8192, used=16384
         ({"avail": 1 << 30}, "SET_VRING_KICK"),
     ],
 )
-def test_a_ring_outside_memory_or_off_its_alignment_is_refused(path, memory, ring, what):
-    async def main():
+def test_a_ring_outside_memory_or_off_its_alignment_is_refused(
+    path: str, memory: DmaMemory, ring: dict[str, int], what: str
+) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device), raw(path) as client:
             await refused(start_ring(client, memory, **ring), what)
@@ -319,8 +336,8 @@ def test_a_ring_outside_memory_or_off_its_alignment_is_refused(path, memory, rin
     asyncio.run(main())
 
 
-def test_what_names_no_ring_or_was_not_offered_is_refused(path, memory):
-    async def main():
+def test_what_names_no_ring_or_was_not_offered_is_refused(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with serving(path, BookDevice(num_queues=2)), raw(path) as client:
             for call, what in (
                 (client.set_vring_num(2, 128), "SET_VRING_NUM"),
@@ -336,13 +353,13 @@ def test_what_names_no_ring_or_was_not_offered_is_refused(path, memory):
             ):
                 await (refused(call, what) if what else call)
             assert await client.get_config(200, 57) is None
-            assert len(await client.get_config(0, 256)) == 256
+            assert len(await client.get_config(0, 256) or b"") == 256
 
     asyncio.run(main())
 
 
-def test_a_refusal_without_reply_ack_ends_the_connection_only(path, memory):
-    async def main():
+def test_a_refusal_without_reply_ack_ends_the_connection_only(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with serving(path, BookDevice()):
             async with raw(path, protocol=0) as client:
                 with pytest.raises(LostError):
@@ -356,13 +373,14 @@ def test_a_refusal_without_reply_ack_ends_the_connection_only(path, memory):
     asyncio.run(main())
 
 
-def test_a_disabled_ring_stops_and_goes_on_where_it_was(path, memory):
-    async def main():
+def test_a_disabled_ring_stops_and_goes_on_where_it_was(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         device = BookDevice()
         async with serving(path, device), attached(path, memory) as transport:
             await transport.setup_queue(1, layout_at(memory.regions[0].address))
             await transport.start_queue(1)
             client = transport._client
+            assert client is not None
             device.base_on_stop[1] = 42
             await client.set_vring_enable(1, False)
             assert not device.running

@@ -44,6 +44,11 @@ class Quiet:
     def sleeps(self) -> int:
         return self.poller.stats().sleeps
 
+    async def sleep_again(self, times: int) -> None:
+        """Until the poller has slept so many times more."""
+        enough = self.sleeps() + times
+        await eventually(lambda: self.sleeps() > enough)
+
 
 @asynccontextmanager
 async def running(event_idx: bool) -> AsyncIterator[Quiet]:
@@ -76,8 +81,7 @@ async def test_its_answer_is_seen_by_a_poller_that_slept(event_idx: bool) -> Non
         for _ in range(3):
             status = quiet.probe.submit("read", 0, 4096)
             await eventually(lambda: quiet.doorbell[0] == INDEX)
-            before = quiet.sleeps()
-            await eventually(lambda before=before: quiet.sleeps() > before + 8)
+            await quiet.sleep_again(8)
             assert not status.done()
             quiet.doorbell[0] = NEVER
             assert quiet.device.serve() == 1
@@ -90,8 +94,7 @@ async def test_its_answer_is_seen_by_a_poller_that_slept(event_idx: bool) -> Non
 async def test_it_is_never_asked_for_an_interrupt() -> None:
     async with running(event_idx=False) as quiet:
         status = quiet.probe.submit("read", 0, 4096)
-        before = quiet.sleeps()
-        await eventually(lambda: quiet.sleeps() > before + 8)
+        await quiet.sleep_again(8)
         assert quiet.device.avail_flags() == 1
         quiet.device.serve()
         assert await asyncio.wait_for(status, 10) == 0

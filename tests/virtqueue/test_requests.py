@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -96,7 +97,7 @@ async def test_a_range_request_names_its_range(op: str, flags: int, kind: int, r
 )
 @in_loop
 async def test_transfers_are_split_by_the_limits_of_the_device(
-    limits: dict[str, int], op: str, length: int, segments: list[int] | None, seen: list[list[int]]
+    limits: dict[str, Any], op: str, length: int, segments: list[int] | None, seen: list[list[int]]
 ) -> None:
     async with Rig(size=16, **limits) as rig:
         done = rig.submit(op, 4096, length, segments=segments)
@@ -116,7 +117,7 @@ async def test_transfers_are_split_by_the_limits_of_the_device(
 )
 @in_loop
 async def test_ranges_are_split_by_the_limits_of_the_device(
-    op: str, limits: dict[str, int], seen: list[tuple[int, int, int]]
+    op: str, limits: dict[str, Any], seen: list[tuple[int, int, int]]
 ) -> None:
     async with Rig(size=16, **limits) as rig:
         done = rig.submit(op, 4096, 10240)
@@ -167,8 +168,14 @@ def test_pieces_cover_an_io_once_in_whole_blocks_within_all_limits(
 
     @in_loop
     async def check() -> None:
-        limits = {"max_segments": max_segments, "max_segment": max_segment, "max_transfer": max_transfer}
-        async with Rig(size=8, indirect=indirect, block_size=block_size, **limits) as rig:
+        async with Rig(
+            size=8,
+            indirect=indirect,
+            block_size=block_size,
+            max_segments=max_segments,
+            max_segment=max_segment,
+            max_transfer=max_transfer,
+        ) as rig:
             data = pattern(length, 7)
             rig.probe.buffer[:length] = data
             done = rig.submit("write", 8192, length, segments=segments)
@@ -384,7 +391,7 @@ async def test_a_device_without_get_id_has_no_serial() -> None:
 )
 @in_loop
 async def test_what_can_not_be_is_refused_and_the_device_never_sees_it(
-    op: str, offset: int, length: int, info: dict[str, object], result: int, name: str
+    op: str, offset: int, length: int, info: dict[str, Any], result: int, name: str
 ) -> None:
     async with Rig(**info) as rig:
         done = rig.submit(op, offset, length)

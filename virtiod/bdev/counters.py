@@ -78,7 +78,7 @@ class BdevStats:
     weighted_ns: int = 0
 
     @classmethod
-    def of(cls, channels: Iterable[ChannelCounters], latencies: bool = True) -> BdevStats:
+    def of(cls, channels: Iterable[ChannelCounters | BdevStats], latencies: bool = True) -> BdevStats:
         """The sum over channels; without latencies they have no buckets, and neither has it."""
         total = cls() if latencies else cls(ops={op: OpStats(buckets=[]) for op in OPS})
         for c in channels:

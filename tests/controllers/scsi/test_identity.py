@@ -12,7 +12,7 @@ from tests.support.scsi_units import FakeUnit
 WRITES = {0x2A, 0x8A}
 
 
-async def cut_with_writes_in_flight(s: Stack) -> list[asyncio.Future[int]]:
+async def cut_with_writes_in_flight(s: Stack) -> list[asyncio.Task[int]]:
     s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
     s.probe("S0t0").buffer[:512] = b"y" * 512
     writes = [asyncio.ensure_future(s.do("S0t0", "write", 512 * i)) for i in range(3)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.peers import nbd_uri, run
 from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.bdev import IO_TYPES
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.controllers.request import AttachRequest
@@ -52,17 +53,17 @@ class Service:
             assert pool["small_free"] + pool["large_free"] + pool["lost"] == pool["small"] + pool["large"]
         await self.engine.stop()
 
-    async def null(self, **info: object) -> Export:
+    async def null(self, num_blocks: int = 2048, io_types: frozenset[str] = IO_TYPES) -> Export:
         """Exports a null bdev as "disk"."""
         channels = BdevChannels(self.engine.pollers)
         connect_null(channels)
-        self.engine.bdevs.register(Bdev("Null0", BdevInfo(**{"block_size": 512, "num_blocks": 2048, **info}), channels))
+        self.engine.bdevs.register(Bdev("Null0", BdevInfo(512, num_blocks, io_types=io_types), channels))
         return await self.manager.create("Null0", "disk")
 
-    async def attach(self, socket: Path, **options: object) -> Export:
+    async def attach(self, socket: Path, *, read_only: bool = False, description: str = "") -> Export:
         """Attaches a vhost-user-blk target, exports it as "disk"."""
         (name,) = await self.engine.controllers.attach(AttachRequest("Virtio0", "user", str(socket), "blk"))
-        return await self.manager.create(name, "disk", **options)
+        return await self.manager.create(name, "disk", read_only=read_only, description=description)
 
     async def client(self, *command: str | Path, seconds: float = 60) -> str:
         """Runs a client program; `URI` in its arguments becomes the export's."""
@@ -110,10 +111,12 @@ class Wire:
             await reader.readexactly(length)
         return cls(reader, writer, structured)
 
-    def send(self, command: int, offset: int = 0, length: int = 0, **rest) -> None:
+    def send(
+        self, command: int, offset: int = 0, length: int = 0, *, flags: int = 0, cookie: int = 0, data: bytes = b""
+    ) -> None:
         if command == READ:
-            self.reads[rest.get("cookie", 0)] = length
-        self.writer.write(request(command, offset, length, **rest))
+            self.reads[cookie] = length
+        self.writer.write(request(command, offset, length, flags=flags, cookie=cookie, data=data))
 
     async def reply(self) -> Reply:
         async with asyncio.timeout(DEADLINE_S):
@@ -133,8 +136,10 @@ class Wire:
             assert size == length - 6
             return Reply(cookie, error, b"", payload[6:].decode())
 
-    async def ask(self, command: int, offset: int = 0, length: int = 0, **rest) -> Reply:
-        self.send(command, offset, length, **rest)
+    async def ask(
+        self, command: int, offset: int = 0, length: int = 0, *, flags: int = 0, cookie: int = 0, data: bytes = b""
+    ) -> Reply:
+        self.send(command, offset, length, flags=flags, cookie=cookie, data=data)
         return await self.reply()
 
     async def closed(self) -> bool:
@@ -159,6 +164,6 @@ async def until(condition: Callable[[], object]) -> None:
     raise TimeoutError
 
 
-def serve(coroutine) -> None:
+def serve(coroutine: Coroutine[None, None, None]) -> None:
     """asyncio.run with a deadline."""
     asyncio.run(asyncio.wait_for(coroutine, 90))

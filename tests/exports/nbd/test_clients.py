@@ -7,11 +7,15 @@ import hashlib
 import json
 import random
 import textwrap
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.exports.nbd.service import EIO, FLUSH, READ, WRITE, Service, serve, until
-from tests.support.peers import nbd_uri, requires, storage_daemon
+from tests.support.peers import Peer, nbd_uri, requires, storage_daemon
+from virtiod.exports.nbd.export import Export
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -19,23 +23,23 @@ NULL = f"driver=null-co,size={1 << 30},read-zeroes=on"
 
 
 @pytest.fixture
-def disk(run_dir):
+def disk(run_dir: Path) -> Path:
     """A raw image with content, half of it zeroes."""
     path = run_dir / "disk.img"
     path.write_bytes(random.Random(1).randbytes(SIZE // 2) + bytes(SIZE // 2))
     return path
 
 
-def target(run_dir, disk, **options):
-    return storage_daemon(run_dir, f"driver=file,filename={disk},discard=unmap", **options)
+def target(run_dir: Path, disk: Path, queues: int = 1, options: str = "") -> AbstractContextManager[Peer]:
+    return storage_daemon(run_dir, f"driver=file,filename={disk},discard=unmap", queues=queues, options=options)
 
 
-def digest(path) -> str:
+def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_nbdinfo_sees_what_the_export_can_do(run_dir, disk):
-    async def main(daemon):
+def test_nbdinfo_sees_what_the_export_can_do(run_dir: Path, disk: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             await service.attach(daemon.socket, description="a disk to test")
             (export,) = json.loads(await service.client("nbdinfo", "--json", "URI"))["exports"]
@@ -53,12 +57,12 @@ def test_nbdinfo_sees_what_the_export_can_do(run_dir, disk):
 
 
 @pytest.mark.parametrize("pollers", [1, 2])
-def test_copies_out_and_in_are_identical(run_dir, disk, pollers):
+def test_copies_out_and_in_are_identical(run_dir: Path, disk: Path, pollers: int) -> None:
     before = digest(disk)
     other = run_dir / "other.img"
     other.write_bytes(random.Random(2).randbytes(SIZE))
 
-    async def main(daemon):
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir, pollers=pollers) as service:
             await service.attach(daemon.socket)
             out, again = run_dir / "out.img", run_dir / "again.img"
@@ -75,7 +79,7 @@ def test_copies_out_and_in_are_identical(run_dir, disk, pollers):
     assert digest(disk) == digest(other)
 
 
-def test_qemu_io_writes_discards_zeroes_and_reads_back(run_dir, disk):
+def test_qemu_io_writes_discards_zeroes_and_reads_back(run_dir: Path, disk: Path) -> None:
     steps = [
         "write -P 0x11 0 1M",
         "write -f -P 0x22 1M 64k",
@@ -92,7 +96,7 @@ def test_qemu_io_writes_discards_zeroes_and_reads_back(run_dir, disk):
         "read -P 0x33 512 512",
     ]
 
-    async def main(daemon):
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             words = [word for step in steps for word in ("-c", step)]
@@ -129,8 +133,8 @@ async def nbdsh(service: Service, text: str) -> None:
     await service.client("/usr/bin/python3", "-m", "nbd", "-c", "uri = 'URI'", "-c", script(text))
 
 
-def test_nbdsh_gets_the_errors_of_the_protocol(run_dir, disk):
-    async def main(daemon):
+def test_nbdsh_gets_the_errors_of_the_protocol(run_dir: Path, disk: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             await service.attach(daemon.socket)
             await nbdsh(
@@ -159,10 +163,10 @@ def test_nbdsh_gets_the_errors_of_the_protocol(run_dir, disk):
         asyncio.run(main(daemon))
 
 
-def test_read_only_export_refuses_every_change(run_dir, disk):
+def test_read_only_export_refuses_every_change(run_dir: Path, disk: Path) -> None:
     before = digest(disk)
 
-    async def main(daemon):
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             await service.attach(daemon.socket, read_only=True)
             await nbdsh(
@@ -184,8 +188,8 @@ def test_read_only_export_refuses_every_change(run_dir, disk):
     assert digest(disk) == before
 
 
-def test_blocks_of_4096_bytes_must_be_known_to_the_client(run_dir, disk):
-    async def main(daemon):
+def test_blocks_of_4096_bytes_must_be_known_to_the_client(run_dir: Path, disk: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             assert export.info().block_size == 4096
@@ -213,8 +217,8 @@ def test_blocks_of_4096_bytes_must_be_known_to_the_client(run_dir, disk):
         asyncio.run(main(daemon))
 
 
-def test_fio_verifies_what_it_wrote(run_dir, disk):
-    async def main(daemon):
+def test_fio_verifies_what_it_wrote(run_dir: Path, disk: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir, pollers=2) as service:
             export = await service.attach(daemon.socket)
             words = ["--ioengine=nbd", "--uri=URI", "--rw=randwrite", "--iodepth=32", "--size=4m", "--numjobs=2"]
@@ -247,15 +251,19 @@ async def start_fio(service: Service) -> asyncio.subprocess.Process:
     )
 
 
-def test_killed_client_costs_its_connection_only(run_dir):
-    async def main(daemon):
+def served(export: Export, requests: int) -> bool:
+    return export.counters().requests > requests
+
+
+def test_killed_client_costs_its_connection_only(run_dir: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             peer = await service.connect()
             for _ in range(3):
-                before = export.counters().requests
+                enough = export.counters().requests + 500
                 process = await start_fio(service)
-                await until(lambda before=before: export.counters().requests > before + 500)
+                await until(partial(served, export, enough))
                 process.kill()
                 await process.wait()
                 await until(lambda: len(export.clients) == 1)
@@ -266,8 +274,8 @@ def test_killed_client_costs_its_connection_only(run_dir):
         serve(main(daemon))
 
 
-def test_detach_under_load_ends_export_and_connections(run_dir):
-    async def main(daemon):
+def test_detach_under_load_ends_export_and_connections(run_dir: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             process = await start_fio(service)
@@ -281,8 +289,8 @@ def test_detach_under_load_ends_export_and_connections(run_dir):
         serve(main(daemon))
 
 
-def test_in_flight_io_is_answered_before_an_export_ends(run_dir):
-    async def main(daemon):
+def test_in_flight_io_is_answered_before_an_export_ends(run_dir: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             peer, other = await service.connect(), await service.connect()
@@ -305,8 +313,8 @@ def test_in_flight_io_is_answered_before_an_export_ends(run_dir):
         serve(main(daemon))
 
 
-def test_client_that_dies_with_io_in_flight_is_released_when_the_device_answers(run_dir):
-    async def main(daemon):
+def test_client_that_dies_with_io_in_flight_is_released_when_the_device_answers(run_dir: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir) as service:
             export = await service.attach(daemon.socket)
             peer = await service.connect()
@@ -326,8 +334,8 @@ def test_client_that_dies_with_io_in_flight_is_released_when_the_device_answers(
         serve(main(daemon))
 
 
-def test_io_that_times_out_is_an_error_and_its_buffers_are_not_used_again(run_dir):
-    async def main(daemon):
+def test_io_that_times_out_is_an_error_and_its_buffers_are_not_used_again(run_dir: Path) -> None:
+    async def main(daemon: Peer) -> None:
         async with Service(run_dir, io_timeout_s=1) as service:
             await service.attach(daemon.socket)
             peer = await service.connect()
@@ -343,17 +351,19 @@ def test_io_that_times_out_is_an_error_and_its_buffers_are_not_used_again(run_di
         serve(main(daemon))
 
 
-def test_restarted_target_is_invisible_to_the_client(run_dir, disk):
-    async def main():
+def test_restarted_target_is_invisible_to_the_client(run_dir: Path, disk: Path) -> None:
+    content = disk.read_bytes()
+
+    async def main() -> None:
         async with Service(run_dir) as service:
             with target(run_dir, disk) as daemon:
                 await service.attach(daemon.socket)
                 peer = await service.connect()
-                assert (await peer.ask(READ, 0, 4096)).data == disk.read_bytes()[:4096]
+                assert (await peer.ask(READ, 0, 4096)).data == content[:4096]
                 daemon.kill()
                 peer.send(READ, 4096, 4096)
             with target(run_dir, disk):
-                assert (await peer.reply()).data == disk.read_bytes()[4096:8192]
+                assert (await peer.reply()).data == content[4096:8192]
             await peer.close()
 
     serve(main())

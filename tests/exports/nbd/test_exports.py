@@ -7,36 +7,23 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound
+from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
+from virtiod.bdev.channel import BdevChannels
+from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
 from virtiod.exports.nbd import listener as server
 from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.connection import NbdCounters
+from virtiod.exports.nbd.export import Export
 from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.exports.nbd.manager import ExportManager
 from virtiod.exports.nbd.wire import Option, Reply
-
-
-class FakeBdev:
-    name = "Disk0"
-    block_size = 512
-    size = 1 << 20
-    read_only = False
-    io_types = frozenset({"read", "write"})
-
-    def __init__(self) -> None:
-        self.handles = 0
-
-    def open(self, *, on_resize, on_remove):
-        self.handles += 1
-        self.on_resize, self.on_remove = on_resize, on_remove
-        return self
-
-    def close(self) -> None:
-        self.handles -= 1
 
 
 class FakeTransmission:
@@ -44,7 +31,15 @@ class FakeTransmission:
 
     poller_name = "poller_0"
 
-    def __init__(self, sock, export, *, leftover, structured, on_end) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        export: Export,
+        *,
+        leftover: bytes,
+        structured: bool,
+        on_end: Callable[[str], None],
+    ) -> None:
         self.sock, self.leftover, self.structured, self.on_end = sock, leftover, structured, on_end
         self.asked: list[str] = []
         self.obey = {"stop", "abort"}
@@ -71,17 +66,22 @@ class Setup:
     def __init__(self, path: Path) -> None:
         self.max_payload = 32 << 20
         self.file, self.path = path, str(path)
-        self.bdev = FakeBdev()
+        self.bdevs = BdevRegistry()
+        self.bdev = Bdev("Disk0", BdevInfo(512, 2048, io_types=frozenset({"read", "write"})), BdevChannels([]))
+        self.bdevs.register(self.bdev)
         self.started: list[FakeTransmission] = []
-        self.manager = ExportManager(self, self)
+        self.manager = ExportManager(self.bdevs, self)
 
-    def get(self, name):
-        if name != "Disk0":
-            raise NotFound(f"no bdev {name!r}")
-        return self.bdev
-
-    def start(self, *args, **kwargs):
-        self.started.append(FakeTransmission(*args, **kwargs))
+    def start(
+        self,
+        sock: socket.socket,
+        export: Export,
+        *,
+        leftover: bytes,
+        structured: bool,
+        on_end: Callable[[str], None],
+    ) -> FakeTransmission:
+        self.started.append(FakeTransmission(sock, export, leftover=leftover, structured=structured, on_end=on_end))
         return self.started[-1]
 
     def exists(self) -> bool:
@@ -90,20 +90,20 @@ class Setup:
     def mode(self) -> int:
         return self.file.stat().st_mode
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Setup:
         await self.manager.listen(ListenAddress.parse(f"unix:{self.path}"))
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         await self.manager.stop(0.1)
-        assert self.bdev.handles == 0
+        assert not self.bdev.claimed
         assert not self.exists()
 
 
 class Peer:
     """A client that speaks the negotiation only."""
 
-    def __init__(self, reader, writer) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
@@ -117,7 +117,7 @@ class Peer:
         """Asks for an export; the reply types."""
         data = struct.pack(f">I{len(name)}sH", len(name), name.encode(), 0)
         self.writer.write(wire.OPTION.pack(wire.OPTION_MAGIC, Option.GO, len(data)) + data + after)
-        kinds = []
+        kinds: list[int] = []
         while not kinds or kinds[-1] == Reply.INFO:
             _, _, kind, length = wire.REPLY.unpack(await self.reader.readexactly(20))
             await self.reader.readexactly(length)
@@ -131,7 +131,7 @@ class Peer:
         self.writer.close()
 
 
-async def until(condition) -> None:
+async def until(condition: Callable[[], object]) -> None:
     for _ in range(2500):
         if condition():
             return
@@ -140,16 +140,16 @@ async def until(condition) -> None:
 
 
 @pytest.fixture
-def setup(tmp_path):
+def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path / "n.sock")
 
 
-def run(coroutine) -> None:
+def run(coroutine: Coroutine[None, None, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
-def test_go_hands_the_socket_over_with_what_came_after_it(setup):
-    async def main():
+def test_go_hands_the_socket_over_with_what_came_after_it(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             peer = await Peer.connect(s.path)
@@ -167,8 +167,8 @@ def test_go_hands_the_socket_over_with_what_came_after_it(setup):
     run(main())
 
 
-def test_exports_are_listed_with_their_uris_and_lasting_counters(setup):
-    async def main():
+def test_exports_are_listed_with_their_uris_and_lasting_counters(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.listen(ListenAddress.parse("tcp:127.0.0.1:0"))
             export = await s.manager.create("Disk0", "a b/c")
@@ -188,8 +188,8 @@ def test_exports_are_listed_with_their_uris_and_lasting_counters(setup):
     run(main())
 
 
-def test_connections_of_an_export_are_limited(setup):
-    async def main():
+def test_connections_of_an_export_are_limited(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk", max_connections=1)
             first, second = await Peer.connect(s.path), await Peer.connect(s.path)
@@ -205,10 +205,12 @@ def test_connections_of_an_export_are_limited(setup):
     run(main())
 
 
-def test_silent_client_is_dropped_at_its_deadline_and_delays_nobody(setup, monkeypatch):
+def test_silent_client_is_dropped_at_its_deadline_and_delays_nobody(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_S", 0.2)
 
-    async def main():
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             silent = await Peer.connect(s.path)
@@ -221,10 +223,10 @@ def test_silent_client_is_dropped_at_its_deadline_and_delays_nobody(setup, monke
     run(main())
 
 
-def test_client_that_leaves_in_negotiation_frees_its_place(setup, monkeypatch):
+def test_client_that_leaves_in_negotiation_frees_its_place(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_NEGOTIATING", 1)
 
-    async def main():
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             for _ in range(3):
@@ -236,15 +238,15 @@ def test_client_that_leaves_in_negotiation_frees_its_place(setup, monkeypatch):
     run(main())
 
 
-def test_removal_of_the_bdev_ends_the_export(setup):
-    async def main():
+def test_removal_of_the_bdev_ends_the_export(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             peer = await Peer.connect(s.path)
             await peer.go("disk")
             await until(lambda: s.started)
-            await s.bdev.on_remove()
-            assert (s.manager.get_exports(), s.bdev.handles) == ([], 0)
+            await s.bdevs.unregister(s.bdev)
+            assert (s.manager.get_exports(), s.bdev.claimed) == ([], False)
             assert await peer.closed()
             peer.leave()
             late = await Peer.connect(s.path)
@@ -255,10 +257,12 @@ def test_removal_of_the_bdev_ends_the_export(setup):
 
 
 @pytest.mark.parametrize("obeys", [{"abort"}, set()])
-def test_delete_returns_though_in_flight_io_does_not(setup, monkeypatch, obeys):
+def test_delete_returns_though_in_flight_io_does_not(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, obeys: set[str]
+) -> None:
     monkeypatch.setattr("virtiod.exports.nbd.export.ABORT_S", 0.05)
 
-    async def main():
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             peer = await Peer.connect(s.path)
@@ -267,15 +271,15 @@ def test_delete_returns_though_in_flight_io_does_not(setup, monkeypatch, obeys):
             s.started[0].obey = obeys
             await asyncio.gather(s.manager.delete("disk", 0.05), s.manager.delete("disk", 0.05))
             assert s.started[0].asked == ["stop", "abort"]
-            assert (s.manager.get_exports(), s.bdev.handles) == ([], 0)
+            assert (s.manager.get_exports(), s.bdev.claimed) == ([], False)
             s.started[0].sock.close()
             peer.leave()
 
     run(main())
 
 
-def test_client_is_told_of_an_ending_export(setup, monkeypatch):
-    async def main():
+def test_client_is_told_of_an_ending_export(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "disk")
             peer, late = await Peer.connect(s.path), await Peer.connect(s.path)
@@ -293,12 +297,11 @@ def test_client_is_told_of_an_ending_export(setup, monkeypatch):
     run(main())
 
 
-def test_size_is_told_as_it_is_at_go(setup):
-    async def main():
+def test_size_is_told_as_it_is_at_go(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             export = await s.manager.create("Disk0", "disk")
-            s.bdev.size = 2 << 20
-            s.bdev.on_resize()
+            s.bdevs.update(s.bdev, replace(s.bdev.info, num_blocks=4096))
             assert export.info().size == 2 << 20
 
     run(main())
@@ -307,7 +310,7 @@ def test_size_is_told_as_it_is_at_go(setup):
 @pytest.mark.parametrize(
     ("params", "error", "text"),
     [
-        ({"bdev_name": "none"}, NotFound, "no bdev 'none'"),
+        ({"bdev_name": "none"}, NotFound, "bdev 'none' does not exist"),
         ({"name": ""}, InvalidArgument, "name must have 1 to 4096 bytes"),
         ({"name": "x" * 4097}, InvalidArgument, "name must have"),
         ({"name": "a\nb"}, InvalidArgument, "can't be printed"),
@@ -316,19 +319,19 @@ def test_size_is_told_as_it_is_at_go(setup):
         ({"name": "taken"}, AlreadyExists, "NBD export 'taken' exists already"),
     ],
 )
-def test_create_says_what_is_wrong(setup, params, error, text):
-    async def main():
+def test_create_says_what_is_wrong(setup: Setup, params: dict[str, Any], error: type[VirtiodError], text: str) -> None:
+    async def main() -> None:
         async with setup as s:
             await s.manager.create("Disk0", "taken")
             with pytest.raises(error, match=text):
                 await s.manager.create(**{"bdev_name": "Disk0", **params})
-            assert s.bdev.handles == 1
+            assert len(s.bdev.handles) == 1
 
     run(main())
 
 
-def test_delete_of_an_unknown_export_says_so(setup):
-    async def main():
+def test_delete_of_an_unknown_export_says_so(setup: Setup) -> None:
+    async def main() -> None:
         async with setup as s:
             with pytest.raises(NotFound, match="no NBD export 'x'"):
                 await s.manager.delete("x")
@@ -349,18 +352,18 @@ def test_delete_of_an_unknown_export_says_so(setup):
         ("tcp:[::1]", "tcp:[::1]:10809"),
     ],
 )
-def test_listen_address_is_loopback_unless_asked_otherwise(text, expected):
+def test_listen_address_is_loopback_unless_asked_otherwise(text: str, expected: str) -> None:
     assert str(ListenAddress.parse(text)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "unix:", "udp:1.2.3.4", "tcp:example", "tcp:1.2.3.4:x", "tcp:1.2.3.4:70000"])
-def test_bad_listen_address_is_refused(text):
+def test_bad_listen_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="listen address"):
         ListenAddress.parse(text)
 
 
-def test_socket_is_its_owners_only_and_a_stale_one_is_replaced(setup):
-    async def main():
+def test_socket_is_its_owners_only_and_a_stale_one_is_replaced(setup: Setup) -> None:
+    async def main() -> None:
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(setup.path)
         async with setup as s:
@@ -371,8 +374,8 @@ def test_socket_is_its_owners_only_and_a_stale_one_is_replaced(setup):
     run(main())
 
 
-def test_listening_where_it_can_not_be_names_the_cause(setup, tmp_path):
-    async def main():
+def test_listening_where_it_can_not_be_names_the_cause(setup: Setup, tmp_path: Path) -> None:
+    async def main() -> None:
         async with setup as s:
             plain = tmp_path / "file"
             plain.write_text("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -33,10 +34,10 @@ class Shelf:
         self.exports = {export.name: export for export in exports}
         self.refuse = refuse
 
-    def list(self):
+    def list(self) -> Iterable[ExportInfo]:
         return self.exports.values()
 
-    def find(self, name, *, to_connect):
+    def find(self, name: str, *, to_connect: bool) -> ExportInfo:
         if self.refuse and to_connect:
             raise self.refuse
         if not name:
@@ -79,7 +80,7 @@ def kinds(data: bytes) -> list[int]:
     return [kind for _, kind, _ in replies(data)]
 
 
-def test_greeting_offers_fixed_newstyle_without_zeroes():
+def test_greeting_offers_fixed_newstyle_without_zeroes() -> None:
     assert Handshake.greeting() == b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3"
 
 
@@ -121,7 +122,7 @@ def test_greeting_offers_fixed_newstyle_without_zeroes():
         (option(Option.GO, b"\0\0\0\4disk\0\0\0"), [Reply.ERR_INVALID]),
     ],
 )
-def test_option_is_answered_as_the_protocol_says(sent, expected):
+def test_option_is_answered_as_the_protocol_says(sent: bytes, expected: list[Reply]) -> None:
     handshake, answer = talk(sent)
     assert kinds(answer) == expected
     assert all(number == struct.unpack_from(">I", sent, 8)[0] for number, _, _ in replies(answer))
@@ -151,25 +152,25 @@ def test_option_is_answered_as_the_protocol_says(sent, expected):
         (struct.pack(">QII", wire.OPTION_MAGIC, Option.LIST, 0xFFFFFFFF), 3),
     ],
 )
-def test_client_beyond_an_answer_is_closed(sent, flags):
+def test_client_beyond_an_answer_is_closed(sent: bytes, flags: int) -> None:
     handshake, answer = talk(sent, flags=flags)
     assert (handshake.phase, answer) == (Phase.CLOSED, b"")
     assert handshake.reason
 
 
-def test_endless_options_are_ended():
+def test_endless_options_are_ended() -> None:
     handshake, answer = talk(option(Option.STRUCTURED_REPLY) * (MAX_OPTIONS + 1))
     assert handshake.phase is Phase.CLOSED
     assert len(replies(answer)) == MAX_OPTIONS
 
 
-def test_list_carries_names_and_descriptions():
+def test_list_carries_names_and_descriptions() -> None:
     _, answer = talk(option(Option.LIST))
     assert replies(answer)[0][2] == b"\0\0\0\4disk" + b"a disk"
     assert replies(answer)[1][2] == b"\0\0\0\3big"
 
 
-def test_go_tells_size_flags_and_block_sizes_and_keeps_what_follows():
+def test_go_tells_size_flags_and_block_sizes_and_keeps_what_follows() -> None:
     sent = option(Option.STRUCTURED_REPLY) + info(Option.GO, "", Info.DESCRIPTION) + b"early request"
     handshake, answer = talk(sent)
     told = {data[:2]: data[2:] for _, kind, data in replies(answer) if kind == Reply.INFO}
@@ -183,27 +184,27 @@ def test_go_tells_size_flags_and_block_sizes_and_keeps_what_follows():
     assert (handshake.export, handshake.structured, handshake.leftover) == (DISK, True, b"early request")
 
 
-def test_info_does_not_start_transmission():
+def test_info_does_not_start_transmission() -> None:
     handshake, _ = talk(info(Option.INFO, "disk"))
     assert (handshake.phase, handshake.export) == (Phase.OPTIONS, None)
 
 
 @pytest.mark.parametrize(("flags", "zeroes"), [(0, 124), (1, 124), (2, 0), (3, 0)])
-def test_export_name_is_padded_unless_no_zeroes(flags, zeroes):
+def test_export_name_is_padded_unless_no_zeroes(flags: int, zeroes: int) -> None:
     handshake, answer = talk(option(Option.EXPORT_NAME, b"disk"), flags=flags)
     assert answer == struct.pack(">QH", 1 << 30, DISK.flags) + bytes(zeroes)
     assert (handshake.phase, handshake.structured) == (Phase.TRANSMISSION, False)
 
 
 @pytest.mark.parametrize("reason", [Reply.ERR_POLICY, Reply.ERR_SHUTDOWN])
-def test_refusal_reaches_the_client_with_its_message(reason):
+def test_refusal_reaches_the_client_with_its_message(reason: Reply) -> None:
     shelf = Shelf(DISK, refuse=Refused(reason, "no place left"))
     handshake, answer = talk(info(Option.GO, "disk"), shelf)
     assert replies(answer) == [(Option.GO, reason, b"no place left")]
     assert handshake.phase is Phase.OPTIONS
 
 
-def test_long_error_message_stays_whole_utf8_within_the_limit():
+def test_long_error_message_stays_whole_utf8_within_the_limit() -> None:
     _, answer = talk(info(Option.GO, "ä" * 2048))
     ((_, _, message),) = replies(answer)
     assert len(message) <= wire.MAX_STRING
@@ -218,5 +219,5 @@ def test_long_error_message_stays_whole_utf8_within_the_limit():
         (ALL_TYPES, True, F.HAS_FLAGS | F.READ_ONLY | F.SEND_FLUSH | F.SEND_FUA | F.CAN_MULTI_CONN),
     ],
 )
-def test_transmission_flags_tell_what_the_bdev_can(io_types, read_only, flags):
+def test_transmission_flags_tell_what_the_bdev_can(io_types: set[str], read_only: bool, flags: int) -> None:
     assert transmission_flags(io_types, read_only) == flags

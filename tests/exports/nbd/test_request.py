@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.exports.nbd.service import (
@@ -77,8 +79,11 @@ MIB = 1 << 20
         (DISC, 0, 0, 0, 0),
     ],
 )
-def test_request_is_answered_with_the_error_of_the_protocol(command, offset, length, flags, error):
+def test_request_is_answered_with_the_error_of_the_protocol(
+    command: int, offset: int, length: int, flags: int, error: int
+) -> None:
     found = judge(request(command, offset, length, flags=flags, cookie=7))
+    assert found is not None
     assert found[:6] == (command, flags, offset, length, 7, error)
 
 
@@ -99,17 +104,23 @@ def test_request_is_answered_with_the_error_of_the_protocol(command, offset, len
         (READ, 0, {"block_size": 8192}, EINVAL),
     ],
 )
-def test_request_is_judged_by_what_the_export_offers(command, flags, settings, error):
+def test_request_is_judged_by_what_the_export_offers(
+    command: int, flags: int, settings: dict[str, Any], error: int
+) -> None:
     size = 0 if command == FLUSH else 4096
-    assert judge(request(command, 0, size, flags=flags), **settings).error == error
+    found = judge(request(command, 0, size, flags=flags), **settings)
+    assert found is not None
+    assert found.error == error
 
 
-def test_long_read_is_einval_without_structured_replies():
-    assert judge(request(READ, 0, 33 * MIB), structured=False).error == EINVAL
+def test_long_read_is_einval_without_structured_replies() -> None:
+    found = judge(request(READ, 0, 33 * MIB), structured=False)
+    assert found is not None
+    assert found.error == EINVAL
 
 
 @pytest.mark.parametrize("data", [b"", request(READ)[:27], b"\x25\x60\x95\x12" + request(READ)[4:]])
-def test_what_is_no_request_is_told_apart(data):
+def test_what_is_no_request_is_told_apart(data: bytes) -> None:
     assert judge(data) is None
 
 
@@ -124,6 +135,8 @@ def test_what_is_no_request_is_told_apart(data):
         (WRITE, 0, True, "668e33ef 0001 8001 0102030405060708 00000015 00000016 000f" + b"the length is 0".hex()),
     ],
 )
-def test_reply_has_the_bytes_of_the_protocol(command, length, structured, reply):
+def test_reply_has_the_bytes_of_the_protocol(command: int, length: int, structured: bool, reply: str) -> None:
     sent = request(command, 1 << 20, length, cookie=0x0102030405060708)
-    assert judge(sent, structured=structured).reply == bytes.fromhex(reply)
+    found = judge(sent, structured=structured)
+    assert found is not None
+    assert found.reply == bytes.fromhex(reply)

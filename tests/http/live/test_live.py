@@ -9,7 +9,7 @@ import socket
 import time
 from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.support.http_server import Live, run_live, until
 from virtiod.bdev.counters import bucket_start
 from virtiod.bdev.totals import bdev_totals, ended_ios
 from virtiod.http.live import feed, sampler
-from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, NS, Cell, cell, difference, quantile, total
+from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, quantile, total
 from virtiod.http.live.history import History
 from virtiod.http.live.report import ROWS
 from virtiod.http.security.connections import MAX_CONNECTIONS
@@ -63,8 +63,7 @@ def test_latency_edges_are_edges_of_fine_buckets() -> None:
     assert EDGES_NS[:5] == [256, 320, 384, 448, 512] and EDGES_NS[-1] == 7 << 31
 
 
-def counted(at_s: float, **values: Any) -> Any:
-    latencies = values.pop("latencies", [])
+def counted(at_s: float, latencies: Sequence[int] = (), **values: int) -> Counted:
     below = [sum(one < edge for one in latencies) for edge in EDGES_NS] + [len(latencies)]
     return NOTHING._replace(at_ns=int(at_s * NS), time_ns=sum(latencies), below=below, **values)
 
@@ -78,6 +77,7 @@ def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
     assert shown.mean_ns == 17_000
     pairs = list(zip(shown.counts[::2], shown.counts[1::2], strict=True))
     assert pairs == [(bisect_right(EDGES_NS, ns), n) for ns, n in [(2000, 3), (9000, 1), (70_000, 1)]]
+    assert shown.p50_ns is not None and shown.p99_ns is not None
     assert 1792 <= shown.p50_ns < 2048 and 65_536 <= shown.p99_ns < 81_920
 
 

@@ -11,13 +11,15 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from hashlib import sha256
+from operator import ne
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.process import target
+from tests.e2e.process import of_json, target
 from tests.support.browser import Page, browser
 from tests.support.http_server import Live, live, until
 from tests.support.peers import Peer
@@ -120,7 +122,7 @@ def test_charts_and_figures_follow_without_a_reload(run_dir: Path) -> None:
         for chart in ("iops", "throughput", "depth", "latency"):
             drawn = f"document.querySelector('#{chart} canvas').toDataURL()"
             before = await page.js(drawn)
-            await page.until(drawn, fits=lambda now, before=before: now != before)
+            await page.until(drawn, fits=partial(ne, before))
         about = await page.js(text("#about"))
         await page.until(text("#about"), fits=lambda now: now != about)
         assert await page.js("window.here")
@@ -134,7 +136,9 @@ def test_charts_and_figures_follow_without_a_reload(run_dir: Path) -> None:
 def test_figures_are_those_of_the_rpc(run_dir: Path) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         async def iostat() -> dict[str, Any]:
-            return (await running.daemon.rpc.call("bdev_get_iostat", {"names": ["V0"]}))["bdevs"][0]
+            answer = await running.daemon.rpc.call("bdev_get_iostat", {"names": ["V0"]})
+            (bdev,) = answer["bdevs"]
+            return of_json(bdev)
 
         await page.js(
             "window.sums = [0, 0]; window.stream = new EventSource('/live?bdev=V0');"
@@ -211,7 +215,7 @@ def test_one_bdev_can_be_chosen_and_tables_be_searched(run_dir: Path) -> None:
 
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(run_dir: Path) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
-        seen = []
+        seen: list[dict[str, Any]] = []
         await page.js("document.body.focus()")
         for _ in range(120):
             await page.press("Tab")
@@ -374,13 +378,17 @@ def test_the_chart_library_is_the_one_that_its_note_names() -> None:
     }
 
 
+def reached(running: Live, second: int) -> bool:
+    return running.feed.sampler.second >= second
+
+
 def test_pictures(run_dir: Path) -> None:
     wanted = os.environ.get("VIRTIOD_SCREENSHOTS")
     folder = Path(wanted) if wanted else run_dir
     seconds = 75 if wanted else 3
 
     async def test(running: Live, page: Page, _peer: Peer) -> None:
-        await until(lambda: running.feed.sampler.second >= seconds, "there is something to see", seconds + 20)
+        await until(partial(reached, running, seconds), "there is something to see", seconds + 20)
         for name, scheme, width, phone in (
             ("desktop", "light", 1280, False),
             ("dark", "dark", 1280, False),
@@ -388,8 +396,7 @@ def test_pictures(run_dir: Path) -> None:
         ):
             await page.prefer(prefers_color_scheme=scheme)
             await page.size(width, 844 if phone else 960, phone)
-            second = running.feed.sampler.second
-            await until(lambda second=second: running.feed.sampler.second > second + 1, "it is drawn anew")
+            await until(partial(reached, running, running.feed.sampler.second + 2), "it is drawn anew")
             await page.picture(folder / f"page-{name}.png")
             assert (folder / f"page-{name}.png").stat().st_size > 10_000
 

@@ -217,7 +217,7 @@ def test_defaults() -> None:
 def test_options_are_taken() -> None:
     options = parse("-r", "/s", "--http", "none", "--nbd-socket", "none", "--rpcs-allowed", "a,b", "-s", "64")
     assert (options.rpc_socket, options.http, options.nbd_socket, options.memory_mib) == ("/s", None, "", 64)
-    assert options.rpcs_allowed == {"a", "b"}
+    assert options.rpcs_allowed == frozenset({"a", "b"})
 
 
 @pytest.mark.parametrize("words", [("-s", "x"), ("-s", "1"), ("--io-timeout", "-1"), ("--poll-mode", "lazy")])

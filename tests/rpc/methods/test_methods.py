@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.daemon import FakeBdev, bucket_of, running
+from tests.support.daemon import bucket_of, running
 from tests.support.rpc_peer import Peer, connected
 from virtiod.bdev.counters import bucket_start
 from virtiod.rpc.methods import METHODS
@@ -31,7 +31,7 @@ def talk(run_dir: Path, conversation: Conversation, **options: Any) -> None:
     asyncio.run(run())
 
 
-async def attach(peer: Peer, name: str = "B0", **more: Any) -> FakeBdev:
+async def attach(peer: Peer, name: str = "B0", **more: Any) -> str:
     await peer.result(
         "bdev_virtio_attach_controller", name=name, trtype="user", traddr="/x.sock", dev_type="blk", **more
     )

@@ -66,7 +66,13 @@ def test_a_reader_reads(run_dir: Path) -> None:
 
 
 def test_a_parameter_can_make_a_change_of_reading(run_dir: Path) -> None:
-    wanted = [{}, {"reset_mode": "none"}, {"reset_mode": "all"}, {"reset_mode": []}, {"unknown": 1}]
+    wanted: list[dict[str, Any]] = [
+        {},
+        {"reset_mode": "none"},
+        {"reset_mode": "all"},
+        {"reset_mode": []},
+        {"unknown": 1},
+    ]
     answers = call(run_dir, READER, *(("bdev_get_iostat", params) for params in wanted))
     assert [answer.get("error", {}).get("code") for answer in answers] == [None, None, -13, -13, -32602]
     answers = call(run_dir, ADMIN, *(("bdev_get_iostat", params) for params in wanted))

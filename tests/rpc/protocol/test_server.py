@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from tests.support.daemon import running
 from tests.support.rpc_peer import DEADLINE_S, Peer, connected
+from virtiod.api.caller import Caller
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
 from virtiod.rpc.protocol.dispatcher import Dispatcher
 from virtiod.rpc.protocol.server import RpcServer
@@ -98,7 +100,8 @@ def test_a_request_that_is_wrong_is_answered_with_what_is_wrong(
 
 def test_params_may_be_null_or_empty(run_dir: Path) -> None:
     async def ask(peer: Peer, _: Any) -> None:
-        for params in (None, {}, []):
+        every: tuple[object, ...] = (None, {}, [])
+        for params in every:
             await peer.send({"method": "log_get_level", "id": 1, "params": params})
             assert (await peer.receive())["result"] == "INFO"
 
@@ -236,10 +239,20 @@ def test_waiting_ends_with_the_client_that_waits(run_dir: Path) -> None:
 # ---- connections
 
 
+class Answering(Dispatcher):
+    """Answers whatever is asked with what a function makes of it."""
+
+    def __init__(self, answer: Callable[[Any], dict[str, Any]]) -> None:
+        super().__init__(None, {})
+        self._make = answer
+
+    async def handle(self, value: Any, caller: Caller) -> dict[str, Any]:
+        return self._make(value)
+
+
 def test_a_client_that_takes_no_answers_loses_its_connection_and_nobody_else_notices(run_dir: Path) -> None:
     async def run() -> None:
-        dispatcher = Dispatcher(None, {})
-        dispatcher.handle = answer  # type: ignore[method-assign]
+        dispatcher = Answering(answer)
         server = RpcServer(str(run_dir / "rpc"), dispatcher, write_timeout_s=0.2)
         server.claim()
         await server.start()
@@ -253,7 +266,7 @@ def test_a_client_that_takes_no_answers_loses_its_connection_and_nobody_else_not
         finally:
             await server.close()
 
-    async def answer(value: Any, _: Any) -> Any:
+    def answer(value: Any) -> dict[str, Any]:
         return {"result": "x" * value["size"]}
 
     asyncio.run(run())
@@ -263,8 +276,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(run_dir: Path) -> 
     size = 3 << 20
 
     async def run() -> int:
-        dispatcher = Dispatcher(None, {})
-        dispatcher.handle = answer  # type: ignore[method-assign]
+        dispatcher = Answering(answer)
         server = RpcServer(str(run_dir / "rpc"), dispatcher, write_timeout_s=0.3)
         server.claim()
         await server.start()
@@ -284,7 +296,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(run_dir: Path) -> 
             await server.close()
         return received
 
-    async def answer(*_: Any) -> Any:
+    def answer(_: object) -> dict[str, Any]:
         return {"result": "x" * size}
 
     assert asyncio.run(run()) == size + len('{"result":""}\n')

@@ -104,7 +104,7 @@ async def system(
     channels = BdevChannels(own)
     channels.limit(set(ALL), 2, 1 << 20, 1 << 20, 1 << 20, 1 << 20)
     rings = [BlkQueue(memory, own[i % pollers], i, size, 2, indirect, event_idx, f"q{i}") for i in range(queues)]
-    routes = Routes(channels, rings)
+    routes = Routes(channels, list(rings))
     bdev = Bdev("B0", BdevInfo(512, capacity >> 9), channels)
     s = System(memory, own, bdev, rings, unit, event_idx, target)
     s.fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2 * queues)]

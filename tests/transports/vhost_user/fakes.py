@@ -76,6 +76,22 @@ class ScriptedBackend:
         self._acked = 0
         self._status = 0
 
+    def speak(self, data: bytes) -> None:
+        """Send what nobody asked for."""
+        assert self.sock is not None
+        self.sock.send(data)
+
+    def hang_up(self) -> None:
+        """End the connection as the death of a back-end does."""
+        assert self.sock is not None
+        self.sock.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def channel(self) -> socket.socket:
+        """The back-end's own channel, which the front-end gave it."""
+        assert self.notify is not None
+        return self.notify
+
     def answer(self, frame: Frame) -> bytes | None:
         request = Request(frame.request)
         if request in self.script:

@@ -7,34 +7,38 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, layout_at, reply, u64, until
+from tests.transports.vhost_user.fakes import FEATURES, Hangup, Script, ScriptedBackend, layout_at, reply, u64, until
 from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
+from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.transport import VhostUserTransport
-from virtiod.transports.vhost_user.wire import ProtocolFeature, Request
+from virtiod.transports.vhost_user.wire import Frame, ProtocolFeature, Request
 
 
-def hang_up(frame):
+def hang_up(frame: Frame) -> None:
     raise Hangup
 
 
-def open_descriptors():
+def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def silent(frame):
+def silent(frame: Frame) -> None:
     return None
 
 
-async def connect_error(path, memory, backend, timeout=2.0, message_timeout=2.0):
+async def connect_error(
+    path: str, memory: DmaMemory, backend: ScriptedBackend, timeout: float = 2.0, message_timeout: float = 2.0
+) -> DeviceError:
     """What connect() raises, which must be all that is left of it."""
     async with backend.at(path):
         transport = VhostUserTransport(path, memory, message_timeout=message_timeout)
-        lost = []
+        lost: list[DeviceError] = []
         transport.on_lost = lost.append
         tasks = asyncio.all_tasks()
         with pytest.raises(DeviceError) as caught:
@@ -65,7 +69,9 @@ async def connect_error(path, memory, backend, timeout=2.0, message_timeout=2.0)
         (lambda f: u64(1, 1 << 28), ProtocolError, r"offers no VERSION_1 \(features 0x10000000 \(INDIRECT_DESC\)\)"),
     ],
 )
-def test_a_wrong_answer_ends_the_attempt_and_is_named(path, memory, answer, kind, message):
+def test_a_wrong_answer_ends_the_attempt_and_is_named(
+    path: str, memory: DmaMemory, answer: Script, kind: type[DeviceError], message: str
+) -> None:
     error = asyncio.run(connect_error(path, memory, ScriptedBackend({Request.GET_FEATURES: answer})))
     assert type(error) is kind
     assert path in str(error)
@@ -73,12 +79,12 @@ def test_a_wrong_answer_ends_the_attempt_and_is_named(path, memory, answer, kind
         raise error
 
 
-def test_a_back_end_that_dies_in_mid_message_is_noticed(path, memory):
-    async def main():
+def test_a_back_end_that_dies_in_mid_message_is_noticed(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
 
-        def half(frame):
-            backend.sock.send(u64(1, FEATURES)[:15])
+        def half(frame: Frame) -> None:
+            backend.speak(u64(1, FEATURES)[:15])
             raise Hangup
 
         backend.script[Request.GET_FEATURES] = half
@@ -92,7 +98,7 @@ def test_a_back_end_that_dies_in_mid_message_is_noticed(path, memory):
 @pytest.mark.parametrize(
     "request_", [Request.GET_FEATURES, Request.GET_QUEUE_NUM, Request.SET_BACKEND_REQ_FD, Request.SET_STATUS]
 )
-def test_a_silent_back_end_costs_one_deadline(path, memory, request_):
+def test_a_silent_back_end_costs_one_deadline(path: str, memory: DmaMemory, request_: Request) -> None:
     backend = ScriptedBackend({request_: silent})
     error = asyncio.run(connect_error(path, memory, backend, message_timeout=0.1))
     assert type(error) is DeadlineError
@@ -100,18 +106,18 @@ def test_a_silent_back_end_costs_one_deadline(path, memory, request_):
     assert f"{path}: {request_.name}: no answer within 0.1 s" in str(error)
 
 
-def test_connecting_as_a_whole_has_a_deadline_too(path, memory):
+def test_connecting_as_a_whole_has_a_deadline_too(path: str, memory: DmaMemory) -> None:
     backend = ScriptedBackend({Request.GET_QUEUE_NUM: silent})
     error = asyncio.run(connect_error(path, memory, backend, timeout=0.1, message_timeout=60))
     assert type(error) is DeadlineError
     assert "GET_QUEUE_NUM" in str(error)
 
 
-def test_a_peer_that_accepts_and_says_nothing_blocks_nobody_else(path, memory):
-    async def main():
+def test_a_peer_that_accepts_and_says_nothing_blocks_nobody_else(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         ticks = 0
 
-        async def count():
+        async def count() -> None:
             nonlocal ticks
             while True:
                 ticks += 1
@@ -127,8 +133,8 @@ def test_a_peer_that_accepts_and_says_nothing_blocks_nobody_else(path, memory):
     asyncio.run(main())
 
 
-def test_a_full_listen_queue_ends_at_the_deadline(path, memory):
-    async def main():
+def test_a_full_listen_queue_ends_at_the_deadline(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen(0)
@@ -142,8 +148,8 @@ def test_a_full_listen_queue_ends_at_the_deadline(path, memory):
     asyncio.run(main())
 
 
-def test_no_socket_and_nobody_listening_are_told_apart(path, memory):
-    async def main():
+def test_no_socket_and_nobody_listening_are_told_apart(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         transport = VhostUserTransport(path, memory)
         with pytest.raises(ConnectError, match=f"connect to {path}: No such file or directory") as caught:
             await transport.connect(1)
@@ -160,8 +166,8 @@ def test_no_socket_and_nobody_listening_are_told_apart(path, memory):
     asyncio.run(main())
 
 
-def test_descriptors_that_nobody_asked_for_are_closed(path, memory):
-    async def main():
+def test_descriptors_that_nobody_asked_for_are_closed(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         with socket.socket() as extra:
             backend.reply_fds = [extra.fileno()] * 8
@@ -176,15 +182,15 @@ def test_descriptors_that_nobody_asked_for_are_closed(path, memory):
     asyncio.run(main())
 
 
-def test_zero_queues_are_refused(path, memory):
+def test_zero_queues_are_refused(path: str, memory: DmaMemory) -> None:
     backend = ScriptedBackend({Request.GET_QUEUE_NUM: lambda f: u64(f.request, 0)})
     error = asyncio.run(connect_error(path, memory, backend))
     assert "GET_QUEUE_NUM: the device has 0 queues" in str(error)
 
 
-def test_a_refusal_is_told_and_leaves_the_connection_usable(path, memory):
-    async def main():
-        refusal = {Request.SET_CONFIG: lambda f: u64(f.request, 22)}
+def test_a_refusal_is_told_and_leaves_the_connection_usable(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        refusal: dict[Request, Script] = {Request.SET_CONFIG: lambda f: u64(f.request, 22)}
         async with ScriptedBackend(refusal).at(path):
             transport = VhostUserTransport(path, memory)
             await transport.connect(2)
@@ -196,8 +202,8 @@ def test_a_refusal_is_told_and_leaves_the_connection_usable(path, memory):
     asyncio.run(main())
 
 
-def test_without_reply_ack_each_setting_is_followed_by_a_question(path, memory):
-    async def main():
+def test_without_reply_ack_each_setting_is_followed_by_a_question(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         protocol = 1 << ProtocolFeature.MQ | 1 << ProtocolFeature.CONFIG
         backend = ScriptedBackend(protocol=protocol)
         async with backend.at(path):
@@ -217,8 +223,8 @@ def test_without_reply_ack_each_setting_is_followed_by_a_question(path, memory):
     asyncio.run(main())
 
 
-def test_without_protocol_features_none_is_asked_for(path, memory):
-    async def main():
+def test_without_protocol_features_none_is_asked_for(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend(features=FEATURES)
         async with backend.at(path):
             transport = VhostUserTransport(path, memory)
@@ -234,15 +240,15 @@ def test_without_protocol_features_none_is_asked_for(path, memory):
     asyncio.run(main())
 
 
-def test_an_unexpected_reply_while_idle_is_a_loss(path, memory):
-    async def main():
+def test_an_unexpected_reply_while_idle_is_a_loss(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = VhostUserTransport(path, memory)
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
             await transport.connect(2)
-            backend.sock.send(u64(Request.GET_FEATURES, 0))
+            backend.speak(u64(Request.GET_FEATURES, 0))
             await until(lambda: lost)
             assert "GET_FEATURES: nothing was asked" in str(lost[0])
             with pytest.raises(LostError, match="GET_CONFIG: not connected"):
@@ -253,11 +259,11 @@ def test_an_unexpected_reply_while_idle_is_a_loss(path, memory):
     asyncio.run(main())
 
 
-def test_a_cancelled_request_gives_the_connection_up(path, memory):
-    async def main():
+def test_a_cancelled_request_gives_the_connection_up(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with ScriptedBackend({Request.GET_CONFIG: silent}).at(path):
             transport = VhostUserTransport(path, memory, config_sizes=[60])
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
             await transport.connect(2)
             with pytest.raises(TimeoutError):
@@ -270,56 +276,59 @@ def test_a_cancelled_request_gives_the_connection_up(path, memory):
     asyncio.run(main())
 
 
-async def with_notify(path, memory, check):
-    """Run check(backend, transport, notify socket as the back-end has it, lost)."""
+Check = Callable[[ScriptedBackend, VhostUserTransport, list[DeviceError]], Awaitable[None]]
+
+
+async def with_notify(path: str, memory: DmaMemory, check: Check) -> None:
+    """Run check(backend, transport, lost) on a connection whose back-end has its own channel."""
     backend = ScriptedBackend()
     async with backend.at(path):
         transport = VhostUserTransport(path, memory)
-        lost = []
+        lost: list[DeviceError] = []
         transport.on_lost = lost.append
         await transport.connect(2)
-        backend.notify.setblocking(False)
+        backend.channel.setblocking(False)
         try:
             await check(backend, transport, lost)
         finally:
             await transport.close()
 
 
-def test_a_config_change_is_told_and_acknowledged(path, memory):
-    async def check(backend, transport, lost):
+def test_a_config_change_is_told_and_acknowledged(path: str, memory: DmaMemory) -> None:
+    async def check(backend: ScriptedBackend, transport: VhostUserTransport, lost: list[DeviceError]) -> None:
         changes = []
         transport.on_config_change = lambda: changes.append(1)
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(backend.notify, wire.pack(2, b"", wire.FLAG_NEED_REPLY))
-        assert await loop.sock_recv(backend.notify, 100) == u64(2, 0)
-        await loop.sock_sendall(backend.notify, wire.pack(2))
+        await loop.sock_sendall(backend.channel, wire.pack(2, b"", wire.FLAG_NEED_REPLY))
+        assert await loop.sock_recv(backend.channel, 100) == u64(2, 0)
+        await loop.sock_sendall(backend.channel, wire.pack(2))
         await until(lambda: len(changes) == 2)
 
     asyncio.run(with_notify(path, memory, check))
 
 
-def test_an_unknown_back_end_request_is_answered_by_an_error(path, memory):
-    async def check(backend, transport, lost):
+def test_an_unknown_back_end_request_is_answered_by_an_error(path: str, memory: DmaMemory) -> None:
+    async def check(backend: ScriptedBackend, transport: VhostUserTransport, lost: list[DeviceError]) -> None:
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(backend.notify, wire.pack(3, bytes(24), wire.FLAG_NEED_REPLY))
-        assert await loop.sock_recv(backend.notify, 100) == u64(3, 1)
+        await loop.sock_sendall(backend.channel, wire.pack(3, bytes(24), wire.FLAG_NEED_REPLY))
+        assert await loop.sock_recv(backend.channel, 100) == u64(3, 1)
         assert not lost
 
     asyncio.run(with_notify(path, memory, check))
 
 
-def test_garbage_on_the_back_ends_channel_is_a_loss(path, memory):
-    async def check(backend, transport, lost):
-        await asyncio.get_running_loop().sock_sendall(backend.notify, b"\xff" * 64)
+def test_garbage_on_the_back_ends_channel_is_a_loss(path: str, memory: DmaMemory) -> None:
+    async def check(backend: ScriptedBackend, transport: VhostUserTransport, lost: list[DeviceError]) -> None:
+        await asyncio.get_running_loop().sock_sendall(backend.channel, b"\xff" * 64)
         await until(lambda: lost)
         assert "back-end channel: message 4294967295: header flags" in str(lost[0])
 
     asyncio.run(with_notify(path, memory, check))
 
 
-def test_a_back_end_that_closes_its_own_channel_is_kept(path, memory):
-    async def check(backend, transport, lost):
-        backend.notify.close()
+def test_a_back_end_that_closes_its_own_channel_is_kept(path: str, memory: DmaMemory) -> None:
+    async def check(backend: ScriptedBackend, transport: VhostUserTransport, lost: list[DeviceError]) -> None:
+        backend.channel.close()
         backend.notify = None
         assert len(await transport.read_config(0, 60)) == 60
         assert not lost

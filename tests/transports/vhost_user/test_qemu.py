@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.peers import storage_daemon
+from tests.support.peers import Peer, storage_daemon
 from tests.transports.vhost_user.fakes import layout_at, until
-from virtiod.core.errors import DeadlineError, LostError
+from virtiod.core.errors import DeadlineError, DeviceError, LostError
+from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.virtio.features import BlkFeature, Feature
 
@@ -26,11 +29,12 @@ EXPECTED = (
 )
 
 
-def capacity(config):
-    return struct.unpack_from("<Q", config)[0] * 512
+def capacity(config: bytes) -> int:
+    (blocks,) = struct.unpack_from("<Q", config)
+    return int(blocks) * 512
 
 
-async def bring_up(transport, memory):
+async def bring_up(transport: VhostUserTransport, memory: DmaMemory) -> bytes:
     await transport.connect(5)
     assert transport.device_features() & EXPECTED == EXPECTED
     await transport.acknowledge_features(transport.device_features())
@@ -44,50 +48,55 @@ async def bring_up(transport, memory):
 
 
 @contextlib.asynccontextmanager
-async def closing(transport):
-    transport.lost = []
-    transport.on_lost = transport.lost.append
+async def closing(transport: VhostUserTransport) -> AsyncIterator[list[DeviceError]]:
+    """Yields the losses that the transport told of so far."""
+    lost: list[DeviceError] = []
+    transport.on_lost = lost.append
     try:
-        yield transport
+        yield lost
     finally:
         await transport.close()
 
 
-def test_more_than_the_known_configuration_is_refused_and_a_fitting_size_is_found(run_dir, memory):
-    async def main(socket):
+def test_more_than_the_known_configuration_is_refused_and_a_fitting_size_is_found(
+    run_dir: Path, memory: DmaMemory
+) -> None:
+    async def main(socket: Path) -> None:
         transport = VhostUserTransport(str(socket), memory, config_sizes=[256, 60])
-        async with closing(transport):
+        async with closing(transport) as lost:
             await transport.connect(5)
             assert capacity(await transport.read_config(0, 60)) == SIZE
-            assert not transport.lost
+            assert not lost
 
     with storage_daemon(run_dir, NULL) as daemon:
         asyncio.run(main(daemon.socket))
 
 
-def test_a_killed_daemon_is_noticed_and_its_successor_is_connected_to(run_dir, memory):
-    async def main():
-        async with closing(VhostUserTransport(str(run_dir / "qsd.sock"), memory)) as transport:
+def test_a_killed_daemon_is_noticed_and_its_successor_is_connected_to(run_dir: Path, memory: DmaMemory) -> None:
+    async def main() -> None:
+        transport = VhostUserTransport(str(run_dir / "qsd.sock"), memory)
+        async with closing(transport) as lost:
             with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:
                 await bring_up(transport, memory)
                 daemon.kill()
-                await until(lambda: transport.lost)
-                assert type(transport.lost[0]) is LostError
+                await until(lambda: lost)
+                assert type(lost[0]) is LostError
             with storage_daemon(run_dir, NULL, queues=QUEUES):
                 assert capacity(await bring_up(transport, memory)) == SIZE
-            await until(lambda: len(transport.lost) == 2)
+            await until(lambda: len(lost) == 2)
 
     asyncio.run(main())
 
 
-def test_a_stopped_daemon_costs_a_deadline(run_dir, memory):
-    async def main(daemon):
-        async with closing(VhostUserTransport(str(daemon.socket), memory, message_timeout=0.2)) as transport:
+def test_a_stopped_daemon_costs_a_deadline(run_dir: Path, memory: DmaMemory) -> None:
+    async def main(daemon: Peer) -> None:
+        transport = VhostUserTransport(str(daemon.socket), memory, message_timeout=0.2)
+        async with closing(transport) as lost:
             await bring_up(transport, memory)
             daemon.pause()
             with pytest.raises(DeadlineError, match=r"GET_VRING_BASE: no answer within 0\.2 s"):
                 await transport.stop_queue(0)
-            await until(lambda: transport.lost)
+            await until(lambda: lost)
             with pytest.raises(DeadlineError):
                 await transport.connect(0.2)
             daemon.resume()

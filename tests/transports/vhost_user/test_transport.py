@@ -11,6 +11,7 @@ from tests.transports.vhost_user.fakes import (
     ALL_PROTOCOL,
     FEATURES,
     Hangup,
+    Script,
     ScriptedBackend,
     layout_at,
     reply,
@@ -18,24 +19,27 @@ from tests.transports.vhost_user.fakes import (
     until,
 )
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
+from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.transport import VhostUserTransport
-from virtiod.transports.vhost_user.wire import ProtocolFeature, Request, Status
+from virtiod.transports.vhost_user.wire import Frame, MemoryRegion, ProtocolFeature, Request, Status
 
 
-def without(*features):
+def without(*features: ProtocolFeature) -> int:
     return ALL_PROTOCOL & ~sum(1 << feature for feature in features)
 
 
-async def connected(path, memory, **options):
-    transport = VhostUserTransport(path, memory, **options)
+async def connected(path: str, memory: DmaMemory) -> VhostUserTransport:
+    transport = VhostUserTransport(path, memory)
     await transport.connect(2)
     return transport
 
 
 @pytest.mark.parametrize("size", [60, 36, 24])
-def test_the_configuration_is_asked_for_by_a_size_that_the_back_end_knows(path, memory, size):
-    async def main():
+def test_the_configuration_is_asked_for_by_a_size_that_the_back_end_knows(
+    path: str, memory: DmaMemory, size: int
+) -> None:
+    async def main() -> None:
         backend = ScriptedBackend(config=bytes(range(size)))
         async with backend.at(path):
             transport = await connected(path, memory)
@@ -49,11 +53,11 @@ def test_the_configuration_is_asked_for_by_a_size_that_the_back_end_knows(path, 
     asyncio.run(main())
 
 
-def test_a_back_end_that_hangs_up_over_a_configuration_size_is_connected_to_again(path, memory):
-    async def main():
+def test_a_back_end_that_hangs_up_over_a_configuration_size_is_connected_to_again(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
 
-        def picky(frame):
+        def picky(frame: Frame) -> bytes:
             if len(frame.payload) != 12 + 36:
                 raise Hangup
             return reply(frame.request, frame.payload)
@@ -61,22 +65,22 @@ def test_a_back_end_that_hangs_up_over_a_configuration_size_is_connected_to_agai
         backend.script[Request.GET_CONFIG] = picky
         async with backend.at(path):
             transport = await connected(path, memory)
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
             await transport.acknowledge_features(FEATURES)
             assert await transport.read_config(0, 60) == bytes(36)
             assert lost == []
             assert backend.connections == 2
             assert backend.requests.count(Request.SET_FEATURES) == 2
-            backend.sock.shutdown(2)
+            backend.hang_up()
             await until(lambda: lost)
             await transport.close()
 
     asyncio.run(main())
 
 
-def test_a_back_end_may_come_back_with_another_configuration_size(path, memory):
-    async def main():
+def test_a_back_end_may_come_back_with_another_configuration_size(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend(config=bytes(36))
         async with backend.at(path):
             transport = await connected(path, memory)
@@ -91,8 +95,8 @@ def test_a_back_end_may_come_back_with_another_configuration_size(path, memory):
     asyncio.run(main())
 
 
-def test_a_back_end_that_refuses_every_configuration_size_is_named(path, memory):
-    async def main():
+def test_a_back_end_that_refuses_every_configuration_size_is_named(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with ScriptedBackend(config=bytes(8)).at(path):
             transport = await connected(path, memory)
             with pytest.raises(ProtocolError, match="GET_CONFIG: refused for a size of 60, 36, 24 bytes"):
@@ -102,9 +106,9 @@ def test_a_back_end_that_refuses_every_configuration_size_is_named(path, memory)
     asyncio.run(main())
 
 
-def test_a_configuration_of_another_size_than_asked_for_is_refused(path, memory):
-    async def main():
-        script = {Request.GET_CONFIG: lambda f: reply(f.request, wire.pack_config(0, bytes(59)))}
+def test_a_configuration_of_another_size_than_asked_for_is_refused(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        script: dict[Request, Script] = {Request.GET_CONFIG: lambda f: reply(f.request, wire.pack_config(0, bytes(59)))}
         async with ScriptedBackend(script).at(path):
             transport = await connected(path, memory)
             with pytest.raises(ProtocolError, match=r"GET_CONFIG: got 0\+59 where 0\+60 was asked for"):
@@ -114,8 +118,8 @@ def test_a_configuration_of_another_size_than_asked_for_is_refused(path, memory)
     asyncio.run(main())
 
 
-def test_a_back_end_without_config_says_so(path, memory):
-    async def main():
+def test_a_back_end_without_config_says_so(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with ScriptedBackend(protocol=without(ProtocolFeature.CONFIG)).at(path):
             transport = await connected(path, memory)
             with pytest.raises(NotSupported, match="lacks CONFIG"):
@@ -127,8 +131,8 @@ def test_a_back_end_without_config_says_so(path, memory):
     asyncio.run(main())
 
 
-def test_memory_that_grew_is_added_by_regions(path, memory):
-    async def main():
+def test_memory_that_grew_is_added_by_regions(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = await connected(path, memory)
@@ -143,15 +147,15 @@ def test_memory_that_grew_is_added_by_regions(path, memory):
     asyncio.run(main())
 
 
-def test_memory_that_grew_is_sent_as_a_new_table_where_slots_are_not_agreed(path, memory):
-    async def main():
-        tables = []
+def test_memory_that_grew_is_sent_as_a_new_table_where_slots_are_not_agreed(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        tables: list[list[MemoryRegion]] = []
 
-        def table(frame):
+        def table(frame: Frame) -> bytes:
             tables.append(wire.parse_mem_table(frame.payload))
             return u64(frame.request, 0)
 
-        script = {Request.SET_MEM_TABLE: table}
+        script: dict[Request, Script] = {Request.SET_MEM_TABLE: table}
         async with ScriptedBackend(script, protocol=without(ProtocolFeature.CONFIGURE_MEM_SLOTS)).at(path):
             transport = await connected(path, memory)
             assert not transport.memory_hot_add
@@ -172,8 +176,8 @@ def test_memory_that_grew_is_sent_as_a_new_table_where_slots_are_not_agreed(path
     asyncio.run(main())
 
 
-def test_features_that_were_not_offered_can_not_be_acknowledged(path, memory):
-    async def main():
+def test_features_that_were_not_offered_can_not_be_acknowledged(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         async with ScriptedBackend().at(path):
             transport = await connected(path, memory)
             assert transport.device_features() == FEATURES, "vhost's own bits stay inside"
@@ -184,9 +188,11 @@ def test_features_that_were_not_offered_can_not_be_acknowledged(path, memory):
     asyncio.run(main())
 
 
-def test_a_device_that_clears_features_ok_is_refused(path, memory):
-    async def main():
-        script = {Request.GET_STATUS: lambda f: u64(f.request, Status.ACKNOWLEDGE | Status.DRIVER)}
+def test_a_device_that_clears_features_ok_is_refused(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        script: dict[Request, Script] = {
+            Request.GET_STATUS: lambda f: u64(f.request, Status.ACKNOWLEDGE | Status.DRIVER)
+        }
         async with ScriptedBackend(script).at(path):
             transport = await connected(path, memory)
             with pytest.raises(ProtocolError, match=r"refused FEATURES_OK for .*VERSION_1.* \(status 0x3\)"):
@@ -196,8 +202,8 @@ def test_a_device_that_clears_features_ok_is_refused(path, memory):
     asyncio.run(main())
 
 
-def test_the_sequence_of_an_attach_and_a_detach(path, memory):
-    async def main():
+def test_the_sequence_of_an_attach_and_a_detach(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = await connected(path, memory)
@@ -230,9 +236,11 @@ def test_the_sequence_of_an_attach_and_a_detach(path, memory):
     asyncio.run(main())
 
 
-def test_a_reply_for_another_ring_is_refused(path, memory):
-    async def main():
-        script = {Request.GET_VRING_BASE: lambda f: reply(f.request, wire.VRING_STATE.pack(7, 0))}
+def test_a_reply_for_another_ring_is_refused(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        script: dict[Request, Script] = {
+            Request.GET_VRING_BASE: lambda f: reply(f.request, wire.VRING_STATE.pack(7, 0))
+        }
         async with ScriptedBackend(script).at(path):
             transport = await connected(path, memory)
             await transport.setup_queue(0, layout_at(memory.regions[0].address))
@@ -243,12 +251,12 @@ def test_a_reply_for_another_ring_is_refused(path, memory):
     asyncio.run(main())
 
 
-def test_a_ring_that_the_back_end_marks_as_broken_is_a_loss(path, memory):
-    async def main():
+def test_a_ring_that_the_back_end_marks_as_broken_is_a_loss(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = await connected(path, memory)
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
             await transport.setup_queue(2, layout_at(memory.regions[0].address))
             os.eventfd_write(transport._queues[2].err_fd, 1)
@@ -259,8 +267,8 @@ def test_a_ring_that_the_back_end_marks_as_broken_is_a_loss(path, memory):
     asyncio.run(main())
 
 
-def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path, memory):
-    async def main():
+def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = await connected(path, memory)
@@ -268,7 +276,7 @@ def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path, 
             transport.on_lost = lost.append
             await transport.share_memory()
             bell = await transport.setup_queue(0, layout_at(memory.regions[0].address))
-            backend.sock.shutdown(2)
+            backend.hang_up()
             await until(lambda: lost)
             assert type(lost[0]) is LostError
             await transport.connect(2)
@@ -281,14 +289,14 @@ def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path, 
     asyncio.run(main())
 
 
-def test_nothing_is_told_after_close(path, memory):
-    async def main():
+def test_nothing_is_told_after_close(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
         backend = ScriptedBackend()
         async with backend.at(path):
             transport = await connected(path, memory)
-            lost = []
+            lost: list[DeviceError] = []
             transport.on_lost = lost.append
-            backend.sock.shutdown(2)
+            backend.hang_up()
             await transport.close()
             await asyncio.sleep(0.01)
             assert lost == []
@@ -298,5 +306,5 @@ def test_nothing_is_told_after_close(path, memory):
     asyncio.run(main())
 
 
-def test_info_is_what_rpc_shows(path, memory):
+def test_info_is_what_rpc_shows(path: str, memory: DmaMemory) -> None:
     assert VhostUserTransport(path, memory).info() == {"type": "user", "socket": path}

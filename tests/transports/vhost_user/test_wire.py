@@ -26,9 +26,9 @@ def read(data: bytes, step: int = 1 << 20) -> Frame:
 
 @pytest.mark.parametrize("payload", [b"", b"12345678", bytes(wire.MAX_PAYLOAD)])
 @pytest.mark.parametrize("step", [1, 5, 1000])
-def test_a_message_is_read_from_pieces_of_any_size(payload, step):
+def test_a_message_is_read_from_pieces_of_any_size(payload: bytes, step: int) -> None:
     frame = read(wire.pack(Request.SET_FEATURES, payload, wire.FLAG_NEED_REPLY), step)
-    assert frame == (Request.SET_FEATURES, wire.VERSION | wire.FLAG_NEED_REPLY, payload)
+    assert frame == Frame(Request.SET_FEATURES, wire.VERSION | wire.FLAG_NEED_REPLY, payload)
     assert frame.need_reply
     assert not frame.is_reply
 
@@ -45,12 +45,12 @@ def test_a_message_is_read_from_pieces_of_any_size(payload, step):
         ((99, 0, 0), "message 99: header flags"),
     ],
 )
-def test_an_impossible_header_is_refused_by_name(header, message):
+def test_an_impossible_header_is_refused_by_name(header: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         FrameReader().feed(wire.HEADER.pack(*header))
 
 
-def test_a_reply_must_be_marked_and_for_the_request():
+def test_a_reply_must_be_marked_and_for_the_request() -> None:
     good = Frame(Request.GET_FEATURES, 1 | wire.FLAG_REPLY, b"x")
     assert wire.check_reply(good, Request.GET_FEATURES) == b"x"
     with pytest.raises(ProtocolError, match="GET_QUEUE_NUM: the reply is for GET_FEATURES"):
@@ -60,26 +60,26 @@ def test_a_reply_must_be_marked_and_for_the_request():
 
 
 @pytest.mark.parametrize("size", [0, 7, 9, 16])
-def test_a_u64_has_exactly_eight_bytes(size):
+def test_a_u64_has_exactly_eight_bytes(size: int) -> None:
     with pytest.raises(ProtocolError, match=f"GET_FEATURES: payload of {size} bytes where 8 are due"):
         wire.parse_u64(bytes(size), Request.GET_FEATURES)
 
 
 @pytest.mark.parametrize("index", [0, 3, 255])
 @pytest.mark.parametrize("with_fd", [True, False])
-def test_a_vring_descriptor_message_says_whether_it_has_one(index, with_fd):
+def test_a_vring_descriptor_message_says_whether_it_has_one(index: int, with_fd: bool) -> None:
     payload = wire.pack_vring_fd(index, with_fd)
     assert wire.parse_vring_fd(payload, Request.SET_VRING_KICK) == (index, with_fd)
 
 
-def test_a_vring_descriptor_message_with_unknown_bits_is_refused():
+def test_a_vring_descriptor_message_with_unknown_bits_is_refused() -> None:
     with pytest.raises(ProtocolError, match="SET_VRING_CALL: value 0x200"):
         wire.parse_vring_fd(wire.U64.pack(0x200), Request.SET_VRING_CALL)
 
 
 @pytest.mark.parametrize("count", [0, 1, 8])
 @pytest.mark.parametrize("full", [False, True])
-def test_a_memory_table_survives_the_wire(count, full):
+def test_a_memory_table_survives_the_wire(count: int, full: bool) -> None:
     regions = [REGION._replace(guest=i << 20) for i in range(count)]
     payload = wire.pack_mem_table(regions)
     if full:
@@ -101,12 +101,12 @@ def test_a_memory_table_survives_the_wire(count, full):
         (wire.pack_mem_table([REGION._replace(offset=1 << 63)]), "file range .* is too high"),
     ],
 )
-def test_a_bad_memory_table_is_refused(payload, message):
+def test_a_bad_memory_table_is_refused(payload: bytes, message: str) -> None:
     with pytest.raises(ProtocolError, match=f"SET_MEM_TABLE: .*{message}"):
         wire.parse_mem_table(payload)
 
 
-def test_one_region_is_padding_and_a_region():
+def test_one_region_is_padding_and_a_region() -> None:
     payload = wire.pack_region(REGION)
     assert len(payload) == 40
     assert wire.parse_region(payload, Request.ADD_MEM_REG) == REGION
@@ -115,7 +115,7 @@ def test_one_region_is_padding_and_a_region():
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 0), (0, 60), (0, 256), (32, 1), (256, 0)])
-def test_a_configuration_range_survives_the_wire(offset, size):
+def test_a_configuration_range_survives_the_wire(offset: int, size: int) -> None:
     payload = wire.pack_config(offset, b"c" * size)
     assert wire.parse_config(payload, Request.GET_CONFIG) == (offset, b"c" * size)
 
@@ -130,7 +130,7 @@ def test_a_configuration_range_survives_the_wire(offset, size):
         (wire.CONFIG_HEAD.pack(0xFFFFFFFF, 1, 0) + bytes(1), "is beyond 256"),
     ],
 )
-def test_a_bad_configuration_range_is_refused(payload, message):
+def test_a_bad_configuration_range_is_refused(payload: bytes, message: str) -> None:
     with pytest.raises(ProtocolError, match=f"SET_CONFIG: .*{message}"):
         wire.parse_config(payload, Request.SET_CONFIG)
 
@@ -144,5 +144,5 @@ def test_a_bad_configuration_range_is_refused(payload, message):
         (1 << 1 | 1 << 60, None, "0x1000000000000002 (1, 60)"),
     ],
 )
-def test_features_are_named_for_people(features, dev_type, text):
+def test_features_are_named_for_people(features: int, dev_type: str | None, text: str) -> None:
     assert feature_names(features, dev_type) == text
