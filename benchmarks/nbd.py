@@ -34,10 +34,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
-from virtiod.exports.nbd.manager import ExportManager
-from virtiod.exports.nbd.transmission import NbdDataPlane
-from virtiod.system import Engine
+from virtiod.system import System
 
 SIZE = 1 << 30
 START_S = 10.0
@@ -125,12 +124,12 @@ def measure(case: Case, socket: Path, pid: int, seconds: float, apart: bool) -> 
 
 async def compare(folder: Path, rounds: int, seconds: float, apart: bool) -> dict[Case, dict[str, list[Run]]]:
     """Every case on every server, rounds times."""
-    engine = Engine([0])
+    engine = System([0])
     engine.start()
     channels = BdevChannels(engine.pollers)
     connect_null(channels)
     engine.bdevs.register(Bdev("Null0", BdevInfo(512, SIZE // 512), channels))
-    manager = ExportManager(engine.bdevs, NbdDataPlane(list(zip(engine.pollers, engine.buffers, strict=True))))
+    manager = engine.exports.of(NbdExports)
     sockets = {name: folder / f"{name}.sock" for name in (OWN, *OTHERS)}
     await manager.listen(ListenAddress.parse(f"unix:{sockets[OWN]}"))
     await manager.create("Null0", "disk")

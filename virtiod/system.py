@@ -1,25 +1,38 @@
-"""What moves data, put together: memory, pollers, bdevs, controllers, the load generator.
+"""The inventory: every object of the core, by name and with its type. RPC, HTTP and configurations receive it.
 
-The daemon, `virtiod perf` and `virtiod demo` each run one.
+The daemon, `virtiod perf` and the tests each run one. It knows nothing of those who use it, nor of the process's life.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from virtiod.bdev import BdevRegistry
+from virtiod.bdev.histogram import Histograms
+from virtiod.bdev.iostat import IoStats
+from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
+from virtiod.bdev.options import BdevOptions
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.controller import Context
+from virtiod.controllers.hotplug import Hotplug
 from virtiod.core.memory import MIB, DmaMemory
-from virtiod.load.runner import Perf
+from virtiod.core.saved import SavedCall, Saver
+from virtiod.core.ticks import now_ns
+from virtiod.exports.interface import Context as ExportContext
+from virtiod.exports.interface import Kinds
+from virtiod.exports.table import EXPORTS
+from virtiod.load.runner import LoadGenerator
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Control, Poller
 
+# Of configurations: name -> those that it depends on, in the order of initialisation.
+SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), **{kind.subsystem: ("bdev",) for kind in EXPORTS}}
 
-class Engine:
-    """start() once, then stop(). Event-loop thread only.
+
+class System:
+    """What moves data, put together. start() once, then stop(). Event-loop thread only.
 
     cpus: a poller for each (-1: not pinned). memory_mib: DMA memory to begin with. io_timeout_s 0: none.
     allow_unbind: PCI devices may be taken from the kernel's driver.
@@ -34,14 +47,23 @@ class Engine:
         io_timeout_s: float = 30.0,
         allow_unbind: bool = False,
     ) -> None:
+        self.started_ns = now_ns()
         self.memory = DmaMemory(memory_mib * MIB)
         self.control = Control()
         self.pollers = [Poller(self.control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
         self.buffers = [PollerBuffers(self.memory) for _ in self.pollers]
         self.bdevs = BdevRegistry()
+        self.bdev_options = BdevOptions()
+        self.notifications = Notifications()
+        self.bdevs.on_event(self.notifications.add)
+        self.iostats = IoStats(self.bdevs)
+        self.histograms = Histograms()
         self.nulls = NullBdevs(self.pollers, self.bdevs)
         self.controllers = ControllerManager(Context(self.memory, self.pollers, self.bdevs, io_timeout_s, allow_unbind))
-        self.perf = Perf(self.memory, self.pollers, self.bdevs, self.controllers)
+        self.hotplug = Hotplug(self.controllers, allow_unbind)
+        context = ExportContext(self.bdevs, list(zip(self.pollers, self.buffers, strict=True)))
+        self.exports = Kinds(kind(context) for kind in EXPORTS)
+        self.load = LoadGenerator(self.memory, self.pollers, self.bdevs, self.controllers)
 
     def start(self) -> None:
         """Pollers run, controllers can be attached."""
@@ -51,8 +73,10 @@ class Engine:
         self.controllers.start()
 
     async def stop(self) -> None:
-        """End loads, detach controllers, end pollers, give memory back. Each step has its own deadline."""
-        await self.perf.stop()
+        """Ends exports and loads, detaches controllers, ends pollers, gives memory back. Each step has a deadline."""
+        await self.exports.stop()
+        await self.hotplug.stop()
+        await self.load.stop()
         await self.controllers.stop()
         for poller in self.pollers:
             poller.stop()
@@ -60,3 +84,13 @@ class Engine:
         for pool in self.buffers:
             pool.close()
         self.memory.close()
+
+    def saved_calls(self, subsystem: str) -> Iterator[SavedCall]:
+        """The calls that bring one of SUBSYSTEMS into its present state."""
+        savers: list[Saver] = [exports for exports in self.exports if exports.subsystem == subsystem]
+        if subsystem == "bdev":
+            savers += [self.bdev_options, self.nulls, self.controllers, self.hotplug, self.iostats]
+        for saver in savers:
+            yield from saver.saved_calls()
+        if subsystem == "bdev":
+            yield SavedCall("bdev_wait_for_examine")  # with which SPDK's configurations end

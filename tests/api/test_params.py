@@ -25,7 +25,7 @@ async def example(
     """Example."""
 
 
-PARAMS = params_of(example)
+NEEDS, PARAMS = params_of(example)
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
     async def run() -> None:
         async with disks(stays, goes, comes, by_rpc), live(run_dir, config) as daemon:
             await daemon.rpc.call("bdev_virtio_attach_controller", attach("R", by_rpc)["params"])
-            load = asyncio.create_task(daemon.perf.run(["S"], Workload("verify", queue_depth=4, time_s=60)))
-            await until(lambda: daemon.bdevs.get("S").stats(False).ops["read"].completed > 100, 10)
+            load = asyncio.create_task(daemon.system.load.run(["S"], Workload("verify", queue_depth=4, time_s=60)))
+            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > 100, 10)
             write_config(config, attach("S", stays), null("N0", 4096), export("S"), attach("C", comes), export("C"))
             changes = await daemon.rpc.call("virtiod_reload_config", {})
             assert {kind: sorted(done) for kind, done in changes.items()} == {
@@ -97,11 +97,11 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
                 "called": [],
             }
             assert names(daemon) == (["C", "N0", "R", "S"], ["C", "S"])
-            assert daemon.bdevs.get("N0").num_blocks == 4096
-            before = daemon.bdevs.get("S").stats(False).ops["read"].completed
-            await until(lambda: daemon.bdevs.get("S").stats(False).ops["read"].completed > before + 100, 10)
+            assert daemon.system.bdevs.get("N0").num_blocks == 4096
+            before = daemon.system.bdevs.get("S").stats(False).ops["read"].completed
+            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > before + 100, 10)
             assert await daemon.rpc.call("virtiod_reload_config", {}) == {"created": [], "deleted": [], "called": []}
-            await daemon.perf.stop()
+            await daemon.system.load.stop()
             (result,) = (await load)["results"]
             assert (result["io_failed"], result["io_mismatched"]) == (0, 0)
 
@@ -210,11 +210,11 @@ def test_what_rpc_made_comes_back(run_dir: Path) -> None:
                 await by_rpc(daemon, attach("V0", disk), null("N0"), null("N1"), export("V0", read_only=True))
                 await by_rpc(daemon, {"method": "bdev_null_delete", "params": {"name": "N1"}})
                 assert sorted(in_state(state)) == ["N0", "V0", "V0"]
-                uuid = daemon.bdevs.get("N0").uuid
+                uuid = daemon.system.bdevs.get("N0").uuid
             async with live(run_dir, state=str(state)) as daemon:
                 assert (states(daemon), names(daemon)) == ({"V0": "up"}, (["N0", "V0"], ["V0"]))
-                assert daemon.exports.get_exports()[0].read_only
-                assert daemon.bdevs.get("N0").uuid == uuid
+                assert daemon.system.exports.list()[0].read_only
+                assert daemon.system.bdevs.get("N0").uuid == uuid
         assert state.stat().st_mode & 0o777 == 0o600
 
     asyncio.run(run())
@@ -231,7 +231,7 @@ def test_the_state_holds_what_is_not_the_files(run_dir: Path) -> None:
             assert in_state(state) == ["R0"]
         write_config(config, null("F0", 99), null("R0", 77))
         async with live(run_dir, config, state=str(state)) as daemon:  # the file counts
-            assert [(bdev.name, bdev.num_blocks) for bdev in daemon.bdevs.list()] == [("F0", 99), ("R0", 77)]
+            assert [(bdev.name, bdev.num_blocks) for bdev in daemon.system.bdevs.list()] == [("F0", 99), ("R0", 77)]
             assert in_state(state) == []
 
     asyncio.run(run())

@@ -19,7 +19,7 @@ from tests.e2e.process import Daemon, RpcFailure, allowed_cpus, daemon
 from tests.support.peers import wait_until
 from virtiod.controllers import AttachRequest
 from virtiod.load.runner import Workload
-from virtiod.system import Engine
+from virtiod.system import System
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -56,7 +56,7 @@ def check_verifies(virtiod: Daemon) -> None:
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
 
 
-def check_counters(engine: Engine, pollers: int, queues: int, ios: int, size: int) -> None:
+def check_counters(engine: System, pollers: int, queues: int, ios: int, size: int) -> None:
     """Everything that was submitted was completed, on every channel and queue; every poller and queue had a part.
 
     size: bytes that were written and read back.
@@ -81,11 +81,11 @@ def check_counters(engine: Engine, pollers: int, queues: int, ios: int, size: in
     assert all(poller.stats().in_flight == 0 for poller in engine.pollers)
 
 
-async def check_load(engine: Engine, request: AttachRequest, pollers: int, queues: int, size: int) -> None:
+async def check_load(engine: System, request: AttachRequest, pollers: int, queues: int, size: int) -> None:
     """Attach, write and read back `size` bytes from every poller: nothing is lost, and the books balance."""
     await engine.controllers.attach(request)
     workload = Workload("verify", block_size=8192, queue_depth=24, total_bytes=size, seed=1)
-    report = await engine.perf.run(["V0"], workload)
+    report = await engine.load.run(["V0"], workload)
     assert [r["status"] for r in report["results"]] == ["finished"] * pollers
     assert report["totals"]["io_mismatched"] == 0
     check_counters(engine, pollers, queues, report["totals"]["ios"], size)
@@ -97,7 +97,7 @@ class ControllerContract:
     @pytest.mark.parametrize("pollers", [1, 2])
     def test_what_is_written_from_any_poller_comes_back_and_the_counters_balance(self, way: Way, pollers: int) -> None:
         async def main() -> None:
-            engine = Engine(allowed_cpus(pollers), memory_mib=32, allow_unbind=True)
+            engine = System(allowed_cpus(pollers), memory_mib=32, allow_unbind=True)
             engine.start()
             try:
                 request = AttachRequest("V0", way.trtype, way.traddr, "blk")

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import FakeParts, running
+from tests.support.daemon import FakeSystem, running
 from tests.support.rpc_peer import connected
+from virtiod.controllers.controller import State
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.daemon.service import Service, status_of
+from virtiod.daemon.service import Service
 from virtiod.daemon.systemd import Notifier, is_journal, take_sockets
 
 
@@ -113,15 +114,15 @@ def test_ready_is_told_when_the_configuration_is_applied_not_before(run_dir: Pat
 def test_the_status_counts(run_dir: Path) -> None:
     async def run() -> None:
         async with running(run_dir) as daemon:
-            assert status_of(daemon) == "0 controllers up; 0 bdevs, 0 exports"
+            assert daemon.health.status() == "0 controllers up; 0 bdevs, 0 exports"
             for name in ("A", "B", "C"):
                 params = {"name": name, "trtype": "user", "traddr": "/x", "dev_type": "blk"}
                 await daemon.rpc.call("bdev_virtio_attach_controller", params)
-            daemon.controllers.list()[2].state = "reconnecting"
+            daemon.system.controllers.list()[2].state = State.RECONNECTING
             await daemon.rpc.call("nbd_create_export", {"bdev_name": "A"})
-            assert status_of(daemon) == "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"
+            assert daemon.health.status() == "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"
             daemon.configuration.failed.append("c.json:1:1: no")
-            assert status_of(daemon).endswith("1 export; 1 of the configuration failed: c.json:1:1: no")
+            assert daemon.health.status().endswith("1 export; 1 of the configuration failed: c.json:1:1: no")
 
     asyncio.run(run())
 
@@ -134,7 +135,7 @@ def test_the_watchdog_is_fed_only_while_every_poller_comes_round(
             notifier = Notifier(environment(run_dir / "n", 8))
             async with running(run_dir) as daemon:
                 beat = [time.monotonic_ns(), time.monotonic_ns()]
-                daemon.pollers = [poller("poller_0", beat, 0), poller("poller_1", beat, 1)]
+                daemon.system.pollers = [poller("poller_0", beat, 0), poller("poller_1", beat, 1)]
                 service = Service(daemon, notifier)
                 service.tell()
                 assert "WATCHDOG=1" in said(heard)
@@ -221,7 +222,7 @@ def test_rpc_is_served_on_a_socket_that_was_handed_over(run_dir: Path) -> None:
     async def run() -> None:
         handed = listener(run_dir / "rpc")
         handed.setblocking(False)
-        daemon = Daemon(Options(rpc_socket="/elsewhere"), FakeParts(), {"rpc": handed})
+        daemon = Daemon(Options(rpc_socket="/elsewhere"), {"rpc": handed}, lambda _: FakeSystem())
         await daemon.start()
         async with connected(run_dir) as peer:
             assert "result" in await peer.ask("rpc_get_methods")

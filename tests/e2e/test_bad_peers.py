@@ -24,7 +24,6 @@ from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend,
 from virtiod.controllers import AttachRequest
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.daemon.parts import Parts
 from virtiod.load.runner import Workload
 from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
@@ -110,19 +109,18 @@ PEERS: dict[str, tuple[Peer, str]] = {
 
 
 @contextlib.asynccontextmanager
-async def busy_daemon(run_dir: Path) -> AsyncIterator[tuple[Daemon, Parts]]:
+async def busy_daemon(run_dir: Path) -> AsyncIterator[Daemon]:
     """A daemon whose controller V0 is under load."""
     target = Target({str(run_dir / "good"): DiskSpec(size=1 << 20, memory=True)})
     options = Options(rpc_socket=str(run_dir / "rpc"), cpus=tuple(allowed_cpus(1)), memory_mib=64)
-    parts = Parts()
-    daemon = Daemon(options, parts)
+    daemon = Daemon(options)
     await target.start()
     try:
         await daemon.start()
-        await daemon.controllers.attach(AttachRequest("V0", "user", str(run_dir / "good"), "blk"))
-        load = asyncio.create_task(daemon.perf.run(["V0"], Workload("randread", queue_depth=8, time_s=60)))
+        await daemon.system.controllers.attach(AttachRequest("V0", "user", str(run_dir / "good"), "blk"))
+        load = asyncio.create_task(daemon.system.load.run(["V0"], Workload("randread", queue_depth=8, time_s=60)))
         await until(lambda: reads(daemon) > 100)
-        yield daemon, parts
+        yield daemon
     finally:
         await daemon.stop(10)
         await target.stop()
@@ -131,7 +129,7 @@ async def busy_daemon(run_dir: Path) -> AsyncIterator[tuple[Daemon, Parts]]:
 
 
 def reads(daemon: Daemon) -> int:
-    return int(daemon.bdevs.get("V0").stats().ops["read"].completed)
+    return int(daemon.system.bdevs.get("V0").stats().ops["read"].completed)
 
 
 async def sample_speed(daemon: Daemon, samples: list[int]) -> None:
@@ -151,15 +149,16 @@ def test_a_bad_peer_is_an_error_that_names_the_cause(run_dir: Path, kind: str) -
     path = str(run_dir / "bad")
 
     async def main() -> None:
-        async with busy_daemon(run_dir) as (daemon, parts), peer(path):
+        async with busy_daemon(run_dir) as daemon, peer(path):
             samples: list[int] = []
             sampling = asyncio.create_task(sample_speed(daemon, samples))
-            before = resources(parts)
+            before = resources(daemon)
             attach = ("bdev_virtio_attach_controller", "V1", "-t", "user", "-a", path, "-d", "blk")
             code, message = (await spdk_rpc(run_dir, *attach)).error
             assert (code, cause.format(path=path) in message) == (-32602, True), message
-            await until(lambda: resources(parts) == before)
-            assert [c.name for c in daemon.controllers.list()] == [b.name for b in daemon.bdevs.list()] == ["V0"]
+            await until(lambda: resources(daemon) == before)
+            assert [controller.name for controller in daemon.system.controllers.list()] == ["V0"]
+            assert [bdev.name for bdev in daemon.system.bdevs.list()] == ["V0"]
             await until(lambda: len(samples) > 1)
             sampling.cancel()
             await asyncio.wait([sampling])
@@ -170,21 +169,21 @@ def test_a_bad_peer_is_an_error_that_names_the_cause(run_dir: Path, kind: str) -
 
 def test_the_name_is_free_again(run_dir: Path) -> None:
     async def main() -> None:
-        async with busy_daemon(run_dir) as (daemon, _):
+        async with busy_daemon(run_dir) as daemon:
             request = AttachRequest("V1", "user", str(run_dir / "late"), "blk")
             with pytest.raises(Exception, match="No such file"):
-                await daemon.controllers.attach(request)
+                await daemon.system.controllers.attach(request)
             target = Target({request.traddr: DiskSpec(size=1 << 20, memory=True)})
             await target.start()
             try:
-                assert await daemon.controllers.attach(request) == ["V1"]
-                await daemon.controllers.detach("V1")
+                assert await daemon.system.controllers.attach(request) == ["V1"]
+                await daemon.system.controllers.detach("V1")
             finally:
                 await target.stop()
 
     asyncio.run(main())
 
 
-def resources(parts: Parts) -> tuple[int, int, int]:
+def resources(daemon: Daemon) -> tuple[int, int, int]:
     """DMA memory in use, file descriptors, threads."""
-    return parts.engine.memory.used, len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    return daemon.system.memory.used, len(list(Path("/proc/self/fd").iterdir())), threading.active_count()

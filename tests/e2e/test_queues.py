@@ -10,7 +10,7 @@ import pytest
 from tests.contracts.controller import check_load
 from tests.e2e.process import allowed_cpus
 from virtiod.controllers import AttachRequest
-from virtiod.system import Engine
+from virtiod.system import System
 from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
 
@@ -26,7 +26,7 @@ def test_any_number_of_queues_suits_any_number_of_pollers(
 
     async def main() -> None:
         target = Target({path: DiskSpec(size=SIZE, memory=True, queues=queues)})
-        engine = Engine(allowed_cpus(pollers), memory_mib=32)
+        engine = System(allowed_cpus(pollers), memory_mib=32)
         await target.start()
         engine.start()
         try:

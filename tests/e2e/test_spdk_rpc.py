@@ -170,7 +170,7 @@ AGAIN = ("bdev_virtio_attach_controller", "V1", *DISK)
             -22,
             "vq_count or vq_size is not",
         ),
-        ((*ATTACH, "-t", "vfio-user", "-a", "/x", "--vq-size", "8"), -22, "vq_count or vq_size is not"),
+        ((*ATTACH, "-t", "pci", "-a", "0000:00:05.0", "--vq-size", "8"), -22, "vq_count or vq_size is not"),
         ((*ATTACH, "-t", "pci", "-a", "nonsense"), -22, "Invalid PCI address 'nonsense'"),
         (("bdev_virtio_detach_controller", "V9"), -19, "controller 'V9' does not exist"),
         (("bdev_get_bdevs", "-b", "V9"), -19, "bdev 'V9' does not exist"),

@@ -35,7 +35,7 @@ DEADLINE_S = 20
 
 
 class _Exports:
-    def list(self) -> Iterable[ExportInfo]:
+    def offered(self) -> Iterable[ExportInfo]:
         return [EXPORT]
 
     def find(self, name: str, *, to_connect: bool) -> ExportInfo:

@@ -134,7 +134,7 @@ def test_without_a_token_nothing_is_called(run_dir: Path) -> None:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": basic("alice", READER)}):
             status, _ = await post(live, request("bdev_null_create", name="N", num_blocks=8, block_size=512), headers)
             assert status == 401
-        assert live.daemon.bdevs.list() == []
+        assert live.daemon.system.bdevs.list() == []
 
     run_rpc(run_dir, test)
 
@@ -149,7 +149,7 @@ def test_a_reader_may_look_and_change_nothing(run_dir: Path, caplog: pytest.LogC
             "code": -13,
             "message": "bdev_null_create: needs the role admin, grafana is read-only",
         }
-        assert live.daemon.bdevs.list() == []
+        assert live.daemon.system.bdevs.list() == []
         lines = [one.getMessage() for one in caplog.records if one.name == "virtiod.rpc.audit"]
         assert [line.split(":")[0] for line in lines] == ["grafana at 127.0.0.1 (read-only)"]
 
@@ -264,7 +264,7 @@ def test_a_call_may_take_longer_than_a_page_and_ends_when_its_client_goes(run_di
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        await until(lambda: "bdev_get_bdevs" in live.daemon.rpc_timings.methods, "call to end")
+        await until(lambda: "bdev_get_bdevs" in live.daemon.rpc.timings.methods, "call to end")
 
     run_rpc(run_dir, test)
 

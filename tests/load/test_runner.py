@@ -17,7 +17,7 @@ from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.memory import MIB
 from virtiod.load.job import LoadJob
 from virtiod.load.runner import PATTERNS, Snapshot, Workload
-from virtiod.system import Engine
+from virtiod.system import System
 
 FIGURES = {
     "runtime", "ios", "bytes", "iops", "mibps", "io_failed", "io_timeout", "io_mismatched", "avg_latency_us",
@@ -27,8 +27,8 @@ JOB = FIGURES | {"job", "core_mask", "workload", "status", "queue_depth", "io_si
 
 
 @asynccontextmanager
-async def engine(*names: str, pollers: int = 1, size: int = 64 * MIB, **info: object) -> AsyncIterator[Engine]:
-    engine = Engine([-1] * pollers, memory_mib=16)
+async def engine(*names: str, pollers: int = 1, size: int = 64 * MIB, **info: object) -> AsyncIterator[System]:
+    engine = System([-1] * pollers, memory_mib=16)
     engine.start()
     for name in names:
         channels = BdevChannels(engine.pollers)
@@ -45,7 +45,7 @@ async def engine(*names: str, pollers: int = 1, size: int = 64 * MIB, **info: ob
 @in_loop
 async def test_a_report_has_the_keys_of_bdevperf_and_quantiles(rw: str) -> None:
     async with engine("N0") as e:
-        report = await e.perf.run(["N0"], Workload(rw, total_bytes=4 * MIB, queue_depth=8))
+        report = await e.load.run(["N0"], Workload(rw, total_bytes=4 * MIB, queue_depth=8))
         (result,) = report["results"]
         assert result.keys() == JOB | ({"percentage"} if rw == "randrw" else set())
         assert report["totals"].keys() == FIGURES
@@ -62,7 +62,7 @@ async def test_a_report_has_the_keys_of_bdevperf_and_quantiles(rw: str) -> None:
 async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> None:
     async with engine("N0", "N1", pollers=2) as e:
         seen: list[Snapshot] = []
-        report = await e.perf.run(["N0", "N1", "N0"], Workload(time_s=0.6, queue_depth=4), progress=seen.append)
+        report = await e.load.run(["N0", "N1", "N0"], Workload(time_s=0.6, queue_depth=4), progress=seen.append)
         assert [r["job"] for r in report["results"]] == ["N0", "N0", "N1", "N1"]
         assert report["totals"]["ios"] == sum(r["ios"] for r in report["results"]) > 0
         assert seen
@@ -73,7 +73,7 @@ async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> Non
 async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
     async with engine("N0") as e:
         used = e.memory.used
-        running = asyncio.create_task(e.perf.run(["N0"], Workload(time_s=60)))
+        running = asyncio.create_task(e.load.run(["N0"], Workload(time_s=60)))
         async with asyncio.timeout(10):
             while not e.bdevs.get("N0").stats().ops["read"].completed:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
@@ -103,20 +103,20 @@ async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
 async def test_a_workload_that_can_not_be_is_refused(workload: Workload, says: str) -> None:
     async with engine("N0") as e:
         with pytest.raises(InvalidArgument, match=says):
-            await e.perf.run(["N0"], workload)
+            await e.load.run(["N0"], workload)
 
 
 @in_loop
 async def test_who_or_where_that_is_not_there_is_told() -> None:
     async with engine("N0", read_only=True, io_types=frozenset({"read"})) as e:
         with pytest.raises(NotFound, match="'N9'"):
-            await e.perf.run(["N9"], Workload())
+            await e.load.run(["N9"], Workload())
         with pytest.raises(InvalidArgument, match="none given"):
-            await e.perf.run([], Workload())
+            await e.load.run([], Workload())
         with pytest.raises(InvalidArgument, match=r"cores \[77\]"):
-            await e.perf.run(["N0"], Workload(), cpus=[77])
+            await e.load.run(["N0"], Workload(), cpus=[77])
         with pytest.raises(InvalidArgument, match="read-only"):
-            await e.perf.run(["N0"], Workload("randwrite"))
+            await e.load.run(["N0"], Workload("randwrite"))
 
 
 # ---- verify

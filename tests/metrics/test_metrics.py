@@ -24,10 +24,11 @@ from virtiod.bdev.channel import ERRORS
 from virtiod.bdev.counters import bucket_start
 from virtiod.bdev.totals import bdev_totals
 from virtiod.controllers.request import AttachRequest
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.runner import Workload
 from virtiod.metrics import describe
 from virtiod.metrics.catalogue import ENTRIES
-from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS, DaemonCollector
+from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS, SystemCollector
 from virtiod.metrics.families import encode
 from virtiod.metrics.lines import counter_lines
 
@@ -48,9 +49,9 @@ def value(text: str, name: str, **labels: str) -> float:
 
 async def with_everything(live: Live, target: Path) -> None:
     """A controller, a bdev over nothing, an export, and some load and calls on them."""
-    await live.daemon.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
+    await live.daemon.system.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
     live.add_null("Null0")
-    await live.daemon.exports.create("V0", "disk")
+    await live.daemon.system.exports.of(NbdExports).create("V0", "disk")
     await live.load("V0")
     await live.load("Null0", "write")
     await live.daemon.rpc.call("bdev_get_bdevs", {})
@@ -59,12 +60,16 @@ async def with_everything(live: Live, target: Path) -> None:
 NULL_DISK = "driver=null-co,size=1073741824,read-zeroes=on"
 
 
+def collector(live: Live) -> SystemCollector:
+    return SystemCollector(live.daemon.system, live.daemon.rpc.timings, live.daemon.health)
+
+
 def test_page_has_the_metrics_of_the_catalogue_with_their_types_and_labels(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         with storage_daemon(run_dir, NULL_DISK) as target:
             await with_everything(live, target.socket)
             text = await live.scrape()
-            await live.daemon.controllers.detach("V0")
+            await live.daemon.system.controllers.detach("V0")
         plain = {"info": "gauge"}
         types = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
         assert types == {entry.name: plain.get(entry.kind, entry.kind) for entry in ENTRIES}
@@ -91,7 +96,7 @@ def test_page_says_what_prometheus_clients_own_writer_says(run_dir: Path, accept
     async def test(live: Live) -> None:
         live.add_null("Null0")
         await live.load("Null0")
-        families = list(DaemonCollector(live.daemon).collect())
+        families = list(collector(live).collect())
 
         class Fixed:
             def collect(self) -> Any:
@@ -111,7 +116,7 @@ def test_page_is_written_much_faster_than_by_prometheus_clients_own_writer(run_d
     async def test(live: Live) -> None:
         for number in range(100):
             live.add_null(f"Null{number}", ("read", "write", "flush", "unmap"))
-        families = list(DaemonCollector(live.daemon).collect())
+        families = list(collector(live).collect())
 
         class Fixed:
             def collect(self) -> Any:
@@ -134,7 +139,7 @@ def test_others_get_their_turn_while_many_bdevs_are_read(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         for number in range(200):
             live.add_null(f"Null{number}")
-        collecting = asyncio.create_task(DaemonCollector(live.daemon).collect_gently())
+        collecting = asyncio.create_task(collector(live).collect_gently())
         turns = 0
         while not collecting.done():
             await asyncio.sleep(0)
@@ -202,7 +207,7 @@ def test_promtool_finds_nothing_to_complain_of(run_dir: Path) -> None:
         with storage_daemon(run_dir, NULL_DISK) as target:
             await with_everything(live, target.socket)
             text = await live.scrape()
-            await live.daemon.controllers.detach("V0")
+            await live.daemon.system.controllers.detach("V0")
         pages.append(text)
 
     run_live(run_dir, test)
@@ -288,7 +293,7 @@ def test_no_counter_goes_back_while_load_runs_and_iostat_is_reset(run_dir: Path)
 def test_time_with_io_in_flight_never_goes_back_however_often_it_is_read(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         bdev = live.add_null("Null0")
-        load = asyncio.create_task(live.daemon.perf.run(["Null0"], Workload(queue_depth=1, time_s=0.3)))
+        load = asyncio.create_task(live.daemon.system.load.run(["Null0"], Workload(queue_depth=1, time_s=0.3)))
         was = 0
         while not load.done():
             for _ in range(1000):  # far more often than I/Os begin and end
@@ -342,12 +347,12 @@ def test_a_lost_controller_is_down_and_its_bdev_still_shown(run_dir: Path) -> No
         with storage_daemon(run_dir, NULL_DISK) as target:
             await with_everything(live, target.socket)
             assert value(await live.scrape(), "controller_up", controller="V0") == 1
-        await until(lambda: live.daemon.controllers.get("V0").state == "reconnecting", "the loss is noticed")
+        await until(lambda: live.daemon.system.controllers.get("V0").state == "reconnecting", "the loss is noticed")
         text = await live.scrape()
         assert value(text, "controller_up", controller="V0") == 0
         assert value(text, "controller_state", controller="V0", state="reconnecting") == 1
         assert value(text, "controller_state", controller="V0", state="up") == 0
         assert value(text, "bdev_reads_completed_total", bdev="V0") >= 100
-        await live.daemon.controllers.detach("V0")
+        await live.daemon.system.controllers.detach("V0")
 
     run_live(run_dir, test)

@@ -96,9 +96,9 @@ def test_prometheus_shows_queue_depth_and_latency_of_a_loaded_disk(run_dir: Path
 
     async def run(target: Path) -> None:
         async with live(run_dir) as running:
-            await running.daemon.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
+            await running.daemon.system.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
             load = asyncio.create_task(
-                running.daemon.perf.run(["V0"], Workload(rw="randread", queue_depth=16, time_s=DEADLINE_S * 2))
+                running.daemon.system.load.run(["V0"], Workload(rw="randread", queue_depth=16, time_s=DEADLINE_S * 2))
             )
             with prometheus(run_dir, CONFIG.format(port=running.port)) as url:
                 left = await ask_until_all_fit(url)

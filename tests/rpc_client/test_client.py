@@ -111,7 +111,7 @@ def test_a_time_out_is_in_real_time_and_its_answer_comes_to_no_other_call(run_di
             with pytest.raises(TimedOut, match="bdev_virtio_attach_controller: no answer"):
                 client.call("bdev_virtio_attach_controller", ATTACH | {"traddr": "/slow"}, timeout_s=0.2)
             assert time.monotonic() - started >= 0.2
-            daemon.controllers.release.set()
+            daemon.system.controllers.release.set()
             assert client.call("log_get_level") == "INFO"
 
     with_daemon(run_dir, use)
@@ -233,7 +233,7 @@ def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str])
         assert "1 GiB" in lines[1]
         assert json.loads(ok("--json", "bdev_get_bdevs"))[0]["name"] == "B0"
         assert "up" in ok("virtiod_get_controllers")
-        daemon.bdevs.get("B0").count("read", 2500)
+        daemon.system.bdevs.get("B0").count("read", 2500)
         assert "2.5 us" in ok("bdev_get_iostat", "--names", "B0")
         assert "thread 2" in ok("bdev_get_iostat", "--names", "B0", "-c")
         assert "50.0" in ok("virtiod_get_pollers")
@@ -282,7 +282,7 @@ def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run
         return result
 
     def use(path: str, daemon: Any) -> None:
-        daemon.perf.run = perform
+        daemon.system.load.run = perform
         status, out, _ = run_cli(capsys, path, "perform_tests", "-b", "B0", "-w", "verify", "-t", "1")
         assert status == 0
         assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123457", "482.3"]

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from virtiod.bdev.counters import BdevStats
+from virtiod.bdev.histogram import Histograms
+from virtiod.bdev.iostat import IoStats
+from virtiod.bdev.notifications import Notifications
+from virtiod.bdev.null import NullBdevs
+from virtiod.bdev.options import BdevOptions
 from virtiod.bdev.registry import BdevRegistry
+from virtiod.controllers import ControllerManager
+from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, NotFound
+from virtiod.core.saved import SavedCall
+from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.daemon.parts import Parts
+from virtiod.exports.interface import Context, Kinds
+from virtiod.exports.nbd.export import NbdExport
+from virtiod.exports.nbd.exports import NbdExports
+from virtiod.exports.nbd.listener import ListenAddress
+from virtiod.load.runner import LoadGenerator
+from virtiod.poller.poller import Poller
+from virtiod.system import System
 
 GIB = 1 << 30
 
@@ -37,6 +51,11 @@ class FakePoller:
 
     def sources(self) -> list[Any]:
         return [SimpleNamespace(name=f"{self.name}_queue", runs=10, busy=4, wakeups=0)]
+
+
+class FakeHandle:
+    def close(self) -> None:
+        pass
 
 
 @dataclass(eq=False)
@@ -60,6 +79,13 @@ class FakeBdev:
 
     def __post_init__(self) -> None:
         self.per_channel = [BdevStats() for _ in self.pollers]
+
+    @property
+    def size(self) -> int:
+        return self.num_blocks * self.block_size
+
+    def open(self, on_resize: object = None, on_remove: object = None) -> FakeHandle:
+        return FakeHandle()
 
     def driver_specific(self) -> dict[str, Any]:
         return {"virtio": self.virtio}
@@ -101,6 +127,17 @@ class FakeControllers:
         self._bdevs, self._pollers = bdevs, pollers
         self._controllers: dict[str, Any] = {}
         self.release = asyncio.Event()  # what attaching to "/slow" waits for
+
+    @property
+    def awaits_device(self) -> bool:
+        return False
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        for one in self.list():
+            params = {name: getattr(one, name) for name in ("name", "dev_type", "trtype", "traddr")}
+            known = ("vq_count", "vq_size") if one.trtype == "user" else ()
+            queues = {name: one.virtio_info()[name] for name in known}
+            yield SavedCall("bdev_virtio_attach_controller", {**params, **queues})
 
     def cut_off(self) -> None:
         pass
@@ -146,72 +183,81 @@ class FakeControllers:
         return list(self._controllers.values())
 
 
-class FakeHotplug:
-    now: tuple[bool, int] | None = None
+class FakeHotplug(Hotplug):
+    def __init__(self) -> None:
+        self._asked = None
+
+    @property
+    def now(self) -> tuple[bool, int] | None:
+        return self._asked
 
     def set(self, enable: bool, period_us: int) -> None:
-        self.now = enable, period_us
+        self._asked = enable, period_us
 
 
-class FakeExports:
-    def __init__(self, bdevs: BdevRegistry) -> None:
-        self._bdevs = bdevs
-        self._exports: dict[str, Any] = {}
+class FakeExports(NbdExports):
+    """Without listeners. Once it is told to hang its stop() never ends."""
 
-    async def create(self, bdev_name: str, name: str | None = None, **options: Any) -> Any:
-        bdev = self._bdevs.get(bdev_name)
-        name = name or bdev.name
-        if name in self._exports:
-            raise AlreadyExists(f"NBD export {name!r} exists already")
-        self._exports[name] = SimpleNamespace(name=name, bdev=bdev, clients=[], **options)
-        return self._exports[name]
+    def __init__(self, bdevs: BdevRegistry, ended: list[str]) -> None:
+        super().__init__(Context(bdevs, ()))
+        self._ended = ended
+        self.hang = False
 
-    async def delete(self, name: str) -> None:
-        if name not in self._exports:
-            raise NotFound(f"no NBD export {name!r}")
-        del self._exports[name]
+    async def listen(self, address: ListenAddress) -> None:
+        pass
 
-    def get_exports(self) -> list[Any]:
-        return list(self._exports.values())
-
-    def uris(self, export: Any) -> list[str]:
+    def uris(self, export: NbdExport) -> Sequence[str]:
         return [f"nbd+unix:///{export.name}?socket=/nbd.sock"]
 
+    async def stop(self, deadline_s: float = 0) -> None:
+        try:
+            if self.hang:
+                await asyncio.sleep(3600)
+        finally:
+            self._ended.append("exports")
 
-class FakePerf:
+
+class FakeLoad:
     async def run(self, bdevs: list[str], workload: Any, cpus: Any) -> dict[str, Any]:
         return {"bdevs": bdevs, "cpus": cpus, **vars(workload)}
 
 
-class FakeParts(Parts):
-    """`ended` lists what was ended, in order."""
+class FakeSystem(System):
+    """Two pollers, and controllers without devices. `ended` lists what was ended, in order."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
-        self.fail_open: Exception | None = None
-        self.hang = False
+        self.fail_start: Exception | None = None
+        pollers = [FakePoller(0), FakePoller(1)]
+        self.started_ns = now_ns()
+        self.pollers = cast(list[Poller], pollers)
+        self.bdevs = BdevRegistry()
+        self.bdev_options = BdevOptions()
+        self.notifications = Notifications()
+        self.bdevs.on_event(self.notifications.add)
+        self.iostats = IoStats(self.bdevs)
+        self.histograms = Histograms()
+        self.nulls = NullBdevs((), self.bdevs)
+        self.fake_controllers = FakeControllers(self.bdevs, pollers)
+        self.controllers = cast(ControllerManager, self.fake_controllers)
+        self.hotplug = FakeHotplug()
+        self.fake_exports = FakeExports(self.bdevs, self.ended)
+        self.exports = Kinds([self.fake_exports])
+        self.load = cast(LoadGenerator, FakeLoad())
 
-    async def build(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        stack.callback(self.ended.append, "built")
-        daemon.pollers = [FakePoller(0), FakePoller(1)]
-        daemon.bdevs = BdevRegistry()
-        daemon.controllers = FakeControllers(daemon.bdevs, daemon.pollers)
-        daemon.hotplug = FakeHotplug()
-        daemon.exports = FakeExports(daemon.bdevs)
-        daemon.perf = FakePerf()
+    def start(self) -> None:
+        if self.fail_start is not None:
+            raise self.fail_start
 
-    async def open(self, daemon: Daemon, stack: AsyncExitStack) -> None:
-        stack.callback(self.ended.append, "opened")
-        if self.hang:
-            stack.push_async_callback(asyncio.sleep, 3600)
-        if self.fail_open is not None:
-            raise self.fail_open
+    async def stop(self) -> None:
+        self.ended.append("system")
 
 
 @contextlib.asynccontextmanager
-async def running(run_dir: Path, *, parts: FakeParts | None = None, **options: Any) -> AsyncIterator[Daemon]:
+async def running(run_dir: Path, *, system: FakeSystem | None = None, **options: Any) -> AsyncIterator[Daemon]:
     """A daemon on fakes that listens at run_dir/rpc."""
-    daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc"), http=None, **options), parts or FakeParts())
+    settings = Options(rpc_socket=str(run_dir / "rpc"), http=None, **options)
+    daemon = Daemon(settings, build=lambda _: system or FakeSystem())
     await daemon.start()
     try:
         yield daemon

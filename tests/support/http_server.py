@@ -18,7 +18,6 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.daemon.parts import Parts
 from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.server import HttpServer
 from virtiod.load.runner import Workload
@@ -37,15 +36,15 @@ class Live:
         return self.http.app[FEED]
 
     def add_null(self, name: str, io_types: tuple[str, ...] = ("read", "write")) -> Bdev:
-        channels = BdevChannels(self.daemon.pollers)
+        channels = BdevChannels(self.daemon.system.pollers)
         connect_null(channels)
         bdev = Bdev(name, BdevInfo(512, 1 << 20, io_types=frozenset(io_types)), channels)
-        self.daemon.bdevs.register(bdev)
+        self.daemon.system.bdevs.register(bdev)
         return bdev
 
     async def load(self, name: str, rw: str = "randread", ios: int = 100) -> dict[str, Any]:
         work = Workload(rw=rw, total_bytes=ios * 4096, queue_depth=4, seed=1)
-        result: dict[str, Any] = await self.daemon.perf.run([name], work)
+        result: dict[str, Any] = await self.daemon.system.load.run([name], work)
         return result
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -89,11 +88,11 @@ async def until(ready: Callable[[], object], what: str, seconds: float = 10.0) -
 
 @contextlib.asynccontextmanager
 async def live(run_dir: Path, **more: Any) -> AsyncIterator[Live]:
-    parts = Parts()
-    daemon = Daemon(options(run_dir, **more), parts)
+    daemon = Daemon(options(run_dir, **more))
     await daemon.start()
+    assert daemon.http is not None
     try:
-        yield Live(daemon, parts.http.port, parts.http)
+        yield Live(daemon, daemon.http.port, daemon.http)
     finally:
         await daemon.stop(10)
 

@@ -62,9 +62,9 @@ async def disks(*paths: Path) -> AsyncIterator[Target]:
 
 def names(daemon: Daemon) -> tuple[list[str], list[str]]:
     """Those of bdevs and of exports."""
-    bdevs = sorted(bdev.name for bdev in daemon.bdevs.list())
-    return bdevs, sorted(one.name for one in daemon.exports.get_exports())
+    bdevs = sorted(bdev.name for bdev in daemon.system.bdevs.list())
+    return bdevs, sorted(one.name for one in daemon.system.exports.list())
 
 
 def states(daemon: Daemon) -> dict[str, str]:
-    return {controller.name: str(controller.state) for controller in daemon.controllers.list()}
+    return {controller.name: str(controller.state) for controller in daemon.system.controllers.list()}

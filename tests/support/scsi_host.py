@@ -16,7 +16,7 @@ from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.errors import InvalidArgument
 from virtiod.scsi import address
-from virtiod.system import Engine
+from virtiod.system import System
 from virtiod.target.backend import Backend
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
 
@@ -240,7 +240,7 @@ class FakeHost(TargetDevice):
 class Stack:
     """An engine with a controller S0 on a FakeHost."""
 
-    def __init__(self, engine: Engine, host: FakeHost, path: Path) -> None:
+    def __init__(self, engine: System, host: FakeHost, path: Path) -> None:
         self.engine = engine
         self.host = host
         self.path = path
@@ -283,7 +283,7 @@ async def stack(
     path = run_dir / "s.sock"
     backend = Backend(str(path), host)
     await backend.start()
-    engine = Engine([-1] * pollers, memory_mib=32, io_timeout_s=io_timeout_s)
+    engine = System([-1] * pollers, memory_mib=32, io_timeout_s=io_timeout_s)
     engine.start()
     try:
         yield Stack(engine, host, path)

@@ -85,11 +85,21 @@ class Param:
         return described
 
 
-def params_of(function: Callable[..., Any]) -> tuple[Param, ...]:
-    """The parameters of a method: those after the first, which is the daemon."""
-    hints = get_type_hints(function, localns={"Daemon": object}, include_extras=True)
-    signature = list(inspect.signature(function).parameters.values())[1:]
-    return tuple(_param(parameter, hints[parameter.name]) for parameter in signature)
+def params_of(function: Callable[..., Any]) -> tuple[tuple[type, ...], tuple[Param, ...]]:
+    """What a method needs of the daemon, by type, and its parameters: those that an Arg() describes.
+
+    What it needs comes first. Raises TypeError for a parameter that neither is a class nor has an Arg().
+    """
+    hints = get_type_hints(function, include_extras=True)
+    needs: list[type] = []
+    params: list[Param] = []
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        if isinstance(hint, type) and hint not in _JSON_TYPES and not params:
+            needs.append(hint)
+        else:
+            params.append(_param(parameter, hint))
+    return tuple(needs), tuple(params)
 
 
 def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ class State(enum.Flag):
 class Method:
     name: str
     handler: Handler
+    needs: tuple[type, ...]  # what its handler takes before the parameters: System, or a service
     params: tuple[Param, ...]
     doc: str
     states: State
@@ -34,6 +35,9 @@ class Method:
     passive: bool  # only waits or measures: cancelled when its client is gone
     reads: bool  # changes nothing, as long as none of `changing` is given another value than its default
     changing: tuple[str, ...]
+    undo: str  # the method that, given the name, deletes what this one creates; "" if it creates nothing
+    precheck: Callable[[dict[str, Any]], None] | None  # what can be told of parameters before the call: VirtiodError
+    in_config: dict[str, Any]  # parameters that a configuration gives unless it says otherwise
 
     @property
     def summary(self) -> str:
@@ -53,14 +57,19 @@ def method(
     passive: bool = False,
     reads: bool = False,
     changing: Iterable[str] = (),
+    undo: str = "",
+    precheck: Callable[[dict[str, Any]], None] | None = None,
+    in_config: dict[str, Any] | None = None,
 ) -> Callable[[Handler], Method]:
-    """Makes a method of an async function (daemon, **params). Its name and docstring are the method's."""
+    """Makes a method of an async function (*needs, **params). Its name and docstring are the method's."""
 
     def describe(handler: Handler) -> Method:
+        needs, params = params_of(handler)
         return Method(
             name=handler.__name__,
             handler=handler,
-            params=params_of(handler),
+            needs=needs,
+            params=params,
             doc=_dedent(handler.__doc__ or ""),
             states=states,
             aliases=tuple(aliases),
@@ -68,6 +77,9 @@ def method(
             passive=passive,
             reads=reads,
             changing=tuple(changing),
+            undo=undo,
+            precheck=precheck,
+            in_config=in_config or {},
         )
 
     return describe

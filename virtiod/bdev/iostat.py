@@ -6,12 +6,15 @@ never go back. Only the smallest and largest latencies, which metrics do not use
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import BdevStats, OpStats
+from virtiod.bdev.registry import BdevRegistry
+from virtiod.core.saved import SavedCall
 
 DEFAULT_QD_PERIOD_US = 1000
 
@@ -30,7 +33,8 @@ _NO_OPS = OpStats()
 class IoStats:
     """The view that RPC clients have of all bdevs' statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, bdevs: BdevRegistry) -> None:
+        self._bdevs = bdevs
         self._baselines: WeakKeyDictionary[Bdev, _Baseline] = WeakKeyDictionary()
         self._qd_periods: WeakKeyDictionary[Bdev, int] = WeakKeyDictionary()
 
@@ -40,6 +44,12 @@ class IoStats:
 
     def qd_period(self, bdev: Bdev) -> int:
         return self._qd_periods.get(bdev, DEFAULT_QD_PERIOD_US)
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        for bdev in self._bdevs.list():
+            period = self.qd_period(bdev)
+            if period != DEFAULT_QD_PERIOD_US:
+                yield SavedCall("bdev_set_qd_sampling_period", {"name": bdev.name, "period": period})
 
     def device(self, bdev: Bdev) -> dict[str, Any]:
         """Members of a bdev, without its name."""

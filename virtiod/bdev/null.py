@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from virtiod.bdev.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.saved import SavedCall
 from virtiod.poller.poller import Poller
 
 PRODUCT_NAME = "Null disk"
@@ -41,3 +42,9 @@ class NullBdevs:
         if bdev.product_name != PRODUCT_NAME:
             raise InvalidArgument(f"bdev '{name}' is a {bdev.product_name}, not a null bdev")
         await self._bdevs.unregister(bdev)
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        for bdev in self._bdevs.list():
+            if bdev.product_name == PRODUCT_NAME:
+                params = {"name": bdev.name, "num_blocks": bdev.num_blocks, "block_size": bdev.block_size}
+                yield SavedCall("bdev_null_create", {**params, "uuid": bdev.uuid})

@@ -11,12 +11,13 @@ from typing import Any
 
 from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
+from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.sizes import parse_size
-from virtiod.daemon.options import parse_cpumask
+from virtiod.core.tasks import spawn
 from virtiod.load.runner import PATTERNS, WRITERS, Snapshot, Workload
 from virtiod.pci.devices import is_address
-from virtiod.system import Engine
+from virtiod.system import System
 
 __all__ = ["add_arguments", "run"]
 
@@ -80,31 +81,31 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
-    engine = Engine(parse_cpumask(args.cpumask), args.memory, args.poll_mode, allow_unbind=args.allow_unbind)
-    engine.start()
+    system = System(parse_cpumask(args.cpumask), args.memory, args.poll_mode, allow_unbind=args.allow_unbind)
+    system.start()
     try:
-        names = [name for n, target in enumerate(args.targets) for name in await _add(engine, args, n, target)]
+        names = [name for n, target in enumerate(args.targets) for name in await _add(system, args, n, target)]
         progress = draw if sys.stderr.isatty() else None
-        running = asyncio.ensure_future(engine.perf.run(names, workload, progress=progress))
+        running = asyncio.ensure_future(system.load.run(names, workload, progress=progress))
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, lambda: loop.create_task(engine.perf.stop()))
+            loop.add_signal_handler(signal_number, lambda: spawn(system.load.stop(), "end the load"))
         report = await running
         if progress:
             print(file=sys.stderr)
         return report
     finally:
-        await engine.stop()
+        await system.stop()
 
 
-async def _add(engine: Engine, args: argparse.Namespace, number: int, target: str) -> list[str]:
+async def _add(system: System, args: argparse.Namespace, number: int, target: str) -> list[str]:
     """The bdevs of a target."""
     if target.startswith("null:"):
-        return [engine.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
+        return [system.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
     kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
     trtype = "pci" if is_address(traddr) else "user"
     name = f"Virtio{kind.capitalize()}{number}"
-    names = await engine.controllers.attach(AttachRequest(name, trtype, traddr, kind, args.vq_count, args.vq_size))
+    names = await system.controllers.attach(AttachRequest(name, trtype, traddr, kind, args.vq_count, args.vq_size))
     if not names:
         raise InvalidArgument(f"{target}: no disks were found")
     return names

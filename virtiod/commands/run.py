@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 from virtiod.core.errors import VirtiodError
+from virtiod.core.tasks import spawn
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
 from virtiod.daemon.service import Service
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(daemon: Daemon, notifier: Notifier) -> int:
     """Runs the daemon, tells the service manager how it goes, and hears signals."""
     service = Service(daemon, notifier)
-    telling = asyncio.create_task(service.run(), name="tell the service manager")
+    telling = spawn(service.run(), "tell the service manager")
     _hear_signals(daemon, service)
     try:
         return await _run(daemon, service)
@@ -49,7 +50,6 @@ async def _serve(daemon: Daemon, notifier: Notifier) -> int:
 def _hear_signals(daemon: Daemon, service: Service) -> None:
     loop = asyncio.get_running_loop()
     stops: list[int] = []
-    reloads: set[asyncio.Task[None]] = set()
 
     def on_stop(number: int) -> None:
         stops.append(number)
@@ -62,9 +62,7 @@ def _hear_signals(daemon: Daemon, service: Service) -> None:
 
     def on_reload() -> None:
         if not stops:
-            task = asyncio.create_task(service.reload(), name="reload")
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
+            spawn(service.reload(), "reload")
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_stop, number)
@@ -72,8 +70,8 @@ def _hear_signals(daemon: Daemon, service: Service) -> None:
 
 
 async def _run(daemon: Daemon, service: Service) -> int:
-    starting = asyncio.create_task(daemon.start())
-    stop_asked = asyncio.create_task(daemon.wants_to_stop.wait())
+    starting = spawn(daemon.start(), "start virtiod", awaited=True)
+    stop_asked = spawn(daemon.wants_to_stop.wait(), "wait for a signal")
     await asyncio.wait({starting, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done() and daemon.fatal is None:
         service.stopping()

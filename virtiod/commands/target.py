@@ -8,9 +8,9 @@ import signal
 import sys
 from dataclasses import replace
 
+from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.core.sizes import parse_size
-from virtiod.daemon.options import parse_cpumask
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from virtiod.api.params import ParamError, check_params
 from virtiod.api.registry import Method
 from virtiod.config.document import Call
-from virtiod.config.saved import CREATES, SUBSYSTEMS
-from virtiod.controllers.manager import check_request
-from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import VirtiodError
+from virtiod.system import SUBSYSTEMS
 
 # Methods of SPDK that set up what virtiod doesn't have, in the subsystems that it does have.
 _SETTINGS = re.compile(r"bdev_\w+_set_(options|hotplug|params)|bdev_examine_?\w*")
@@ -44,7 +41,7 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
             continue
         problem = _problem(call, entry)
         first = seen.setdefault(call.identity, call)
-        if not problem and first is not call and call.method in CREATES:
+        if not problem and first is not call and entry and entry.undo:
             problem = (
                 f"{call.where_param('name')} ({call.method}): '{call.identity[1]}' is there already: {first.where}"
             )
@@ -67,21 +64,14 @@ def _problem(call: Call, entry: Method | None) -> str:
         return f"{call.source.at((*call.place, 'method'))} ({call.method}): there is no method {call.method!r}"
     try:
         check_params(entry.params, call.params)
-        if entry.name in _CHECKS:
-            _CHECKS[entry.name](call.params)
+        if entry.precheck is not None:
+            entry.precheck(call.params)
     except ParamError as error:
         return f"{call.where_param(error.param)} ({call.method}): {error}"
     except VirtiodError as error:
         named = str(error).partition(" ")[0]  # such messages begin with the parameter's name
         return f"{call.where_param(named)} ({call.method}): {error}"
     return ""
-
-
-def _check_attach(params: dict[str, Any]) -> None:
-    check_request(AttachRequest(**params))
-
-
-_CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {"bdev_virtio_attach_controller": _check_attach}
 
 
 def _warnings(ignored: list[Call]) -> Iterator[tuple[str, str]]:

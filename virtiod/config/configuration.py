@@ -14,22 +14,17 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from virtiod.api.errors import RpcError
+from virtiod.api.registry import Method
+from virtiod.api.services import Calls
 from virtiod.config.check import check_calls
-from virtiod.config.document import Call, read_config
-from virtiod.config.saved import CREATES, running_identities, saved_document
+from virtiod.config.document import Call, Identity, read_config
+from virtiod.config.saved import running_identities, saved_document
 from virtiod.config.state import StateFile
-from virtiod.controllers.controller import State
 from virtiod.core.errors import InvalidArgument, NotFound, VirtiodError
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
-
-ATTACH = "bdev_virtio_attach_controller"
-
-Identity = tuple[str, str]
+from virtiod.core.tasks import cancel, spawn
+from virtiod.system import System
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +40,17 @@ class Changes:
 
 
 class Configuration:
-    """The files of one daemon. `failed` says what of them could not be done."""
+    """The files of one daemon: file (-c) and state, None for none. `failed` says what of them could not be done.
 
-    def __init__(self, daemon: Daemon, file: str | None, state: str | None) -> None:
+    calls: the methods by which it makes them.
+    """
+
+    _system: System  # from start() on
+
+    def __init__(self, calls: Calls, file: str | None, state: str | None) -> None:
         self.failed: list[str] = []
         self.also_read: list[Callable[[], None]] = []  # other files, on reload; each raises InvalidArgument
-        self._daemon = daemon
+        self._calls = calls
         self._file = file
         self._state = StateFile(state) if state else None
         self._made: dict[Identity, Call] = {}  # of the file
@@ -82,34 +82,35 @@ class Configuration:
 
     async def _read_file(self) -> list[Call]:
         assert self._file
-        checked = check_calls(await asyncio.to_thread(read_config, self._file), self._daemon.rpc.methods)
+        checked = check_calls(await asyncio.to_thread(read_config, self._file), self._calls.methods)
         for warning in checked.warnings():
             logger.warning("%s", warning)
         if checked.problems:
             raise InvalidArgument("\n".join(message for _, message in checked.problems))
         return checked.calls
 
-    async def start(self) -> None:
+    async def start(self, system: System) -> None:
         """Makes the calls that the daemon's state allows. Raises VirtiodError naming the call that failed."""
-        self._daemon.bdevs.on_event(self._bdev_changed)
+        self._system = system
+        system.bdevs.on_event(self._bdev_changed)
         await self._start_with(self._to_make)
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         """Makes those that are left, in the running daemon, and keeps the state from now on."""
         left, self._to_make = self._to_make, []
         await self._start_with(left)
         for call in self._to_make:
             logger.warning("%s: %s was not called: it is too late", call.where, call.method)
         self._to_make = []
-        self._late = asyncio.create_task(self._make_late(), name="late calls of the configuration")
-        self._daemon.rpc.on_success = self.save
+        self._late = spawn(self._make_late(), "late calls of the configuration")
+        self._calls.on_change = self.save
         await self.save()
 
     async def _start_with(self, calls: list[Call]) -> None:
         self._to_make = []
         for call in calls:
             try:
-                if self._daemon.rpc.callable_now(call.method):
+                if self._calls.callable_now(call.method):
                     await self._make_or_wait(call)
                 else:
                     self._to_make.append(call)
@@ -124,20 +125,19 @@ class Configuration:
     async def close(self) -> None:
         """Makes and saves nothing any more."""
         self._waiting = []
-        self._daemon.rpc.on_success = None
-        if self._late is not None:
-            self._late.cancel()
-            await asyncio.wait({self._late})
+        self._calls.on_change = None
+        await cancel(self._late)
 
     # ---- one call
 
     async def _make(self, call: Call) -> bool:
         """False if it has to wait for a bdev whose device is awaited. Raises RpcError."""
-        waits = {"wait_for_device": True} if call.method == ATTACH else {}
+        entry = self._method(call.method)
+        defaults = entry.in_config if entry else {}
         try:
-            await self._daemon.rpc.call(call.method, {**waits, **call.params})
+            await self._calls.call(call.method, {**defaults, **call.params})
         except RpcError as error:
-            if not (isinstance(error.__cause__, NotFound) and self._device_is_awaited()):
+            if not (isinstance(error.__cause__, NotFound) and self._system.controllers.awaits_device):
                 raise
             return False
         return True
@@ -150,8 +150,13 @@ class Configuration:
             self._waiting.append(call)
         return made
 
-    def _device_is_awaited(self) -> bool:
-        return any(controller.state == State.ATTACHING for controller in self._daemon.controllers.list())
+    def _method(self, name: str) -> Method | None:
+        return self._calls.methods.get(name)
+
+    def _undo(self, method: str) -> str:
+        """The method that deletes what this one creates; "" if it creates nothing."""
+        entry = self._method(method)
+        return entry.undo if entry else ""
 
     def _fail(self, message: str) -> None:
         logger.error("%s", message)
@@ -211,7 +216,7 @@ class Configuration:
         except InvalidArgument as error:
             self._fail(str(error))
             return
-        checked = check_calls(calls, self._daemon.rpc.methods)
+        checked = check_calls(calls, self._calls.methods)
         for warning in checked.warnings():
             logger.warning("%s", warning)
         self._waiting = [call for call in self._waiting if call.identity not in self._made]
@@ -228,32 +233,32 @@ class Configuration:
 
     def _gone(self, wanted: dict[Identity, Call]) -> list[Identity]:
         """What the file had made that it does not say any more, or says differently."""
-        running = running_identities(self._daemon)
+        running = running_identities(self._system)
         return [
             key
             for key, call in self._made.items()
-            if key[0] in CREATES and key in running and (key not in wanted or wanted[key].params != call.params)
+            if self._undo(key[0]) and key in running and (key not in wanted or wanted[key].params != call.params)
         ]
 
     async def _delete(self, gone: list[Identity], changes: Changes) -> None:
         """Side by side: some may take their deadlines' time."""
 
         async def delete(key: Identity) -> None:
-            method, name = key
+            name, undo = key[1], self._undo(key[0])
             try:
-                await self._daemon.rpc.call(CREATES[method], {"name": name})
+                await self._calls.call(undo, {"name": name})
             except RpcError as error:
                 if not isinstance(error.__cause__, NotFound):  # it went with what it was made of
-                    self._fail(f"{CREATES[method]} {name}: {error.message}")
+                    self._fail(f"{undo} {name}: {error.message}")
                     return
             changes.deleted.append(name)
 
         await asyncio.gather(*(delete(key) for key in gone))
 
     async def _create(self, wanted: Iterable[Call], changes: Changes) -> None:
-        running = running_identities(self._daemon)
+        running = running_identities(self._system)
         for call in wanted:
-            creates = call.method in CREATES
+            creates = bool(self._undo(call.method))
             if call.identity in running if creates else _spelt(call) in self._said:
                 continue
             try:
@@ -271,12 +276,9 @@ class Configuration:
         if self._state is None:
             return
         async with self._saving:
-            document = saved_document(self._daemon, self._made)
-            running = running_identities(self._daemon)
-            for call in [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]:
-                if call.identity not in running:
-                    group = next(part for part in document["subsystems"] if part["subsystem"] == call.subsystem)
-                    group["config"].append({"method": call.method, "params": call.params})
+            running = running_identities(self._system)
+            absent = [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]
+            document = saved_document(self._system, self._made, [c for c in absent if c.identity not in running])
             try:
                 await asyncio.to_thread(self._state.write, document)
             except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from virtiod.core.errors import InvalidArgument
 
 MAX_FILE_BYTES = 16 << 20
 
+Identity = tuple[str, str]  # of a call: see identity()
 Place = tuple[str | int, ...]  # the way into a document: member names and indexes
 
 NEWLINE = "\n"
@@ -61,12 +62,12 @@ class Call:
         return self.source.at((*self.place, "params", name)) if name in self.params else self.where
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Identity:
         """Two calls of the same identity are about the same thing."""
         return identity(self.method, self.params)
 
 
-def identity(method: str, params: dict[str, Any]) -> tuple[str, str]:
+def identity(method: str, params: Mapping[str, object]) -> Identity:
     """The method, and the name of what it is about, if it is about one of several."""
     return method, str(params.get("name") or params.get("bdev_name") or "")
 

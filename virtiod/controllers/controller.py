@@ -21,6 +21,8 @@ from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.core.memory import DmaMemory
+from virtiod.core.saved import SavedCall
+from virtiod.core.tasks import cancel, spawn
 from virtiod.poller.poller import Poller
 from virtiod.transports.interface import QueueLayout, Transport
 from virtiod.virtio.features import feature_names
@@ -176,6 +178,24 @@ class Controller(ABC, Generic[Config]):
         """SPDK's "virtio" object."""
         return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
 
+    def saved_call(self, with_queues: bool) -> SavedCall:
+        """The call that attaches it.
+
+        with_queues: with its queues as they are. While it is not there they are as they were asked for.
+        """
+        params: dict[str, object] = {
+            "name": self.name,
+            "dev_type": self.dev_type,
+            "trtype": self.trtype,
+            "traddr": self.traddr,
+        }
+        if self.state == State.ATTACHING:
+            asked = {"vq_count": self.request.vq_count, "vq_size": self.request.vq_size}
+            params |= {name: value for name, value in asked.items() if value is not None}
+        elif with_queues:
+            params |= {"vq_count": self.vq_count - self.fixed_queues, "vq_size": self.vq_size}
+        return SavedCall("bdev_virtio_attach_controller", params)
+
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:
             return
@@ -299,7 +319,7 @@ class Controller(ABC, Generic[Config]):
         self.last_error = str(error)
         self._enter(State.RECONNECTING, str(error))
         self._attempt = 0 if time.monotonic() - self._up_since > STEADY_S else self._attempt
-        self._returning = asyncio.create_task(self._return(), name=f"reconnect {self.name}")
+        self._returning = spawn(self._return(), f"reconnect {self.name}")
 
     def _removed(self, error: VirtiodError) -> None:
         """The device was taken out: there is nothing to come back to."""
@@ -381,8 +401,7 @@ class Controller(ABC, Generic[Config]):
             self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
 
     def _config_change(self) -> None:
-        task = asyncio.create_task(self._reconfigure(), name=f"reconfigure {self.name}")
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        spawn(self._reconfigure(), f"reconfigure {self.name}")
 
     async def _reconfigure(self) -> None:
         async with self._changing:
@@ -400,10 +419,8 @@ class Controller(ABC, Generic[Config]):
         was_up = self.state is State.UP
         self._enter(State.DETACHING)
         await self._end_tasks()
-        if self._returning is not None:
-            self._returning.cancel()
-            await asyncio.wait({self._returning})
-            self._returning = None
+        await cancel(self._returning)
+        self._returning = None
         if was_up:
             await asyncio.gather(*self._leave())
             await self._stop_gently()

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from virtiod.controllers.manager import ControllerManager
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import VirtiodError
+from virtiod.core.saved import SavedCall
+from virtiod.core.tasks import cancel, spawn
 from virtiod.pci.checks import KERNEL_DRIVER
 from virtiod.pci.devices import find
 from virtiod.pci.host import Host, entries
@@ -50,9 +52,16 @@ class Hotplug:
         self._arrivals: dict[str, _Arrival] = {}
         self._attaching: dict[str, asyncio.Task[None]] = {}
         self._number = 0
+        self._asked: tuple[bool, int] | None = None  # what set() was given
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        if self._asked is not None:
+            enable, period_us = self._asked
+            yield SavedCall("bdev_virtio_blk_set_hotplug", {"enable": enable, "period_us": period_us})
 
     def set(self, enable: bool, period_us: int) -> None:
         """Watch for arrivals, and look each period for those that were missed; or stop doing so."""
+        self._asked = enable, period_us
         was_enabled = self._monitor is not None
         self._close_monitor()
         if not enable:
@@ -65,11 +74,7 @@ class Hotplug:
     async def stop(self) -> None:
         """What is being attached is given up."""
         self._close_monitor()
-        tasks = set(self._attaching.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel(*self._attaching.values())
 
     def _close_monitor(self) -> None:
         if self._monitor is not None:
@@ -112,8 +117,9 @@ class Hotplug:
                 f"`virtiod pci bind {address}`",
             )
         else:
-            task = asyncio.create_task(self._attach(arrival), name=f"attach {arrival.address}, which has arrived")
-            self._attaching[arrival.address] = task
+            self._attaching[arrival.address] = spawn(
+                self._attach(arrival), f"attach {arrival.address}, which has arrived"
+            )
 
     async def _attach(self, arrival: _Arrival) -> None:
         name = self._free_name()

@@ -6,20 +6,19 @@ import asyncio
 import errno
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.controller import BACKOFF_S, Context, Controller, State
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.controller import ScsiController
-from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, NotSupported, VirtiodError
+from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
 from virtiod.core.memory import Region
-from virtiod.pci.devices import parse_address
+from virtiod.core.saved import SavedCall
+from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
-from virtiod.transports.pci.context import PciContext
-from virtiod.transports.pci.transport import PciTransport
-from virtiod.transports.vhost_user.transport import VhostUserTransport
+from virtiod.transports.table import TRANSPORTS, DeviceKind
 from virtiod.transports.vhost_user.wire import MAX_QUEUE_SIZE
 
 log = logging.getLogger(__name__)
@@ -37,15 +36,14 @@ KINDS: dict[str, type[Controller[Any]]] = {"blk": BlkController, "scsi": ScsiCon
 
 
 def check_request(request: AttachRequest) -> None:
-    """Raise InvalidArgument or NotSupported for what can't be attached, whatever is at the address."""
+    """Raise InvalidArgument for what can't be attached, whatever is at the address."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
         raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
     if request.dev_type not in KINDS:
         raise InvalidArgument(f"dev_type {request.dev_type!r}: must be blk or scsi")
-    if request.trtype not in {"user", "pci"}:
-        raise NotSupported(f"{request.dev_type} controllers over {request.trtype} are not supported yet")
-    if request.trtype == "pci":
-        parse_address(request.traddr)
+    if request.trtype not in TRANSPORTS:
+        raise InvalidArgument(f"trtype {request.trtype!r}: must be {' or '.join(TRANSPORTS)}")
+    TRANSPORTS[request.trtype].check_address(request.traddr)
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
@@ -58,19 +56,18 @@ class ControllerManager:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._pci = PciContext(context.memory, context.allow_unbind)
+        self._transports = {name: kind(context.memory, context.allow_unbind) for name, kind in TRANSPORTS.items()}
         self._controllers: dict[str, Controller[Any]] = {}
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._supervision: asyncio.Task[None] | None = None
         self._shared_regions = 0
         self._sharing = asyncio.Lock()
         self._end_growth: Callable[[], None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._endings: set[asyncio.Task[None]] = set()  # of controllers whose device was removed
 
     def start(self) -> None:
         """Supervise from now on."""
-        self._supervision = asyncio.create_task(self._supervise(), name="supervise controllers")
+        self._supervision = spawn(self._supervise(), "supervise controllers")
         self._end_growth = self._context.memory.on_grow(self._memory_grew)
 
     def get(self, name: str) -> Controller[Any]:
@@ -98,7 +95,7 @@ class ControllerManager:
                 known = str(error)
                 log.warning("controller %s: %s; it is attached when the device appears", request.name, known)
                 waiting = self._attach_when_there(self._add(request), known)
-                self._awaited[request.name] = asyncio.create_task(waiting, name=f"wait for {request.name}")
+                self._awaited[request.name] = spawn(waiting, f"wait for {request.name}")
                 return []
             del self._controllers[request.name]
             raise
@@ -127,21 +124,13 @@ class ControllerManager:
         self._awaited.pop(controller.name, None)
 
     async def _wait_no_more(self, name: str) -> None:
-        waiting = self._awaited.pop(name)
-        waiting.cancel()
-        await asyncio.wait({waiting})
+        await cancel(self._awaited.pop(name))
         log.info("controller %s: no longer waits for its device", name)
 
     def _transport(self, request: AttachRequest) -> Transport:
         kind = KINDS[request.dev_type]
-        if request.trtype == "pci":
-            return PciTransport(request.traddr, self._pci, request.dev_type)
-        return VhostUserTransport(
-            request.traddr,
-            self._context.memory,
-            config_sizes=kind.config_sizes,
-            queues_without_mq=kind.fixed_queues + 1,
-        )
+        device = DeviceKind(request.dev_type, kind.config_sizes, kind.fixed_queues)
+        return self._transports[request.trtype].transport(request.traddr, device)
 
     async def detach(self, name: str) -> None:
         """Detach a controller; returns when nothing of it is left. Raises NotFound, Busy."""
@@ -157,7 +146,7 @@ class ControllerManager:
         await self._end(controller)
 
     def _device_removed(self, controller: Controller[Any]) -> None:
-        task = asyncio.create_task(self._end(controller), name=f"end {controller.name}, whose device was removed")
+        task = spawn(self._end(controller), f"end {controller.name}, whose device was removed")
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
@@ -184,10 +173,8 @@ class ControllerManager:
         log.info("%d controllers detached: %s", len(leaving), what)
         if self._endings:
             await asyncio.wait(self._endings)
-        if self._supervision:
-            self._supervision.cancel()
-            await asyncio.wait({self._supervision})
-            self._supervision = None
+        await cancel(self._supervision)
+        self._supervision = None
 
     def cut_off(self) -> None:
         """Keep all devices from memory: the process ends without stop()."""
@@ -206,9 +193,7 @@ class ControllerManager:
     # ---- memory
 
     def _memory_grew(self, _region: Region) -> None:
-        task = asyncio.create_task(self.publish_memory(), name="publish DMA memory")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        spawn(self.publish_memory(), "publish DMA memory")
 
     async def publish_memory(self) -> None:
         """Return when every device knows all of the DMA memory: await it before I/O to what was just allocated."""
@@ -221,6 +206,15 @@ class ControllerManager:
                 if isinstance(result, BaseException):
                     log.warning("controller %s: share memory: %s", controller.name, result)
             self._shared_regions = regions
+
+    @property
+    def awaits_device(self) -> bool:
+        """Whether a controller is about to be attached, or will be when its device appears."""
+        return any(controller.state is State.ATTACHING for controller in self.list())
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        for controller in self.list():
+            yield controller.saved_call(TRANSPORTS[controller.trtype].takes_queue_options)
 
     def list(self) -> list[Controller[Any]]:
         return list(self._controllers.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AttachRequest:
-    """trtype is "user", "pci" or "vfio-user"; dev_type "blk" or "scsi"; vq_count and vq_size None for the default.
+    """trtype is one of TRANSPORTS; dev_type "blk" or "scsi"; vq_count and vq_size None for the default.
 
     wait_for_device: a device that is not there yet is no failure; it is attached when it appears.
     """

@@ -1,4 +1,4 @@
-"""The daemon: starts its parts, serves RPC, ends in order.
+"""The life of a daemon: it builds the system, serves it, and ends both in order.
 
 States: stopped -> startup (RPC answers, nothing else runs) -> runtime -> stopped. A start that fails leaves nothing
 behind. Stopping goes backwards: RPC takes no more calls, exports end, controllers are detached, pollers stop.
@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 from virtiod import __version__
 from virtiod.api.registry import State
-from virtiod.bdev.iostat import IoStats
-from virtiod.bdev.notifications import Notifications
+from virtiod.api.services import Calls, Lifecycle, Logs
 from virtiod.config.configuration import Configuration
-from virtiod.config.saved import Settings
 from virtiod.core.errors import Busy, DeadlineError
+from virtiod.core.tasks import cancel, spawn
+from virtiod.daemon.health import Health
 from virtiod.daemon.logs import LogControl
 from virtiod.daemon.options import Options, describe
-from virtiod.daemon.parts import Parts
+from virtiod.exports.nbd.exports import NbdExports
+from virtiod.exports.nbd.listener import ListenAddress
+from virtiod.exports.table import EXPORTS
+from virtiod.http.app import create_app
+from virtiod.http.security.tls import Tls
+from virtiod.http.security.tokens import Tokens
+from virtiod.http.server import HttpServer
 from virtiod.rpc.methods import METHODS
-from virtiod.rpc.methods.histogram import Histograms
 from virtiod.rpc.protocol.dispatcher import Dispatcher
 from virtiod.rpc.protocol.server import RpcServer
-from virtiod.rpc.protocol.timing import Timings
+from virtiod.system import System
 
 logger = logging.getLogger(__name__)
 
@@ -36,49 +42,65 @@ _SKIP_TIMEOUT_S = 1.0  # for what is left when the deadline is over
 _SKIP_STEP_S = 0.2  # for each thing of it
 
 
+def build(options: Options) -> System:
+    """The system that the options describe. Raises VirtiodError."""
+    return System(
+        options.cpus,
+        options.memory_mib,
+        options.poll_mode,
+        options.poll_us,
+        options.io_timeout_s,
+        options.allow_unbind,
+    )
+
+
 class Daemon:
     """One virtiod. start() once, then stop().
 
-    sockets: taken over from a service manager.
-
-    memory, pollers, buffers, bdevs, controllers, hotplug, exports and perf are set by the parts when they are built.
+    sockets: taken over from a service manager, which listen already: "rpc", "http", "nbd". build: makes the system.
     """
 
     def __init__(
-        self, options: Options, parts: Parts | None = None, sockets: dict[str, socket.socket] | None = None
+        self,
+        options: Options,
+        sockets: dict[str, socket.socket] | None = None,
+        build: Callable[[Options], System] = build,
     ) -> None:
         self.options = options
-        self.sockets = sockets or {}  # that listen already: "rpc", "http", "nbd"
-        self.memory: Any = None
-        self.pollers: list[Any] = []
-        self.buffers: list[Any] = []  # of each poller
-        self.bdevs: Any = None
-        self.controllers: Any = None
-        self.hotplug: Any = None
-        self.exports: Any = None
-        self.perf: Any = None
-        self.nulls: Any = None
-        self.settings = Settings()
-        self.notifications = Notifications()
-        self.iostats = IoStats()
-        self.histograms = Histograms()
         self.logs = LogControl(options.log_level, options.log_format)
-        self.rpc = Dispatcher(self, METHODS, options.rpcs_allowed)
-        self.configuration = Configuration(self, options.config, options.state)
-        self.rpc_timings = Timings()
-        self.rpc.observers.append(self.rpc_timings.add)
-        self.started_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        self.initialised = asyncio.Event()
-        self.stop_deadline = float("inf")  # of time.monotonic()
+        self.rpc = Dispatcher(METHODS, options.rpcs_allowed)
+        self.configuration = Configuration(self.rpc, options.config, options.state)
+        self.health = Health(self)
+        self.inventory: System | None = None  # as long as start() has not built it
+        self.http: HttpServer | None = None
         self.fatal: Exception | None = None  # why it ends by itself
         self.wants_to_stop = asyncio.Event()
-        self._parts = parts or Parts()
+        self._sockets = sockets or {}
+        self._build = build
         self._server = RpcServer(
-            options.rpc_socket, self.rpc, group=options.rpc_group, listener=self.sockets.get("rpc")
+            options.rpc_socket, self.rpc, group=options.rpc_group, listener=self._sockets.get("rpc")
         )
         self._stack = AsyncExitStack()
+        self._initialised = asyncio.Event()
         self._starting = False
         self._hurry = asyncio.Event()
+        self._stop_deadline = math.inf  # of time.monotonic()
+
+    @property
+    def system(self) -> System:
+        """What it has built; not before start()."""
+        assert self.inventory is not None
+        return self.inventory
+
+    @property
+    def running(self) -> bool:
+        return self._initialised.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop_deadline < math.inf
+
+    # ---- start
 
     async def start(self) -> None:
         """Comes up as far as the options say. Raises VirtiodError, and leaves nothing behind then."""
@@ -88,16 +110,43 @@ class Daemon:
             await self.configuration.read()
             self._server.claim()
             self._stack.push_async_callback(self._server.close)
-            await self._parts.build(self, self._stack)
-            self.bdevs.on_event(self.notifications.add)
+            system = self.inventory = self._build(self.options)
+            self._stack.push_async_callback(system.stop)
+            self._provide(system)
+            await self._serve_http(system)
+            self._stack.push_async_callback(system.exports.stop)
             self._stack.push_async_callback(self.configuration.close)
             await self._server.start()
-            await self.configuration.start()
+            await self.configuration.start(system)
             if not self.options.wait_for_rpc:
                 await self.start_init()
         except BaseException:
             await self.stop(self.options.shutdown_timeout_s)
             raise
+
+    def _provide(self, system: System) -> None:
+        """What methods may ask for, by type."""
+        services: dict[type, object] = {
+            System: system,
+            Calls: self.rpc,
+            Configuration: self.configuration,
+            Lifecycle: self,
+            Logs: self.logs,
+        }
+        self.rpc.provide({**services, **{kind: system.exports.of(kind) for kind in EXPORTS}})
+
+    async def _serve_http(self, system: System) -> None:
+        """HTTP listens before anything runs, so that health can be asked for from the beginning to the end."""
+        options, handed = self.options, self._sockets.get("http")
+        if options.http is None and handed is None:
+            return
+        tokens = Tokens(options.http_tokens) if options.http_tokens else None
+        tls = Tls(options.http_tls) if options.http_tls else None
+        app = create_app(system, self.rpc, self.health, tokens, options.http_rpc)
+        self.http = http = HttpServer(app, *(options.http or ("", 0)), tls=tls, tokens=tokens, listener=handed)
+        await http.start()
+        self.configuration.also_read.append(http.reload)
+        self._stack.push_async_callback(http.stop)
 
     async def start_init(self) -> None:
         """Goes from startup to runtime. If that fails the daemon can't be used, and asks to be stopped."""
@@ -105,36 +154,53 @@ class Daemon:
             raise Busy("initialisation has begun already")
         self._starting = True
         try:
-            await self._parts.open(self, self._stack)
+            self.system.start()
+            await self._listen_nbd(self.system.exports.of(NbdExports))
             self.rpc.state = State.RUNTIME
-            await self.configuration.go_on()
+            await self.configuration.resume()
         except Exception as error:
             self.fatal = error
             self.wants_to_stop.set()
             raise
-        self.initialised.set()
-        logger.info("running: %d pollers on cores %s", len(self.pollers), [p.cpu for p in self.pollers])
+        self._initialised.set()
+        pollers = self.system.pollers
+        logger.info("running: %d pollers on cores %s", len(pollers), [poller.cpu for poller in pollers])
+
+    async def _listen_nbd(self, exports: NbdExports) -> None:
+        options, handed = self.options, self._sockets.get("nbd")
+        if handed is not None:
+            await exports.serve(handed)
+        if options.nbd_socket and not _is_at(handed, options.nbd_socket):
+            await exports.listen(ListenAddress.parse(f"unix:{options.nbd_socket}"))
+        if options.nbd_listen:
+            await exports.listen(ListenAddress.parse(f"tcp:{options.nbd_listen}"))
+
+    async def wait_init(self) -> None:
+        """Returns when it is in runtime."""
+        await self._initialised.wait()
+
+    # ---- end
 
     def time_left(self) -> float:
         """Seconds that what ends may still take."""
-        return max(0.0, self.stop_deadline - time.monotonic())
+        return max(0.0, self._stop_deadline - time.monotonic())
 
     def hurry(self) -> None:
-        """Has stop() wait no longer."""
+        """Ends the waiting of stop(): what has not ended is left."""
         self._hurry.set()
 
     async def stop(self, deadline_s: float) -> None:
         """Ends everything, in the reverse order of its start. Raises DeadlineError when something hangs."""
-        self.stop_deadline = time.monotonic() + deadline_s
+        self._stop_deadline = time.monotonic() + deadline_s
         self.rpc.close()
-        unwinding = asyncio.create_task(self._unwind(), name="stop virtiod")
-        hurrying = asyncio.create_task(self._hurry.wait())
+        unwinding = spawn(self._unwind(), "stop virtiod", awaited=True)
+        hurrying = spawn(self._hurry.wait(), "wait for a second signal")
         await asyncio.wait({unwinding, hurrying}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-        hurrying.cancel()
+        await cancel(hurrying)
         if not unwinding.done():
-            self.stop_deadline = 0.0
-            if self.controllers is not None:
-                self.controllers.cut_off()
+            self._stop_deadline = 0.0
+            if self.inventory is not None:
+                self.inventory.controllers.cut_off()
             await _skip_through(unwinding)
             await self._server.close()
             why = "it was told to hurry" if self._hurry.is_set() else f"not within {deadline_s:g} s"
@@ -149,8 +215,12 @@ class Daemon:
             await self._stack.aclose()
 
 
+def _is_at(listener: socket.socket | None, path: str) -> bool:
+    return listener is not None and listener.family == socket.AF_UNIX and listener.getsockname() == path
+
+
 async def _skip_through(unwinding: asyncio.Task[None]) -> None:
-    """Have it give up what it waits for, thing after thing: what comes after each still gets its turn."""
+    """Makes it give up what it waits for, thing after thing: what comes after each still gets its turn."""
     deadline = time.monotonic() + _SKIP_TIMEOUT_S
     while not unwinding.done() and time.monotonic() < deadline:
         unwinding.cancel()

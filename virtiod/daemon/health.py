@@ -1,22 +1,80 @@
-"""Whether the pollers do their work."""
+"""How the daemon is: for /healthz, for the watchdog, and in one line for people."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.config.configuration import Configuration
+from virtiod.core.ticks import now_ns
+from virtiod.system import System
 
 HEARTBEAT_S = 5.0  # a poller comes round each second even when it sleeps
 
 
-def stuck_poller(daemon: Daemon, limit_s: float = HEARTBEAT_S) -> str:
-    """Which poller has not come round for so long; "" for none. Those that have not been started don't count."""
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    for poller in daemon.pollers:
-        heartbeat = poller.stats().heartbeat_ns
-        age_s = (now - heartbeat) / 1e9
-        if heartbeat and age_s > limit_s:
-            return f"{poller.name} has not come round for {age_s:.1f} s"
-    return ""
+class Process(Protocol):
+    """What health looks at."""
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
+    def running(self) -> bool:
+        """Its initialisation has ended."""
+
+    @property
+    def configuration(self) -> Configuration: ...
+
+    @property
+    def inventory(self) -> System | None:
+        """None as long as it is not built."""
+
+
+class Health:
+    """Of one daemon."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def ailment(self) -> str:
+        """What is wrong; "" for nothing."""
+        if self._process.stopping:
+            return "stopping"
+        if not self._process.running:
+            return "not initialised"
+        return self.stuck_poller()
+
+    def stuck_poller(self, limit_s: float = HEARTBEAT_S) -> str:
+        """Which poller has not come round for so long; "" for none. Those that have not been started don't count."""
+        system = self._process.inventory
+        now = now_ns()
+        for poller in system.pollers if system else ():
+            heartbeat = poller.stats().heartbeat_ns
+            age_s = (now - heartbeat) / 1e9
+            if heartbeat and age_s > limit_s:
+                return f"{poller.name} has not come round for {age_s:.1f} s"
+        return ""
+
+    def status(self) -> str:
+        """One line: "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
+        if self._process.stopping:
+            return "stopping"
+        system = self._process.inventory
+        if system is None:
+            return "starting"
+        states = Counter(str(controller.state) for controller in system.controllers.list())
+        up = states.pop("up", 0)
+        others = (f"{number} {state}" for state, number in states.items())
+        controllers = ", ".join([f"{_count(up, 'controller')} up", *others])
+        bdevs, exports = len(system.bdevs.list()), len(system.exports.list())
+        text = f"{controllers}; {_count(bdevs, 'bdev')}, {_count(exports, 'export')}"
+        configuration = self._process.configuration
+        if configuration.waiting:
+            text += f"; {_count(configuration.waiting, 'call')} waiting for a bdev"
+        if configuration.failed:
+            text += f"; {len(configuration.failed)} of the configuration failed: {configuration.failed[0]}"
+        return text if self._process.running else f"starting: {text}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

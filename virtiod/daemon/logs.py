@@ -57,6 +57,7 @@ class LogControl:
 
     def close(self) -> None:
         self.set_flag("all", False)
+        self._logger.setLevel(logging.NOTSET)
         self._logger.removeHandler(self._handler)
         self._handler.close()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
+from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.logformats import FORMATS
 from virtiod.daemon.logs import LEVELS
@@ -16,7 +16,6 @@ from virtiod.http.security.tls import TlsFiles
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"
 DEFAULT_HTTP = "127.0.0.1:9799"
-MAX_CPUS = 256
 
 
 @dataclass(frozen=True)
@@ -174,29 +173,6 @@ def options_from(args: argparse.Namespace) -> Options:
         log_level=args.log_level,
         log_format=args.log_format,
     )
-
-
-def parse_cpumask(text: str) -> tuple[int, ...]:
-    """Cores of "0x3", "3" (hexadecimal too) or "[0,2-3]", ascending. Each must be allowed to this process."""
-    cpus: set[int] = set()
-    if re.fullmatch(r"(0[xX])?[0-9a-fA-F]+", text):
-        mask = int(text, 16)
-        cpus = {cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1}
-    elif re.fullmatch(r"\[\s*\d{1,4}(-\d{1,4})?(\s*,\s*\d{1,4}(-\d{1,4})?)*\s*\]", text):
-        for part in text.strip("[]").split(","):
-            first, _, last = part.strip().partition("-")
-            cpus |= set(range(int(first), int(last or first) + 1))
-    else:
-        raise InvalidArgument(f"cpumask {text!r}: neither a hexadecimal mask nor a list like [0,2-3]")
-    if not cpus:
-        raise InvalidArgument(f"cpumask {text!r}: names no core")
-    if len(cpus) > MAX_CPUS:
-        raise InvalidArgument(f"cpumask {text!r}: names more than {MAX_CPUS} cores")
-    refused = sorted(cpus - os.sched_getaffinity(0))
-    if refused:
-        allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise InvalidArgument(f"cpumask {text!r}: core {refused[0]} is not one of those allowed ({allowed})")
-    return tuple(sorted(cpus))
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:

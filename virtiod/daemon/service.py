@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import Counter
-from typing import TYPE_CHECKING
 
-from virtiod.daemon.health import HEARTBEAT_S, stuck_poller
+from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.health import HEARTBEAT_S
 from virtiod.daemon.systemd import Notifier
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
 
 PERIOD_S = 1.0
 START_STEP_S = 30.0  # each step of a start (an attach at most) has a shorter deadline
@@ -47,16 +42,16 @@ class Service:
     def tell(self) -> None:
         """Tells how it is now."""
         daemon, notifier = self._daemon, self._notifier
-        notifier.status(status_of(daemon))
-        if daemon.stop_deadline < math.inf:
+        notifier.status(daemon.health.status())
+        if daemon.stopping:
             notifier.watchdog()
             return
-        if not daemon.initialised.is_set():
+        if not daemon.running:
             notifier.extend(START_STEP_S)
         elif not self._ready:
             self._ready = True
             notifier.ready()
-        stuck = stuck_poller(daemon, self._limit_s)
+        stuck = daemon.health.stuck_poller(self._limit_s)
         if not stuck:
             notifier.watchdog()
         elif not self._stuck:
@@ -77,26 +72,3 @@ class Service:
         await self._daemon.configuration.reload()
         self.tell()
         self._notifier.ready()
-
-
-def status_of(daemon: Daemon) -> str:
-    """One line for people: "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
-    if daemon.stop_deadline < math.inf:
-        return "stopping"
-    if daemon.controllers is None or daemon.bdevs is None:
-        return "starting"
-    states = Counter(str(controller.state) for controller in daemon.controllers.list())
-    up = states.pop("up", 0)
-    parts = ", ".join([_count(up, "controller") + " up", *(f"{number} {state}" for state, number in states.items())])
-    bdevs, exports = len(daemon.bdevs.list()), len(daemon.exports.get_exports())
-    text = f"{parts}; {_count(bdevs, 'bdev')}, {_count(exports, 'export')}"
-    configuration = daemon.configuration
-    if configuration.waiting:
-        text += f"; {_count(configuration.waiting, 'call')} waiting for a bdev"
-    if configuration.failed:
-        text += f"; {len(configuration.failed)} of the configuration failed: {configuration.failed[0]}"
-    return text if daemon.initialised.is_set() else f"starting: {text}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from virtiod.api.services import Health
 from virtiod.core.errors import InvalidArgument
-from virtiod.http.health import ailment
 from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.pages import add_pages
 from virtiod.http.rpc import refuse_to_continue, rpc_page
@@ -18,11 +17,10 @@ from virtiod.http.security.auth import guard
 from virtiod.http.security.connections import Connections
 from virtiod.http.security.tokens import Tokens
 from virtiod.http.server import CONNECTIONS
-from virtiod.metrics.collector import DaemonCollector
+from virtiod.metrics.collector import SystemCollector
 from virtiod.metrics.families import encode
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.rpc.protocol.dispatcher import Dispatcher
+from virtiod.system import System
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 HEADERS = {
@@ -36,14 +34,16 @@ HEADERS = {
 }
 
 
-def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) -> web.Application:
-    """The application for one daemon, which must have been built.
+def create_app(
+    system: System, dispatcher: Dispatcher, health: Health, tokens: Tokens | None = None, rpc: bool = False
+) -> web.Application:
+    """The application for one daemon.
 
     tokens: None when everybody may look. rpc: whether methods can be called, which needs tokens.
     """
-    # aiohttp caches handlers by application for as long as the process lives, and they must not keep the daemon.
-    daemon = weakref.proxy(daemon)
-    collector = DaemonCollector(daemon)
+    # aiohttp caches handlers by application for as long as the process lives, and they must not keep these.
+    system, dispatcher, health = weakref.proxy(system), weakref.proxy(dispatcher), weakref.proxy(health)
+    collector = SystemCollector(system, dispatcher.timings, health)
     scraping = asyncio.Lock()  # one page is written at a time, however many ask
 
     async def metrics(request: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) 
         return web.Response(body=page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def healthz(_request: web.Request) -> web.Response:
-        reason = ailment(daemon)
+        reason = health.ailment()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def finish(_request: web.Request, response: web.StreamResponse) -> None:
@@ -69,12 +69,12 @@ def create_app(daemon: Daemon, tokens: Tokens | None = None, rpc: bool = False) 
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     add_pages(app)
-    app[FEED] = Feed(daemon, connections)
+    app[FEED] = Feed(system, health, connections)
     app[FEED].add_to(app)
     if rpc:
         if tokens is None:
             raise InvalidArgument("--http-rpc needs --http-tokens: without, whoever reaches the port could do anything")
         for path in ("/rpc", "/"):
-            app.router.add_post(path, rpc_page(daemon, connections), expect_handler=refuse_to_continue)
+            app.router.add_post(path, rpc_page(dispatcher, connections), expect_handler=refuse_to_continue)
     app.on_response_prepare.append(finish)
     return app

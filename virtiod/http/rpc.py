@@ -10,18 +10,15 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from virtiod.api.errors import INVALID_REQUEST, PARSE_ERROR
 from virtiod.http.security.auth import CALLER, too_many
 from virtiod.http.security.connections import REQUEST_S, Connections
-from virtiod.rpc.protocol.dispatcher import encode, error_line
+from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.protocol.framer import MAX_REQUEST_BYTES, FrameError, Framer
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
 
 MAX_RUNNING = 8  # requests of one caller
 MAX_BATCH = 128  # calls in one request
@@ -29,7 +26,7 @@ MAX_BATCH = 128  # calls in one request
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def rpc_page(daemon: Daemon, connections: Connections) -> Callable[[web.Request], Awaitable[web.Response]]:
+def rpc_page(dispatcher: Dispatcher, connections: Connections) -> Callable[[web.Request], Awaitable[web.Response]]:
     """The handler, behind a guard that has tokens."""
     running: Counter[str] = Counter()
 
@@ -41,7 +38,7 @@ def rpc_page(daemon: Daemon, connections: Connections) -> Callable[[web.Request]
         try:
             value = _parse(await _body(request))
             with connections.unhurried(request.protocol):
-                answer = await daemon.rpc.handle(value, caller)
+                answer = await dispatcher.handle(value, caller)
         except FrameError as error:
             return _json(error_line(PARSE_ERROR, f"Parse error: {error}"), 400)
         except _BadBatch as error:

@@ -15,6 +15,7 @@ from virtiod.bdev.counters import quantile
 from virtiod.controllers import ControllerManager
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.memory import DmaMemory
+from virtiod.core.tasks import cancel, spawn
 from virtiod.load.job import LoadCounters, LoadJob
 from virtiod.poller.poller import Poller
 
@@ -94,7 +95,7 @@ class _Job:
         await self.done.wait()
 
 
-class Perf:
+class LoadGenerator:
     """The load generator of a daemon."""
 
     def __init__(
@@ -138,13 +139,11 @@ class Perf:
             ]
             await self._controllers.publish_memory()
             started = time.monotonic()
-            reporting = asyncio.create_task(_report_progress(jobs, workload, started, progress)) if progress else None
+            reporting = spawn(_report_progress(jobs, workload, started, progress), "progress") if progress else None
             try:
                 await asyncio.gather(*(self._run_job(job, workload) for job in jobs))
             finally:
-                if reporting:
-                    reporting.cancel()
-                    await asyncio.wait({reporting})
+                await cancel(reporting)
             return _report(jobs, workload)
 
     def _job(self, stack: ExitStack, bdev: Bdev, poller: Poller, part: int, parts: int, workload: Workload) -> _Job:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from virtiod.exports.interface import Exports
+from virtiod.exports.table import EXPORTS
+
+Sort = Literal["counter", "gauge", "histogram", "info"]
 
 
 @dataclass(frozen=True)
@@ -11,7 +17,7 @@ class Entry:
     """One metric. name: as in a query; a histogram's without _bucket, _sum and _count."""
 
     name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
+    kind: Sort
     labels: tuple[str, ...]
     help: str
 
@@ -21,6 +27,21 @@ _QUEUE = ("controller", "queue")
 _CONTROLLER = ("controller",)
 _EXPORT = ("export",)
 _THREAD = ("thread",)
+
+
+def _of_exports(kind: type[Exports]) -> Iterator[Entry]:
+    """The same for each kind of exports."""
+    described: tuple[tuple[str, Sort, str], ...] = (
+        ("connections", "gauge", "{} clients connected to the export."),
+        ("requests_in_flight", "gauge", "{} requests that were not answered yet."),
+        ("requests_total", "counter", "{} requests."),
+        ("request_errors_total", "counter", "{} requests answered by an error."),
+        ("received_bytes_total", "counter", "Bytes received from {} clients."),
+        ("sent_bytes_total", "counter", "Bytes sent to {} clients."),
+    )
+    for name, sort, help_text in described:
+        yield Entry(f"virtiod_{kind.kind}_{name}", sort, _EXPORT, help_text.format(kind.title))
+
 
 ENTRIES = (
     Entry("virtiod_build_info", "info", ("version", "python"), "Versions of virtiod and of its Python. Always 1."),
@@ -79,12 +100,7 @@ ENTRIES = (
     Entry("virtiod_queue_interrupts_total", "counter", _QUEUE, "Notifications of the device that ended a sleep."),
     Entry("virtiod_queue_full_total", "counter", _QUEUE, "I/Os that had to wait for room on the virtqueue."),
     # exports
-    Entry("virtiod_nbd_connections", "gauge", _EXPORT, "NBD clients connected to the export."),
-    Entry("virtiod_nbd_requests_in_flight", "gauge", _EXPORT, "NBD requests that were not answered yet."),
-    Entry("virtiod_nbd_requests_total", "counter", _EXPORT, "NBD requests."),
-    Entry("virtiod_nbd_request_errors_total", "counter", _EXPORT, "NBD requests answered by an error."),
-    Entry("virtiod_nbd_received_bytes_total", "counter", _EXPORT, "Bytes received from NBD clients."),
-    Entry("virtiod_nbd_sent_bytes_total", "counter", _EXPORT, "Bytes sent to NBD clients."),
+    *(entry for kind in EXPORTS for entry in _of_exports(kind)),
     # the daemon
     Entry(
         "virtiod_poller_seconds_total",

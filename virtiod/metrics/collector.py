@@ -10,23 +10,22 @@ import platform
 import time
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
 from virtiod import __version__
+from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.channel import ERRORS, OPS
 from virtiod.bdev.counters import RANGES, SUB_BUCKETS, bucket_start
 from virtiod.bdev.totals import bdev_totals
 from virtiod.controllers.controller import State
-from virtiod.http.health import ailment
+from virtiod.core.ticks import now_ns
 from virtiod.metrics.catalogue import ENTRIES
 from virtiod.metrics.families import Family
 from virtiod.rpc.protocol.timing import BOUNDS_S as RPC_BOUNDS_S
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.rpc.protocol.timing import Timings
+from virtiod.system import System
 
 NS = 1_000_000_000
 IO_BOUNDS_NS = (*(m * 10**e for e in range(3, 10) for m in (1, 2, 5)), 10 * NS)  # 1 us to 10 s
@@ -53,13 +52,15 @@ _BOUNDS = {
 }
 
 
-class DaemonCollector(Collector):
+class SystemCollector(Collector):
     """The daemon's metrics. Event-loop thread only; what it yields may be written by another."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, system: System, timings: Timings, health: Health) -> None:
+        self._system = system
+        self._timings = timings
+        self._health = health
         self._families: dict[str, Family] = {}
-        up_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - daemon.started_ns
+        up_ns = now_ns() - system.started_ns
         self._started = round(time.time() - up_ns / NS, 3)
 
     def collect(self) -> Iterator[Family]:
@@ -84,9 +85,9 @@ class DaemonCollector(Collector):
         self._families = {e.name: Family(e, _BOUNDS.get(e.name, ())) for e in ENTRIES}
         self._add("build_info", (__version__, platform.python_version()), 1)
         self._add("start_time_seconds", (), self._started)
-        self._add("healthy", (), int(not ailment(self._daemon)))
-        controllers = {bdev: c.name for c in self._daemon.controllers.list() for bdev in c.bdevs}
-        for bdev in self._daemon.bdevs.list():
+        self._add("healthy", (), int(not self._health.ailment()))
+        controllers = {bdev: c.name for c in self._system.controllers.list() for bdev in c.bdevs}
+        for bdev in self._system.bdevs.list():
             self._bdev(bdev, controllers.get(bdev, ""))
             yield
         self._controllers()
@@ -131,7 +132,7 @@ class DaemonCollector(Collector):
             )
 
     def _controllers(self) -> None:
-        for controller in self._daemon.controllers.list():
+        for controller in self._system.controllers.list():
             name = controller.name
             self._add("controller_info", (name, controller.dev_type, controller.trtype, controller.traddr), 1)
             self._add("controller_up", (name,), int(controller.state is State.UP))
@@ -148,27 +149,29 @@ class DaemonCollector(Collector):
                 self._add("queue_full_total", labels, queue.full)
 
     def _exports(self) -> None:
-        for export in self._daemon.exports.get_exports():
-            labels, counters = (export.name,), export.counters()
-            self._add("nbd_connections", labels, len(export.clients))
-            self._add("nbd_requests_in_flight", labels, counters.in_flight)
-            self._add("nbd_requests_total", labels, counters.requests)
-            self._add("nbd_request_errors_total", labels, counters.errors)
-            self._add("nbd_received_bytes_total", labels, counters.received)
-            self._add("nbd_sent_bytes_total", labels, counters.sent)
+        for exports in self._system.exports:
+            kind = exports.kind
+            for export in exports.list():
+                labels, counters = (export.name,), export.counters()
+                self._add(f"{kind}_connections", labels, export.connections)
+                self._add(f"{kind}_requests_in_flight", labels, counters.in_flight)
+                self._add(f"{kind}_requests_total", labels, counters.requests)
+                self._add(f"{kind}_request_errors_total", labels, counters.errors)
+                self._add(f"{kind}_received_bytes_total", labels, counters.received)
+                self._add(f"{kind}_sent_bytes_total", labels, counters.sent)
 
     def _pollers(self) -> None:
-        for poller, buffers in zip(self._daemon.pollers, self._daemon.buffers, strict=True):
+        for poller, buffers in zip(self._system.pollers, self._system.buffers, strict=True):
             stats, pool = poller.stats(), buffers.stats()
             for mode, ns in zip(MODES, (stats.busy_ns, stats.idle_ns, stats.sleep_ns), strict=True):
                 self._add("poller_seconds_total", (poller.name, mode), ns / NS)
             self._add("buffers_exhausted_total", (poller.name,), pool["exhausted"])
             self._add("buffers_lost_total", (poller.name,), pool["lost"])
-        self._add("dma_memory_bytes", (), self._daemon.memory.size)
-        self._add("dma_memory_used_bytes", (), self._daemon.memory.used)
+        self._add("dma_memory_bytes", (), self._system.memory.size)
+        self._add("dma_memory_used_bytes", (), self._system.memory.used)
 
     def _rpc(self) -> None:
-        for method, timing in self._daemon.rpc_timings.methods.items():
+        for method, timing in self._timings.methods.items():
             self._families["virtiod_rpc_duration_seconds"].add_histogram(
                 (method,), list(accumulate(timing.counts)), timing.total_s
             )

@@ -52,7 +52,7 @@ async def test_what_is_beyond_it_waits_in_order_and_holds_up_no_other_unit(run_d
 async def load(s: Stack, names: list[str], host: FakeHost) -> int:
     """Verify both units while the host answers as late as it can; the most commands that target 0 had at once."""
     workload = Workload("verify", block_size=8192, queue_depth=12, total_bytes=256 << 10)
-    running = asyncio.ensure_future(s.engine.perf.run(names, workload))
+    running = asyncio.ensure_future(s.engine.load.run(names, workload))
     most = idle = 0
     while not running.done():
         before = len(host.held)

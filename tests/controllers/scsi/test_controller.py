@@ -245,7 +245,7 @@ async def test_more_pollers_than_queues(run_dir: Path) -> None:
     units = {(0, 0): FakeUnit()}
     async with stack(run_dir, units, pollers=3, host=FakeHost(units, 4)) as s:
         await s.attach()
-        report = await s.engine.perf.run(["S0t0"], Workload("verify", total_bytes=1 << 20, queue_depth=8))
+        report = await s.engine.load.run(["S0t0"], Workload("verify", total_bytes=1 << 20, queue_depth=8))
         assert all(r["status"] == "finished" and not r["io_failed"] for r in report["results"])
         assert s.engine.controllers.list()[0].vq_count == 4
 

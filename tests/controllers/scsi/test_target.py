@@ -18,7 +18,7 @@ from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.memory import MIB
 from virtiod.load.runner import Workload
-from virtiod.system import Engine
+from virtiod.system import System
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.scsi.luns import LunFault, LunSpec
 from virtiod.target.target import Target
@@ -29,7 +29,7 @@ NAMES = ["S0t0", "S0t3", "S0t3l1", "S0t3l7", "S0t3l300", "S0t9"]
 
 
 class Served:
-    def __init__(self, engine: Engine, target: Target, path: str) -> None:
+    def __init__(self, engine: System, target: Target, path: str) -> None:
         self.engine = engine
         self.target = target
         self.path = path
@@ -45,7 +45,7 @@ class Served:
         return await self.engine.controllers.attach(request)
 
     async def verify(self, *names: str, total: int = MIB, size: int = 4096, depth: int = 16) -> None:
-        report = await self.engine.perf.run(list(names), Workload("verify", size, depth, total_bytes=total))
+        report = await self.engine.load.run(list(names), Workload("verify", size, depth, total_bytes=total))
         for result in report["results"]:
             assert (result["io_failed"], result["io_mismatched"], result["status"]) == (0, 0, "finished")
 
@@ -60,7 +60,7 @@ async def serving(run_dir: Path, spec: HostSpec, io_timeout_s: float = 30.0) -> 
     path = str(run_dir / "s")
     target = Target({path: spec})
     await target.start()
-    engine = Engine([-1], memory_mib=160, io_timeout_s=io_timeout_s)
+    engine = System([-1], memory_mib=160, io_timeout_s=io_timeout_s)
     engine.start()
     try:
         yield Served(engine, target, path)
@@ -157,13 +157,13 @@ async def test_virtiod_perf_loads_the_disks_of_a_scsi_target(run_dir: Path) -> N
 async def test_units_come_grow_and_go_under_load(run_dir: Path) -> None:
     async with serving(run_dir, HostSpec({0: {0: LunSpec(8 * MIB, memory=True)}})) as s:
         await s.attach()
-        load = asyncio.ensure_future(s.engine.perf.run(["S0t0"], Workload("randrw", time_s=3)))
+        load = asyncio.ensure_future(s.engine.load.run(["S0t0"], Workload("randrw", time_s=3)))
         await s.host.hot_add(2, 5, LunSpec(4 * MIB))
         await s.until("bdev_register", "S0t2l5")
         await s.host.resize(2, 5, 6 * MIB)
         await s.until("bdev_resize", "S0t2l5")
         assert s.engine.bdevs.get("S0t2l5").size == 6 * MIB
-        going = asyncio.ensure_future(s.engine.perf.run(["S0t2l5"], Workload("randread", time_s=30)))
+        going = asyncio.ensure_future(s.engine.load.run(["S0t2l5"], Workload("randread", time_s=30)))
         await asyncio.sleep(0.2)
         await s.host.hot_remove(2, 5)
         await s.until("bdev_unregister", "S0t2l5")

@@ -15,13 +15,13 @@ from virtiod.bdev.bdev import IO_TYPES
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.controllers.request import AttachRequest
+from virtiod.exports.interface import Context
 from virtiod.exports.nbd import wire
-from virtiod.exports.nbd.export import Export
+from virtiod.exports.nbd.export import NbdExport
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
-from virtiod.exports.nbd.manager import ExportManager
-from virtiod.exports.nbd.transmission import NbdDataPlane
 from virtiod.poller.buffers import PollerBuffers
-from virtiod.system import Engine
+from virtiod.system import System
 
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
@@ -36,11 +36,11 @@ class Service:
         self, run_dir: Path, pollers: int = 1, buffers: tuple[int, int] | None = None, io_timeout_s: float = 30
     ) -> None:
         self.socket = run_dir / "nbd.sock"
-        self.engine = Engine([-1] * pollers, 64, io_timeout_s=io_timeout_s)
+        self.engine = System([-1] * pollers, 64, io_timeout_s=io_timeout_s)
         if buffers:
             self.engine.buffers = [PollerBuffers(self.engine.memory, *buffers) for _ in self.engine.pollers]
-        pairs = zip(self.engine.pollers, self.engine.buffers, strict=True)
-        self.manager = ExportManager(self.engine.bdevs, NbdDataPlane(list(pairs)))
+        pairs = list(zip(self.engine.pollers, self.engine.buffers, strict=True))
+        self.manager = NbdExports(Context(self.engine.bdevs, pairs))
 
     async def __aenter__(self) -> Service:
         self.engine.start()
@@ -53,14 +53,14 @@ class Service:
             assert pool["small_free"] + pool["large_free"] + pool["lost"] == pool["small"] + pool["large"]
         await self.engine.stop()
 
-    async def null(self, num_blocks: int = 2048, io_types: frozenset[str] = IO_TYPES) -> Export:
+    async def null(self, num_blocks: int = 2048, io_types: frozenset[str] = IO_TYPES) -> NbdExport:
         """Exports a null bdev as "disk"."""
         channels = BdevChannels(self.engine.pollers)
         connect_null(channels)
         self.engine.bdevs.register(Bdev("Null0", BdevInfo(512, num_blocks, io_types=io_types), channels))
         return await self.manager.create("Null0", "disk")
 
-    async def attach(self, socket: Path, *, read_only: bool = False, description: str = "") -> Export:
+    async def attach(self, socket: Path, *, read_only: bool = False, description: str = "") -> NbdExport:
         """Attaches a vhost-user-blk target, exports it as "disk"."""
         (name,) = await self.engine.controllers.attach(AttachRequest("Virtio0", "user", str(socket), "blk"))
         return await self.manager.create(name, "disk", read_only=read_only, description=description)

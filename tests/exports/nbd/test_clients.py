@@ -15,7 +15,7 @@ import pytest
 
 from tests.exports.nbd.service import EIO, FLUSH, READ, WRITE, Service, serve, until
 from tests.support.peers import Peer, nbd_uri, requires, storage_daemon
-from virtiod.exports.nbd.export import Export
+from virtiod.exports.nbd.export import NbdExport
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -251,7 +251,7 @@ async def start_fio(service: Service) -> asyncio.subprocess.Process:
     )
 
 
-def served(export: Export, requests: int) -> bool:
+def served(export: NbdExport, requests: int) -> bool:
     return export.counters().requests > requests
 
 
@@ -281,7 +281,7 @@ def test_detach_under_load_ends_export_and_connections(run_dir: Path) -> None:
             process = await start_fio(service)
             await until(lambda: export.counters().requests > 1000)
             await service.engine.controllers.detach("Virtio0")
-            assert service.manager.get_exports() == []
+            assert service.manager.list() == []
             async with asyncio.timeout(20):
                 await process.wait()
 

@@ -17,12 +17,12 @@ import pytest
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
+from virtiod.exports.interface import Context, ExportCounters
 from virtiod.exports.nbd import listener as server
 from virtiod.exports.nbd import wire
-from virtiod.exports.nbd.connection import NbdCounters
-from virtiod.exports.nbd.export import Export
+from virtiod.exports.nbd.export import NbdExport
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
-from virtiod.exports.nbd.manager import ExportManager
 from virtiod.exports.nbd.wire import Option, Reply
 
 
@@ -34,7 +34,7 @@ class FakeTransmission:
     def __init__(
         self,
         sock: socket.socket,
-        export: Export,
+        export: NbdExport,
         *,
         leftover: bytes,
         structured: bool,
@@ -44,8 +44,8 @@ class FakeTransmission:
         self.asked: list[str] = []
         self.obey = {"stop", "abort"}
 
-    def counters(self) -> NbdCounters:
-        return NbdCounters(requests=3, received=84)
+    def counters(self) -> ExportCounters:
+        return ExportCounters(requests=3, received=84)
 
     def stop(self) -> None:
         self._end("stop")
@@ -70,12 +70,12 @@ class Setup:
         self.bdev = Bdev("Disk0", BdevInfo(512, 2048, io_types=frozenset({"read", "write"})), BdevChannels([]))
         self.bdevs.register(self.bdev)
         self.started: list[FakeTransmission] = []
-        self.manager = ExportManager(self.bdevs, self)
+        self.manager = NbdExports(Context(self.bdevs, ()), self)
 
     def start(
         self,
         sock: socket.socket,
-        export: Export,
+        export: NbdExport,
         *,
         leftover: bytes,
         structured: bool,
@@ -157,7 +157,7 @@ def test_go_hands_the_socket_over_with_what_came_after_it(setup: Setup) -> None:
             await until(lambda: s.started)
             (given,) = s.started
             assert (given.leftover, given.structured, given.sock.getblocking()) == (b"early", False, False)
-            (client,) = s.manager.get_exports()[0].clients
+            (client,) = s.manager.list()[0].clients
             assert client.peer == f"pid {os.getpid()} uid {os.getuid()}"
             await s.manager.delete("disk")
             assert given.asked == ["stop"]
@@ -180,9 +180,9 @@ def test_exports_are_listed_with_their_uris_and_lasting_counters(setup: Setup) -
             peer = await Peer.connect(s.path)
             await peer.go("a b/c")
             await until(lambda: s.started)
-            assert export.counters() == NbdCounters(requests=3, received=84)
+            assert export.counters() == ExportCounters(requests=3, received=84)
             s.started[0].abort()
-            assert (export.clients, export.counters()) == ([], NbdCounters(requests=3, received=84))
+            assert (export.clients, export.counters()) == ([], ExportCounters(requests=3, received=84))
             peer.leave()
 
     run(main())
@@ -246,7 +246,7 @@ def test_removal_of_the_bdev_ends_the_export(setup: Setup) -> None:
             await peer.go("disk")
             await until(lambda: s.started)
             await s.bdevs.unregister(s.bdev)
-            assert (s.manager.get_exports(), s.bdev.claimed) == ([], False)
+            assert (s.manager.list(), s.bdev.claimed) == ([], False)
             assert await peer.closed()
             peer.leave()
             late = await Peer.connect(s.path)
@@ -271,7 +271,7 @@ def test_delete_returns_though_in_flight_io_does_not(
             s.started[0].obey = obeys
             await asyncio.gather(s.manager.delete("disk", 0.05), s.manager.delete("disk", 0.05))
             assert s.started[0].asked == ["stop", "abort"]
-            assert (s.manager.get_exports(), s.bdev.claimed) == ([], False)
+            assert (s.manager.list(), s.bdev.claimed) == ([], False)
             s.started[0].sock.close()
             peer.leave()
 

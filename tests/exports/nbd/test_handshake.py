@@ -34,7 +34,7 @@ class Shelf:
         self.exports = {export.name: export for export in exports}
         self.refuse = refuse
 
-    def list(self) -> Iterable[ExportInfo]:
+    def offered(self) -> Iterable[ExportInfo]:
         return self.exports.values()
 
     def find(self, name: str, *, to_connect: bool) -> ExportInfo:

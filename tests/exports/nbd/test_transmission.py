@@ -285,7 +285,7 @@ def test_removed_bdev_ends_its_export_and_closes_idle_clients(run_dir: Path) -> 
             assert (await peers[0].ask(READ, 0, 512)).error == 0
             await service.engine.bdevs.unregister(export.bdev)
             assert [await peer.closed() for peer in peers] == [True] * 3
-            assert service.manager.get_exports() == []
+            assert service.manager.list() == []
             for peer in peers:
                 await peer.close()
 

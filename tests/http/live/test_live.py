@@ -20,6 +20,7 @@ from tests.http.test_server import serving
 from tests.support.http_server import Live, run_live, until
 from virtiod.bdev.counters import bucket_start
 from virtiod.bdev.totals import bdev_totals, ended_ios
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http.live import feed, sampler
 from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, quantile, total
 from virtiod.http.live.history import History
@@ -160,7 +161,7 @@ def bdev_of(live: Live) -> list[Any]:
 def test_counters_of_cells_are_exact(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         bdev = live.add_null("Null0", ("read", "write", "flush", "unmap"))
-        one = sampler.Sampler(live.daemon)
+        one = sampler.Sampler(live.daemon.system)
         await one.sample()
         before = one.bdevs[bdev].counted
         await live.load("Null0", "randrw", 1000)
@@ -179,7 +180,7 @@ def test_counters_of_cells_are_exact(run_dir: Path) -> None:
 def test_what_hangs_shows_its_depth_and_age(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         live.add_null("Null0")
-        load = asyncio.create_task(live.daemon.perf.run(["Null0"], Workload(queue_depth=7, time_s=20)))
+        load = asyncio.create_task(live.daemon.system.load.run(["Null0"], Workload(queue_depth=7, time_s=20)))
         async with watching(live) as events:
             async for name, sample in events:
                 if name == "sample" and sample["cell"][7] == 7:
@@ -201,7 +202,7 @@ def test_tables_are_cut_and_searched(run_dir: Path) -> None:
             live.add_null(f"Null{number}")
         await live.load("Null150", ios=2000)
         await until(lambda: len(bdev_of(live)) == 200, "all are sampled")
-        load = asyncio.create_task(live.daemon.perf.run(["Null150"], Workload(queue_depth=1, time_s=20)))
+        load = asyncio.create_task(live.daemon.system.load.run(["Null150"], Workload(queue_depth=1, time_s=20)))
         async with watching(live) as events:
             async for name, sample in events:
                 if name == "sample" and sample["cell"][1]:
@@ -235,7 +236,7 @@ def test_a_bdev_that_is_not_there_is_gone(run_dir: Path) -> None:
 def test_exports_have_their_rates(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         live.add_null("Null0")
-        await live.daemon.exports.create("Null0", "disk")
+        await live.daemon.system.exports.of(NbdExports).create("Null0", "disk")
         async with watching(live) as events:
             async for name, sample in events:
                 if name == "sample" and sample["exports"]["rows"]:
@@ -326,11 +327,13 @@ def test_names_of_the_query_are_bounded(run_dir: Path) -> None:
     run_live(run_dir, test)
 
 
-def test_a_sample_that_fails_is_logged_and_the_next_one_taken(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sample_that_fails_is_logged_and_the_next_one_taken(
+    run_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test(live: Live) -> None:
-        bdevs, live.daemon.bdevs = live.daemon.bdevs, None
+        monkeypatch.setattr(live.daemon.system, "bdevs", None)
         await until(lambda: "live page: sample" in caplog.text, "the failure is logged")
-        live.daemon.bdevs = bdevs
+        monkeypatch.undo()
         second = live.feed.sampler.second
         await until(lambda: live.feed.sampler.second > second, "sampling goes on")
         caplog.clear()  # its records hold the daemon

@@ -24,6 +24,7 @@ from tests.support.browser import Page, browser
 from tests.support.http_server import Live, live, until
 from tests.support.peers import Peer
 from virtiod.controllers.request import AttachRequest
+from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http import pages
 from virtiod.http.app import create_app
 from virtiod.http.server import HttpServer
@@ -89,15 +90,17 @@ def cell(table: str, name: str) -> str:
 async def loaded(run_dir: Path, running: Live, peer: Peer) -> AsyncIterator[None]:
     """Two controllers, an export and a load on the first disk."""
     for name, path in (("V0", peer.socket), ("V1", run_dir / "t1.sock")):
-        await running.daemon.controllers.attach(AttachRequest(name, "user", str(path), "blk", None, None))
-    await running.daemon.exports.create("V0", "disk")
+        await running.daemon.system.controllers.attach(AttachRequest(name, "user", str(path), "blk", None, None))
+    await running.daemon.system.exports.of(NbdExports).create("V0", "disk")
     workload = Workload(rw="randrw", rw_mix_read=70, queue_depth=DEPTH, time_s=300)
-    load = asyncio.create_task(running.daemon.perf.run(["V0"], workload))
+    load = asyncio.create_task(running.daemon.system.load.run(["V0"], workload))
     try:
         yield
     finally:
         load.cancel()
-        detaching = (running.daemon.controllers.detach(name) for name in ("V0", "V1"))  # ends what a lost target holds
+        detaching = (
+            running.daemon.system.controllers.detach(name) for name in ("V0", "V1")
+        )  # ends what a lost target holds
         await asyncio.gather(load, *detaching, return_exceptions=True)
 
 
@@ -310,7 +313,8 @@ def test_a_lost_server_shows_and_the_page_finds_it_again(run_dir: Path) -> None:
         assert await page.js(motion) == "pulse"
         await page.prefer(prefers_reduced_motion="reduce")
         assert await page.js(motion) == "none"
-        second = HttpServer(create_app(running.daemon), "127.0.0.1", running.port)
+        daemon = running.daemon
+        second = HttpServer(create_app(daemon.system, daemon.rpc, daemon.health), "127.0.0.1", running.port)
         await second.start()
         await page.until(f"{text('#link')} === 'Live'")
         await second.stop()

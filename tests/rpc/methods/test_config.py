@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import FakeParts, running
+from tests.support.daemon import FakeSystem, running
 from virtiod.config.document import Source, parse_config, read_config
+from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.daemon.daemon import Daemon
-from virtiod.daemon.options import Options, add_arguments, options_from, parse_address, parse_cpumask
+from virtiod.daemon.options import Options, add_arguments, options_from, parse_address
 
 
 def document(*calls: Any, subsystem: str = "bdev") -> dict[str, Any]:
@@ -100,7 +101,7 @@ def start_with(run_dir: Path, content: Any, **options: Any) -> list[str]:
 
     async def run() -> list[str]:
         async with running(run_dir, config=str(file), **options) as daemon:
-            return [bdev.name for bdev in daemon.bdevs.list()]
+            return [bdev.name for bdev in daemon.system.bdevs.list()]
 
     try:
         return asyncio.run(run())
@@ -139,9 +140,9 @@ def test_with_wait_for_rpc_the_file_goes_on_when_initialisation_begins(run_dir: 
 
     async def run() -> None:
         async with running(run_dir, config=str(file), wait_for_rpc=True) as daemon:
-            assert daemon.bdevs.list() == []
+            assert daemon.system.bdevs.list() == []
             await daemon.rpc.call("framework_start_init", {})
-            assert [bdev.name for bdev in daemon.bdevs.list()] == ["B0"]
+            assert [bdev.name for bdev in daemon.system.bdevs.list()] == ["B0"]
 
     asyncio.run(run())
 
@@ -150,40 +151,40 @@ def test_with_wait_for_rpc_the_file_goes_on_when_initialisation_begins(run_dir: 
 
 
 def test_a_start_that_fails_goes_back_the_way_it_came(run_dir: Path) -> None:
-    parts = FakeParts()
-    parts.fail_open = VirtiodError("no")
+    system = FakeSystem()
+    system.fail_start = VirtiodError("no")
 
     async def run() -> None:
         with pytest.raises(VirtiodError, match="no"):
-            async with running(run_dir, parts=parts):
+            async with running(run_dir, system=system):
                 pass
 
     asyncio.run(run())
-    assert parts.ended == ["opened", "built"]
+    assert system.ended == ["exports", "system"]
     assert list(run_dir.iterdir()) == []
 
 
 def test_what_hangs_at_the_end_is_skipped_at_the_deadline_and_the_rest_ends(run_dir: Path) -> None:
-    parts = FakeParts()
-    parts.hang = True
+    system = FakeSystem()
+    system.fake_exports.hang = True
 
     async def run() -> None:
-        daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc")), parts)
+        daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc")), build=lambda _: system)
         await daemon.start()
         with pytest.raises(VirtiodError, match=r"did not end in order: not within 0\.1 s"):
             await daemon.stop(0.1)
 
     asyncio.run(run())
-    assert parts.ended == ["opened", "built"]
+    assert system.ended == ["exports", "system"]
     assert list(run_dir.iterdir()) == []
 
 
 def test_hurrying_ends_the_wait(run_dir: Path) -> None:
-    parts = FakeParts()
-    parts.hang = True
+    system = FakeSystem()
+    system.fake_exports.hang = True
 
     async def run() -> None:
-        daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc")), parts)
+        daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc")), build=lambda _: system)
         await daemon.start()
         async with asyncio.timeout(10):
             stopping = asyncio.create_task(daemon.stop(3600))
@@ -193,7 +194,7 @@ def test_hurrying_ends_the_wait(run_dir: Path) -> None:
                 await stopping
 
     asyncio.run(run())
-    assert parts.ended == ["opened", "built"]
+    assert system.ended == ["exports", "system"]
 
 
 # ---- options

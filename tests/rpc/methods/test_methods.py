@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.support.daemon import bucket_of, running
 from tests.support.rpc_peer import Peer, connected
 from virtiod.bdev.counters import bucket_start
+from virtiod.bdev.histogram import rebucket
 from virtiod.rpc.methods import METHODS
-from virtiod.rpc.methods.histogram import rebucket
 
 Conversation = Callable[[Peer, Any], Awaitable[None]]
 
@@ -64,10 +64,11 @@ def without(name: str) -> dict[str, Any]:
         (ATTACH | {"vq_count": None}, -32603, "'vq_count' must be an integer, not null"),
         (ATTACH | {"vq_count": -1}, -32603, "'vq_count' must be from 0 to 4294967295, not -1"),
         (ATTACH | {"vq_size": 2**32}, -32603, "'vq_size' must be from 0"),
-        (ATTACH | {"trtype": "tcp"}, -32603, "'trtype' must be one of pci, user, vfio-user, not 'tcp'"),
+        (ATTACH | {"trtype": "tcp"}, -32603, "'trtype' must be one of pci, user, not 'tcp'"),
+        (ATTACH | {"trtype": "vfio-user"}, -32603, "'trtype' must be one of pci, user, not 'vfio-user'"),
         (ATTACH | {"dev_type": "nvme"}, -32603, "'dev_type' must be one of blk, scsi, not 'nvme'"),
         (ATTACH | {"trtype": "pci", "vq_count": 1}, -22, "vq_count or vq_size is not allowed for PCI"),
-        (ATTACH | {"trtype": "vfio-user", "vq_size": 64}, -22, "vq_count or vq_size is not allowed for PCI"),
+        (ATTACH | {"trtype": "pci", "vq_size": 64}, -22, "vq_count or vq_size is not allowed for PCI"),
         (ATTACH | {"trtype": "pci", "traddr": "0000:00"}, -22, "Invalid PCI address '0000:00'"),
         (ATTACH | {"traddr": "/refused"}, -32602, "connect to /refused: Connection refused"),
     ],
@@ -100,10 +101,10 @@ def test_attach_and_detach(run_dir: Path) -> None:
         assert (await peer.error("virtiod_get_controllers", name="B9")) == (-19, "controller 'B9' does not exist")
         assert (await peer.error("bdev_virtio_detach_controller", name="B9"))[0] == -19
         assert (await peer.error("bdev_virtio_detach_controller"))[0] == -32603
-        daemon.controllers.list()[0].state = "detaching"
+        daemon.system.controllers.list()[0].state = "detaching"
         code, message = await peer.error("bdev_virtio_detach_controller", name="B0")
         assert (code, message.startswith("Device or resource busy")) == (-32602, True)
-        daemon.controllers.list()[0].state = "up"
+        daemon.system.controllers.list()[0].state = "up"
         assert await peer.result("bdev_virtio_detach_controller", name="B0") is True
         assert await peer.result("bdev_get_bdevs") == []
 
@@ -131,7 +132,7 @@ def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
         async def reset() -> None:
             resets.append(1)
 
-        daemon.bdevs.get("B0").reset = reset
+        daemon.system.bdevs.get("B0").reset = reset
         assert await peer.result("bdev_reset", name="B0") is True
         assert resets == [1]
 
@@ -154,7 +155,7 @@ def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
         assert (await peer.error("bdev_virtio_blk_set_hotplug", enable=True, period_us=1))[0] == -22
         saved = await peer.result("framework_get_config", name="bdev")
         assert saved[1]["params"] == {"enable": True, "period_us": 200_000}
-        assert daemon.hotplug.now == (True, 200_000)
+        assert daemon.system.hotplug.now == (True, 200_000)
 
     talk(run_dir, ask)
 
@@ -199,7 +200,7 @@ QD_MEMBERS = {"queue_depth_polling_period", "queue_depth", "io_time", "weighted_
 def test_iostat(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: Any) -> None:
         await attach(peer)
-        bdev = daemon.bdevs.get("B0")
+        bdev = daemon.system.bdevs.get("B0")
         bdev.count("read", 1000)
         bdev.count("read", 3000, channel=1)
         bdev.count("write", 500, size=512)
@@ -252,7 +253,7 @@ def test_iostat_refuses(run_dir: Path, params: dict[str, Any], code: int) -> Non
 def test_a_reset_shows_only_what_comes_after_it_and_leaves_the_counters_alone(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: Any) -> None:
         await attach(peer)
-        bdev = daemon.bdevs.get("B0")
+        bdev = daemon.system.bdevs.get("B0")
         bdev.count("read", 1000)
         bdev.per_channel[0].errors["read"]["IO"] = 2
         (stat,) = (await peer.result("bdev_get_iostat", reset_mode="all"))["bdevs"]
@@ -301,7 +302,7 @@ def decode(answer: dict[str, Any]) -> list[tuple[int, int, int]]:
 def test_a_histogram_counts_from_when_it_was_enabled(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: Any) -> None:
         await attach(peer)
-        bdev = daemon.bdevs.get("B0")
+        bdev = daemon.system.bdevs.get("B0")
         assert (await peer.error("bdev_get_histogram", name="B0"))[0] == -32603
         bdev.count("read", 100_000)
         await peer.result("bdev_enable_histogram", name="B0", enable=True)
@@ -436,7 +437,7 @@ def test_notifications_tell_what_happened_to_bdevs(run_dir: Path) -> None:
 def test_the_last_1024_notifications_are_kept(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: Any) -> None:
         for number in range(1500):
-            daemon.notifications.add("bdev_resize", f"B{number}")
+            daemon.system.notifications.add("bdev_resize", f"B{number}")
         kept = await peer.result("notify_get_notifications")
         assert [kept[0]["id"], kept[-1]["id"], len(kept)] == [476, 1499, 1024]
         assert (await peer.result("notify_get_notifications", id=1400, max=2))[0]["ctx"] == "B1400"
@@ -555,7 +556,7 @@ def test_aliases_are_methods_that_are_listed_on_demand(run_dir: Path) -> None:
 
 def test_a_method_that_breaks_is_an_internal_error_and_nothing_else_stops(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: Any) -> None:
-        daemon.perf = None
+        daemon.system.load = None
         code, message = await peer.error("perform_tests", bdevs=["B0"])
         assert (code, "perform_tests: AttributeError" in message) == (-32603, True)
         assert await peer.result("log_get_level") == "INFO"

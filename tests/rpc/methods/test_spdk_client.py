@@ -81,7 +81,7 @@ def test_every_command_works(run_dir: Path) -> None:
         assert outcome.status == 0, outcome
         for words, expected in COMMANDS:
             assert expected in outcome.out, words
-        assert daemon.bdevs.list() == []
+        assert daemon.system.bdevs.list() == []
 
     with_client(run_dir, script)
 
@@ -104,7 +104,8 @@ def test_framework_start_init_comes_first_if_asked(run_dir: Path) -> None:
             -22,
             "vq_count or vq_size is not allowed",
         ),
-        (("-t", "vfio-user", "-a", "/x", "-d", "blk", "--vq-size", "2"), -22, "vq_count or vq_size is not allowed"),
+        (("-t", "pci", "-a", "0000:00:05.0", "-d", "blk", "--vq-size", "2"), -22, "vq_count or vq_size is not allowed"),
+        (("-t", "vfio-user", "-a", "/x", "-d", "blk"), -32603, "must be one of pci, user, not 'vfio-user'"),
         (("-t", "pci", "-a", "nonsense", "-d", "blk"), -22, "Invalid PCI address 'nonsense'"),
         (("-t", "user", "-a", "/refused", "-d", "blk"), -32602, "connect to /refused: Connection refused"),
         (("-t", "user", "-a", "/x", "-d", "blk", "--vq-count", "-1"), -32603, "'vq_count' must be from 0"),
@@ -154,7 +155,7 @@ def test_a_saved_configuration_brings_the_state_back(run_dir: Path) -> None:
 
     async def compare(rpc: Rpc, daemon: Any) -> None:
         assert (await rpc("save_config")).json == saved
-        assert [export.name for export in daemon.exports.get_exports()] == ["disk"]
+        assert [export.name for export in daemon.system.exports.list()] == ["disk"]
 
     async def load(rpc: Rpc, daemon: Any) -> None:
         outcome = await rpc("load_config", "-j", str(file))
@@ -177,9 +178,9 @@ def test_one_subsystem_can_be_saved_and_loaded(run_dir: Path) -> None:
     async def script(rpc: Rpc, daemon: Any) -> None:
         await rpc(*ATTACH)
         saved = await rpc("save_subsystem_config", "-n", "bdev")
-        await daemon.controllers.detach("B0")
+        await daemon.system.controllers.detach("B0")
         loaded = await rpc("load_subsystem_config", stdin=json.dumps(saved.json))
-        assert (loaded.status, [bdev.name for bdev in daemon.bdevs.list()]) == (0, ["B0"])
+        assert (loaded.status, [bdev.name for bdev in daemon.system.bdevs.list()]) == (0, ["B0"])
         assert (await rpc("save_subsystem_config", "-n", "nvmf")).error == (-32602, "Subsystem 'nvmf' not found")
 
     with_client(run_dir, script)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import running
+from tests.support.daemon import FakeSystem, running
 from tests.support.rpc_peer import DEADLINE_S, Peer, connected
 from virtiod.api.caller import Caller
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
@@ -168,7 +168,7 @@ def test_a_slow_method_delays_no_other_on_the_same_connection(run_dir: Path) -> 
         slow = {"name": "S", "trtype": "user", "traddr": "/slow", "dev_type": "blk"}
         await peer.send({"method": "bdev_virtio_attach_controller", "params": slow, "id": "slow"})
         assert await peer.result("log_get_level") == "INFO"
-        daemon.controllers.release.set()
+        daemon.system.controllers.release.set()
         assert await peer.receive() == {"jsonrpc": "2.0", "result": ["S"], "id": "slow"}
 
     talk(run_dir, ask)
@@ -203,7 +203,7 @@ def test_a_client_that_sends_no_more_still_gets_its_answers(run_dir: Path) -> No
         await peer.send({"method": "bdev_virtio_attach_controller", "params": slow, "id": 1})
         peer.writer.write_eof()
         await until(lambda: daemon.rpc._running)
-        daemon.controllers.release.set()
+        daemon.system.controllers.release.set()
         assert (await peer.receive())["result"] == ["S"]
         assert await peer.receive() is None
 
@@ -212,15 +212,16 @@ def test_a_client_that_sends_no_more_still_gets_its_answers(run_dir: Path) -> No
 
 def test_what_a_client_that_went_away_began_comes_to_its_end(run_dir: Path) -> None:
     async def run() -> None:
-        async with running(run_dir) as daemon:
+        system = FakeSystem()
+        async with running(run_dir, system=system) as daemon:
             async with connected(run_dir) as peer:
                 slow = {"name": "S", "trtype": "user", "traddr": "/slow", "dev_type": "blk"}
                 await peer.send({"method": "bdev_virtio_attach_controller", "params": slow, "id": 1})
                 await until(lambda: daemon.rpc._running)
             await until(lambda: not daemon._server._connections)
-            daemon.controllers.release.set()
+            system.fake_controllers.release.set()
             await until(lambda: not daemon.rpc._running)
-            assert [bdev.name for bdev in daemon.bdevs.list()] == ["S"]
+            assert [bdev.name for bdev in daemon.system.bdevs.list()] == ["S"]
 
     asyncio.run(run())
 
@@ -243,7 +244,7 @@ class Answering(Dispatcher):
     """Answers whatever is asked with what a function makes of it."""
 
     def __init__(self, answer: Callable[[Any], dict[str, Any]]) -> None:
-        super().__init__(None, {})
+        super().__init__({})
         self._make = answer
 
     async def handle(self, value: Any, caller: Caller) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.stdint import int64_t
@@ -55,6 +54,8 @@ from cython.cimports.virtiod.poller.buffers import LARGE_BUFFER, PollerBuffers
 from cython.cimports.virtiod.poller.poller import Poller
 from cython.cimports.virtiod.poller.rounds import mailbox_push, poller_add_source
 
+from virtiod.exports.interface import ExportCounters
+
 MAX_PAYLOAD = 32 << 20  # "Size constraints": what a client may send without asking
 END_REASONS = (
     "disconnected",
@@ -95,16 +96,6 @@ def _cmd_abort(p: PollerPtr, cmd: CommandPtr) -> int64_t:
 
 
 # ---- control plane -------------------------------------------------------------------------------
-
-
-class NbdCounters(NamedTuple):
-    """Of one connection. received and sent are bytes on the socket."""
-
-    requests: int = 0
-    errors: int = 0
-    received: int = 0
-    sent: int = 0
-    in_flight: int = 0
 
 
 class NbdPoller:
@@ -213,8 +204,8 @@ class NbdConnection:
         """Close the socket now. Ends when the I/Os in flight are done."""
         self._command(_cmd_abort)
 
-    def counters(self) -> NbdCounters:
-        return NbdCounters(
+    def counters(self) -> ExportCounters:
+        return ExportCounters(
             vd_relaxed_u64(cython.address(self.c.requests)),
             vd_relaxed_u64(cython.address(self.c.errors)),
             vd_relaxed_u64(cython.address(self.c.received)),

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from virtiod.bdev import Bdev
-from virtiod.exports.nbd.connection import NbdCounters
+from virtiod.core.saved import SavedCall
+from virtiod.exports.interface import Export, ExportCounters
 from virtiod.exports.nbd.handshake import ExportInfo
 from virtiod.exports.nbd.wire import TransmissionFlag
 
@@ -29,7 +30,7 @@ class Transmission(Protocol):
     @property
     def poller_name(self) -> str: ...
 
-    def counters(self) -> NbdCounters: ...
+    def counters(self) -> ExportCounters: ...
 
     def stop(self) -> None:
         """Takes no more requests, answers those in flight, then closes."""
@@ -48,7 +49,7 @@ class DataPlane(Protocol):
     def start(
         self,
         sock: socket.socket,
-        export: Export,
+        export: NbdExport,
         *,
         leftover: bytes,
         structured: bool,
@@ -61,7 +62,7 @@ class DataPlane(Protocol):
 class Client:
     """One client of an export, from its GO until its connection is gone."""
 
-    def __init__(self, export: Export, peer: str) -> None:
+    def __init__(self, export: NbdExport, peer: str) -> None:
         self.export = export
         self.peer = peer
         self.transmission: Transmission | None = None
@@ -82,8 +83,8 @@ class Client:
             raise
         log.info("%s: connected to NBD export %s", self.peer, self.export.name)
 
-    def counters(self) -> NbdCounters:
-        return self.transmission.counters() if self.transmission else NbdCounters()
+    def counters(self) -> ExportCounters:
+        return self.transmission.counters() if self.transmission else ExportCounters()
 
     def end(self, reason: str) -> None:
         """Idempotent: the connection is gone, its totals go to the export's."""
@@ -94,8 +95,8 @@ class Client:
         log.info("%s: left NBD export %s: %s", self.peer, self.export.name, reason)
 
 
-class Export:
-    """One bdev under one name."""
+class NbdExport(Export):
+    """One bdev under one name. uris: where clients find it."""
 
     def __init__(
         self,
@@ -106,16 +107,18 @@ class Export:
         read_only: bool,
         description: str,
         max_connections: int,
+        uris: Callable[[NbdExport], Sequence[str]],
     ) -> None:
         self.name = name
         self.bdev = bdev
         self.data_plane = data_plane
         self.read_only = read_only or bdev.read_only
-        self.description = description
+        self.text = description  # shown to clients that list exports
         self.max_connections = max_connections
+        self._uris = uris
         self.closing = False
         self.clients: list[Client] = []
-        self._past = NbdCounters()
+        self._past = ExportCounters()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -124,7 +127,7 @@ class Export:
         bdev = self.bdev
         return ExportInfo(
             name=self.name,
-            description=self.description,
+            description=self.text,
             size=bdev.size,
             flags=transmission_flags(bdev.io_types, self.read_only),
             block_size=bdev.block_size,
@@ -132,8 +135,36 @@ class Export:
             max_payload=self.data_plane.max_payload,
         )
 
-    def counters(self) -> NbdCounters:
-        """Of all connections, present and past."""
+    @property
+    def connections(self) -> int:
+        return len(self.clients)
+
+    def description(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "bdev_name": self.bdev.name,
+            "size": self.bdev.size,
+            "block_size": self.bdev.block_size,
+            "read_only": self.read_only,
+            "description": self.text,
+            "max_connections": self.max_connections,
+            "connections": self.connections,
+            "uris": list(self._uris(self)),
+        }
+
+    def saved_call(self) -> SavedCall:
+        return SavedCall(
+            "nbd_create_export",
+            {
+                "bdev_name": self.bdev.name,
+                "name": self.name,
+                "read_only": self.read_only,
+                "description": self.text,
+                "max_connections": self.max_connections,
+            },
+        )
+
+    def counters(self) -> ExportCounters:
         return add([self._past, *(client.counters() for client in self.clients)])
 
     def admit(self, peer: str) -> Client:
@@ -191,5 +222,5 @@ def transmission_flags(io_types: Collection[str], read_only: bool) -> Transmissi
     return flags
 
 
-def add(counters: Sequence[NbdCounters]) -> NbdCounters:
-    return NbdCounters(*(sum(column) for column in zip(*counters, strict=True)))
+def add(counters: Sequence[ExportCounters]) -> ExportCounters:
+    return ExportCounters(*(sum(column) for column in zip(*counters, strict=True)))

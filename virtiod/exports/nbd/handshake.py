@@ -49,7 +49,7 @@ class Refused(Exception):
 class Directory(Protocol):
     """The exports that a negotiation may offer."""
 
-    def list(self) -> Iterable[ExportInfo]: ...
+    def offered(self) -> Iterable[ExportInfo]: ...
 
     def find(self, name: str, *, to_connect: bool) -> ExportInfo:
         """The export of this name ("": the default one), or Refused. `to_connect`: to start transmission."""
@@ -169,7 +169,7 @@ class Handshake:
 
     def _list(self) -> bytes:
         answer = bytearray()
-        for export in self._directory.list():
+        for export in self._directory.offered():
             data = wire.string(export.name) + export.description.encode()
             answer += wire.reply(Option.LIST, Reply.SERVER, data)
         return bytes(answer + wire.reply(Option.LIST, Reply.ACK))

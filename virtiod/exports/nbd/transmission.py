@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from virtiod.exports.nbd.connection import NbdConnection, NbdPoller
-from virtiod.exports.nbd.export import Export
+from virtiod.exports.nbd.export import NbdExport
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
 
@@ -25,7 +25,7 @@ class NbdDataPlane:
     def start(
         self,
         sock: socket.socket,
-        export: Export,
+        export: NbdExport,
         *,
         leftover: bytes,
         structured: bool,

@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from virtiod.api.services import Health
+from virtiod.core.tasks import cancel, spawn
 from virtiod.http.live.cells import IDLE
 from virtiod.http.live.history import SECONDS
 from virtiod.http.live.report import report
 from virtiod.http.live.sampler import Sampler
 from virtiod.http.security.connections import Connections
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.system import System
 
 MAX_WATCHERS = 16
 SEND_S = 5.0
@@ -30,10 +29,11 @@ MAX_NAME = 256
 class Feed:
     """The live feed of one daemon; its sampler runs with the application. It limits its connections itself."""
 
-    def __init__(self, daemon: Daemon, connections: Connections) -> None:
-        self._daemon = daemon
+    def __init__(self, system: System, health: Health, connections: Connections) -> None:
+        self._system = system
+        self._health = health
         self._connections = connections
-        self.sampler = Sampler(daemon)
+        self.sampler = Sampler(system)
         self.watchers = 0
         self._ending = False
 
@@ -44,10 +44,9 @@ class Feed:
         app.on_shutdown.append(self._end_watchers)
 
     async def _sampling(self, _app: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.sampler.run(), name="live page: sampler")
+        task = spawn(self.sampler.run(), "live page: sampler")
         yield
-        task.cancel()
-        await asyncio.wait({task})
+        await cancel(task)
         self.sampler.forget()
 
     async def _end_watchers(self, _app: web.Application) -> None:
@@ -95,14 +94,14 @@ class Feed:
             await self.sampler.changed.wait_for(lambda: self._ending or self.sampler.second > second)
         return self.sampler.second
 
-    def _history(self, bdev: str | None) -> dict[str, Any]:
+    def _history(self, bdev: str | None) -> dict[str, object]:
         cells = self.sampler.history.of(bdev)
         return {
             "seconds": SECONDS,
             "cells": [[round(at, 3), *cell.row()] for at, cell in cells],
         }
 
-    def _sample(self, bdev: str | None, find: str) -> dict[str, Any]:
+    def _sample(self, bdev: str | None, find: str) -> dict[str, object]:
         sampler = self.sampler
         cells = {each.name: watched.cell for each, watched in sampler.bdevs.items()} if bdev else {}
         cell = cells.get(bdev, IDLE) if bdev else sampler.total
@@ -110,13 +109,13 @@ class Feed:
             "bdev": bdev,
             "gone": bdev is not None and bdev not in cells,
             "cell": [round(sampler.at, 3), *cell.row()],
-            **report(self._daemon, sampler, find),
+            **report(self._system, self._health, sampler, find),
         }
 
 
 FEED = web.AppKey("feed", Feed)
 
 
-def event(name: str, data: Any) -> bytes:
+def event(name: str, data: object) -> bytes:
     """One event; JSON holds no line break."""
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from virtiod import __version__
-from virtiod.controllers.controller import State
-from virtiod.http.health import ailment
+from virtiod.api.services import Health
+from virtiod.bdev.bdev import Bdev
+from virtiod.controllers.controller import Controller, State
+from virtiod.core.ticks import now_ns
+from virtiod.exports.interface import Export
 from virtiod.http.live.cells import NS
 from virtiod.http.live.sampler import Sampler, Watched
-
-if TYPE_CHECKING:
-    from virtiod.bdev.bdev import Bdev
-    from virtiod.daemon.daemon import Daemon
+from virtiod.poller.poller import Poller
+from virtiod.system import System
 
 ROWS = 50
 QUEUES = 16  # of a controller
 
-Row = dict[str, Any]
+Row = dict[str, object]
+Order = float | tuple[float, float]  # to sort by
+Shown = TypeVar("Shown")
 
 
-def report(daemon: Daemon, sampler: Sampler, find: str) -> Row:
+def report(system: System, health: Health, sampler: Sampler, find: str) -> Row:
     """Everything but charts. find: what names have to contain, in any case; bdevs are found by their controller too."""
-    owners = {bdev: one.name for one in daemon.controllers.list() for bdev in one.bdevs}
+    owners = {bdev: one.name for one in system.controllers.list() for bdev in one.bdevs}
     find = find.casefold()
 
     def found(*names: str) -> bool:
         return any(find in name.casefold() for name in names)
 
     bdevs: list[tuple[Bdev, Watched]] = [(b, w) for b, w in sampler.bdevs.items() if found(b.name, owners.get(b, ""))]
-    controllers = [c for c in daemon.controllers.list() if found(c.name, c.traddr)]
-    exports = [e for e in daemon.exports.get_exports() if found(e.name, e.bdev.name)]
+    controllers = [c for c in system.controllers.list() if found(c.name, c.traddr)]
+    exports = [e for e in system.exports.list() if found(e.name, e.bdev.name)]
     return {
-        "daemon": _daemon(daemon, sampler),
+        "daemon": _daemon(system, health, sampler),
         "bdevs": _table(bdevs, _activity, lambda each: _bdev(each, owners.get(each[0], ""))),
         "controllers": _table(controllers, lambda each: each.state == State.UP, _controller),
-        "exports": _table(exports, lambda each: -len(each.clients), lambda each: _export(each, sampler)),
-        "pollers": _table(daemon.pollers, lambda each: 0, lambda each: _poller(each, sampler)),
+        "exports": _table(exports, lambda each: -each.connections, lambda each: _export(each, sampler)),
+        "pollers": _table(system.pollers, lambda each: 0, lambda each: _poller(each, sampler)),
     }
 
 
-def _table(found: Iterable[Any], order: Callable[[Any], Any], row: Callable[[Any], Row]) -> Row:
+def _table(found: Iterable[Shown], order: Callable[[Shown], Order], row: Callable[[Shown], Row]) -> Row:
     """The first of what was found, and how many that were; ties stay in their order."""
     ordered = sorted(found, key=order)
     return {"rows": [row(each) for each in ordered[:ROWS]], "found": len(ordered)}
@@ -54,17 +56,17 @@ def _activity(each: tuple[Bdev, Watched]) -> tuple[float, float]:
     return -each[1].cell.iops, -each[1].oldest_ns
 
 
-def _daemon(daemon: Daemon, sampler: Sampler) -> Row:
+def _daemon(system: System, health: Health, sampler: Sampler) -> Row:
     return {
         "host": platform.node(),
         "version": __version__,
-        "uptime_s": (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - daemon.started_ns) // NS,
-        "ailment": ailment(daemon),
-        "memory": daemon.memory.size,
-        "memory_used": daemon.memory.used,
+        "uptime_s": (now_ns() - system.started_ns) // NS,
+        "ailment": health.ailment(),
+        "memory": system.memory.size,
+        "memory_used": system.memory.used,
         "oldest_ns": max((watched.oldest_ns for watched in sampler.bdevs.values()), default=0),
-        "controllers": len(daemon.controllers.list()),
-        "controllers_up": sum(one.state == State.UP for one in daemon.controllers.list()),
+        "controllers": len(system.controllers.list()),
+        "controllers_up": sum(one.state == State.UP for one in system.controllers.list()),
         "bdevs": len(sampler.bdevs),
     }
 
@@ -87,7 +89,7 @@ def _bdev(each: tuple[Bdev, Watched], controller: str) -> Row:
     }
 
 
-def _controller(controller: Any) -> Row:
+def _controller(controller: Controller[Any]) -> Row:
     queues = controller.queues
     return {
         "name": controller.name,
@@ -104,14 +106,14 @@ def _controller(controller: Any) -> Row:
     }
 
 
-def _export(export: Any, sampler: Sampler) -> Row:
+def _export(export: Export, sampler: Sampler) -> Row:
     requests, received, sent = sampler.rates[export].rates if export in sampler.rates else (0.0,) * 3
     counters = export.counters()
     return {
         "name": export.name,
         "bdev": export.bdev.name,
         "read_only": export.read_only,
-        "connections": len(export.clients),
+        "connections": export.connections,
         "max_connections": export.max_connections,
         "depth": counters.in_flight,
         "requests": round(requests, 1),
@@ -121,7 +123,7 @@ def _export(export: Any, sampler: Sampler) -> Row:
     }
 
 
-def _poller(poller: Any, sampler: Sampler) -> Row:
+def _poller(poller: Poller, sampler: Sampler) -> Row:
     times = sampler.rates[poller].rates if poller in sampler.rates else (0.0,) * 3
     whole = sum(times) or 1.0
     busy, idle, sleep = (time / whole for time in times)

@@ -10,15 +10,15 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.totals import bdev_totals, ended_ios
+from virtiod.exports.interface import Export
 from virtiod.http.live.cells import CUTS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, total
 from virtiod.http.live.history import History
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.poller.poller import Poller
+from virtiod.system import System
 
 PERIOD_S = 1.0
 _AT_ONCE = 20  # bdevs that are read before others get their turn
@@ -48,10 +48,10 @@ class Rates(NamedTuple):
 class Sampler:
     """Samples once a second while run() runs. second counts samples, changed is told of each."""
 
-    daemon: Daemon
+    system: System
     history: History = field(default_factory=History)
     bdevs: dict[Bdev, Watched] = field(default_factory=dict)
-    rates: dict[Any, Rates] = field(default_factory=dict)  # of pollers (busy, idle, sleep ns) and exports
+    rates: dict[Poller | Export, Rates] = field(default_factory=dict)  # of pollers (busy, idle, sleep ns) and exports
     at: float = 0.0
     total: Cell = IDLE
     second: int = 0
@@ -74,7 +74,7 @@ class Sampler:
         at = time.time()
         changes, singles, depth, oldest = [], {}, 0, 0
         seen: dict[Bdev, Watched] = {}
-        for number, bdev in enumerate(self.daemon.bdevs.list()):
+        for number, bdev in enumerate(self.system.bdevs.list()):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             seen[bdev] = watched = self.bdevs.get(bdev) or _first_look(bdev)
@@ -97,16 +97,16 @@ class Sampler:
         """Let go of what is sampled: aiohttp keeps handlers, and so the sampler, for as long as the process lives."""
         self.bdevs, self.rates = {}, {}
 
-    def _rates(self) -> Iterator[tuple[Any, Rates]]:
+    def _rates(self) -> Iterator[tuple[Poller | Export, Rates]]:
         now = time.monotonic_ns()
-        for poller in self.daemon.pollers:
+        for poller in self.system.pollers:
             stats = poller.stats()
             yield poller, self._rate(poller, now, (stats.busy_ns, stats.idle_ns, stats.sleep_ns))
-        for export in self.daemon.exports.get_exports():
+        for export in self.system.exports.list():
             counters = export.counters()
             yield export, self._rate(export, now, (counters.requests, counters.received, counters.sent))
 
-    def _rate(self, what: Any, now: int, counters: tuple[int, ...]) -> Rates:
+    def _rate(self, what: Poller | Export, now: int, counters: tuple[int, ...]) -> Rates:
         before = self.rates.get(what)
         if before is None:
             return Rates(now, counters, (0.0,) * len(counters))

@@ -5,30 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from virtiod import __version__
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.api.services import Calls
 
 Signal = Literal["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1"]
 
 
 @method(State.ANY, reads=True)
 async def rpc_get_methods(
-    daemon: Daemon,
+    calls: Calls,
     current: Annotated[bool, Arg("only those that can be called in the current state", "-c/--current")] = False,
     include_aliases: Annotated[bool, Arg("other names of methods too", "-i/--include-aliases")] = False,
 ) -> list[str]:
     """Lists the names of the methods."""
-    return daemon.rpc.names(current=current, include_aliases=include_aliases)
+    return calls.names(current=current, include_aliases=include_aliases)
 
 
 @method(State.ANY, aliases=["virtiod_get_version"], reads=True)
-async def spdk_get_version(daemon: Daemon) -> dict[str, Any]:
+async def spdk_get_version() -> dict[str, Any]:
     """Tells the version of virtiod.
 
     The result is {"version": text, "fields": {"major", "minor", "patch", "suffix"}}.
@@ -41,7 +39,7 @@ async def spdk_get_version(daemon: Daemon) -> dict[str, Any]:
 
 
 @method(State.ANY)
-async def spdk_kill_instance(daemon: Daemon, sig_name: Annotated[Signal, Arg("signal to send", "sig_name")]) -> bool:
+async def spdk_kill_instance(sig_name: Annotated[Signal, Arg("signal to send", "sig_name")]) -> bool:
     """Sends the daemon a signal.
 
     SIGTERM, SIGINT and SIGQUIT end it in an orderly way, a second one at once; SIGHUP has it read its configuration

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import State, method
 from virtiod.core.errors import InvalidArgument, NotSupported
-from virtiod.rpc.methods.thread import TICK_RATE, now_ns
+from virtiod.core.ticks import TICK_RATE, now_ns
+from virtiod.system import System
 
 if TYPE_CHECKING:
     from virtiod.bdev.bdev import Bdev
-    from virtiod.daemon.daemon import Daemon
 
 # In the order of SPDK's own enumeration.
 _IO_TYPES = (
@@ -43,7 +43,7 @@ MAX_WAIT_MS = 24 * 3600 * 1000
 
 @method(passive=True, reads=True)
 async def bdev_get_bdevs(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str | None, Arg("only this bdev: a name, alias or UUID", "-b/--name")] = None,
     timeout: Annotated[int, Arg("ms to wait for it to appear", "-t/--timeout-ms", 0, MAX_WAIT_MS)] = 0,
 ) -> list[dict[str, Any]]:
@@ -53,10 +53,10 @@ async def bdev_get_bdevs(
     (ETIMEDOUT) after the timeout.
     """
     if name is None:
-        return [_describe(bdev) for bdev in daemon.bdevs.list()]
+        return [_describe(bdev) for bdev in system.bdevs.list()]
     if timeout:
-        return [_describe(await daemon.bdevs.wait_for(name, timeout / 1000))]
-    return [_describe(daemon.bdevs.get(name))]
+        return [_describe(await system.bdevs.wait_for(name, timeout / 1000))]
+    return [_describe(system.bdevs.get(name))]
 
 
 def _describe(bdev: Bdev) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _describe(bdev: Bdev) -> dict[str, Any]:
 
 @method(reads=True, changing=["reset_mode"])
 async def bdev_get_iostat(
-    daemon: Daemon,
+    system: System,
     names: Annotated[list[str] | None, Arg("only these bdevs", "--names")] = None,
     name: Annotated[str | None, Arg("only this bdev; of older clients", "-b/--name")] = None,
     per_channel: Annotated[bool, Arg("by channel, for one bdev", "-c/--per-channel")] = False,
@@ -98,51 +98,51 @@ async def bdev_get_iostat(
     if names is not None and name is not None:
         raise InvalidArgument("give either 'names' or 'name'")
     wanted = [name] if name is not None else names
-    bdevs = daemon.bdevs.list() if wanted is None else [daemon.bdevs.get(one) for one in wanted]
+    bdevs = system.bdevs.list() if wanted is None else [system.bdevs.get(one) for one in wanted]
     if per_channel and (wanted is None or len(bdevs) != 1):
         raise InvalidArgument("per_channel needs the name of one bdev")
     result: dict[str, Any] = {"tick_rate": TICK_RATE, "ticks": now_ns()}
     if per_channel:
         result["name"] = bdevs[0].name
-        result["channels"] = daemon.iostats.channels(bdevs[0])
+        result["channels"] = system.iostats.channels(bdevs[0])
     else:
-        result["bdevs"] = [{"name": bdev.name, **daemon.iostats.device(bdev)} for bdev in bdevs]
+        result["bdevs"] = [{"name": bdev.name, **system.iostats.device(bdev)} for bdev in bdevs]
     for bdev in bdevs:
-        daemon.iostats.reset(bdev, reset_mode)
+        system.iostats.reset(bdev, reset_mode)
     return result
 
 
 @method()
 async def bdev_reset_iostat(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str | None, Arg("only this bdev", "-b/--name")] = None,
     mode: Annotated[ResetMode, Arg("what to reset", "-m/--mode")] = "all",
 ) -> bool:
     """Resets what bdev_get_iostat shows. Metrics are not affected."""
-    for bdev in daemon.bdevs.list() if name is None else [daemon.bdevs.get(name)]:
-        daemon.iostats.reset(bdev, mode)
+    for bdev in system.bdevs.list() if name is None else [system.bdevs.get(name)]:
+        system.iostats.reset(bdev, mode)
     return True
 
 
 @method()
 async def bdev_set_qd_sampling_period(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("bdev", "name")],
     period: Annotated[int, Arg("microseconds; 0 hides the queue depth", "period")],
 ) -> bool:
     """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway."""
-    daemon.iostats.set_qd_period(daemon.bdevs.get(name), period)
+    system.iostats.set_qd_period(system.bdevs.get(name), period)
     return True
 
 
 @method()
-async def bdev_reset(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+async def bdev_reset(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
     """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
 
     SCSI disks know LOGICAL UNIT RESET; others are answered with -95 (EOPNOTSUPP). A device that does not answer in
     time is an error too.
     """
-    bdev = daemon.bdevs.get(name)
+    bdev = system.bdevs.get(name)
     if bdev.reset is None:
         raise NotSupported(f"bdev {bdev.name} ({bdev.product_name}) can't be reset")
     await bdev.reset()
@@ -151,7 +151,7 @@ async def bdev_reset(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) 
 
 @method(State.STARTUP)
 async def bdev_set_options(
-    daemon: Daemon,
+    system: System,
     bdev_io_pool_size: Annotated[int | None, Arg("remembered only", "-p/--bdev-io-pool-size", 0, MAX_UINT32)] = None,
     bdev_io_cache_size: Annotated[int | None, Arg("remembered only", "-c/--bdev-io-cache-size", 0, MAX_UINT32)] = None,
     bdev_auto_examine: Annotated[bool | None, Arg("remembered only", "--auto-examine")] = None,
@@ -173,11 +173,11 @@ async def bdev_set_options(
         "iobuf_small_cache_size": iobuf_small_cache_size,
         "iobuf_large_cache_size": iobuf_large_cache_size,
     }
-    daemon.settings.bdev_options.update({name: value for name, value in given.items() if value is not None})
+    system.bdev_options.values.update({name: value for name, value in given.items() if value is not None})
     return True
 
 
 @method(reads=True)
-async def bdev_wait_for_examine(daemon: Daemon) -> bool:
+async def bdev_wait_for_examine() -> bool:
     """Answers when all bdevs were examined: at once, as nothing is built on top of bdevs."""
     return True

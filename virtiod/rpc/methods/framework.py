@@ -5,66 +5,66 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
-from virtiod.config.saved import SUBSYSTEMS, running_config
+from virtiod.api.services import Lifecycle
+from virtiod.config.configuration import Configuration
+from virtiod.core.cpumask import cpumask_of
 from virtiod.core.errors import VirtiodError
-from virtiod.rpc.methods.thread import TICK_RATE, cpumask_of, now_ns
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.core.ticks import TICK_RATE, now_ns
+from virtiod.system import SUBSYSTEMS, System
 
 
 @method(State.STARTUP)
-async def framework_start_init(daemon: Daemon) -> bool:
+async def framework_start_init(lifecycle: Lifecycle) -> bool:
     """Starts a daemon that was started with --wait-for-rpc. Answers when it runs."""
-    await daemon.start_init()
+    await lifecycle.start_init()
     return True
 
 
 @method(State.ANY, passive=True, reads=True)
-async def framework_wait_init(daemon: Daemon) -> bool:
+async def framework_wait_init(lifecycle: Lifecycle) -> bool:
     """Answers when the daemon runs: at once if it does."""
-    await daemon.initialised.wait()
+    await lifecycle.wait_init()
     return True
 
 
 @method(reads=True)
-async def framework_get_subsystems(daemon: Daemon) -> list[dict[str, Any]]:
+async def framework_get_subsystems() -> list[dict[str, Any]]:
     """Lists the subsystems that have a configuration, each after those that it depends on."""
     return [{"subsystem": name, "depends_on": list(needed)} for name, needed in SUBSYSTEMS.items()]
 
 
 @method(reads=True)
 async def framework_get_config(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("subsystem", "name")],
     with_batches: Annotated[bool, Arg("accepted for SPDK's clients; there are no batches")] = False,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Tells the calls that bring a subsystem into the state that it is in."""
     if name not in SUBSYSTEMS:
         raise RpcError(INVALID_PARAMS, f"Subsystem '{name}' not found")
-    return running_config(daemon, name)
+    return [call.entry() for call in system.saved_calls(name)]
 
 
 @method()
-async def virtiod_reload_config(daemon: Daemon) -> dict[str, Any]:
+async def virtiod_reload_config(configuration: Configuration) -> dict[str, Any]:
     """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
 
     The rest runs on, and what was made by RPC stays. The result is {"created", "deleted", "called"}, arrays of names.
     When something failed the rest is done all the same, and the answer is an error that lists it.
     """
-    changes = await daemon.configuration.reload()
+    changes = await configuration.reload()
     if changes.failed:
         raise VirtiodError(f"{len(changes.failed)} failed:\n" + "\n".join(changes.failed), errno.EINVAL)
     return {"created": changes.created, "deleted": changes.deleted, "called": changes.called}
 
 
 @method(reads=True)
-async def framework_get_reactors(daemon: Daemon) -> dict[str, Any]:
+async def framework_get_reactors(system: System) -> dict[str, Any]:
     """Tells what each poller's core does.
 
     busy and idle are in ticks, an adaptive poller's sleep counts as idle; irq, sys and usr are the core's, in the
@@ -73,14 +73,14 @@ async def framework_get_reactors(daemon: Daemon) -> dict[str, Any]:
     now = now_ns()
     times = _core_times()
     reactors = []
-    for poller in daemon.pollers:
+    for poller in system.pollers:
         stats = poller.stats()
-        usr, system, irq = times.get(poller.cpu, (0, 0, 0))
+        usr, sys, irq = times.get(poller.cpu, (0, 0, 0))
         thread = {
             "name": poller.name,
             "id": poller.id,
             "cpumask": cpumask_of(poller.cpu),
-            "elapsed": now - daemon.started_ns,
+            "elapsed": now - system.started_ns,
         }
         reactors.append(
             {
@@ -91,7 +91,7 @@ async def framework_get_reactors(daemon: Daemon) -> dict[str, Any]:
                 "idle": stats.idle_ns + stats.sleep_ns,
                 "in_interrupt": False,
                 "irq": irq,
-                "sys": system,
+                "sys": sys,
                 "usr": usr,
                 "lw_threads": [thread],
             }
@@ -105,8 +105,8 @@ def _core_times() -> dict[int, tuple[int, int, int]]:
     for line in Path("/proc/stat").read_text().splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name != "cpu":
-            user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
-            times[int(name[3:])] = (user + nice, system, irq + softirq)
+            user, nice, kernel, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
+            times[int(name[3:])] = (user + nice, kernel, irq + softirq)
     return times
 
 

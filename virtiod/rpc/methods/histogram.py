@@ -1,120 +1,27 @@
-"""Methods about latency histograms.
-
-The data plane counts every latency in ns, 32 buckets for each power of two: range 0 holds 0..31 one by one, range r
-the values from 2^(r+4) to 2^(r+5) in steps of 2^(r-1). That is SPDK's layout with granularity 5, so that coarser
-ones are sums of neighbours and no count is ever approximated. Enabling takes note of what was counted before.
-"""
+"""Methods about latency histograms."""
 
 from __future__ import annotations
 
-import base64
-import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, Any
-from weakref import WeakKeyDictionary
+from typing import Annotated, Any
 
 from virtiod.api.errors import INTERNAL_ERROR, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import method
-from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.counters import RANGES, bucket_start
-from virtiod.core.errors import InvalidArgument
-from virtiod.rpc.methods.thread import TICK_RATE
+from virtiod.bdev.counters import RANGES
+from virtiod.bdev.histogram import GRANULARITY, range_of
+from virtiod.core.errors import InvalidArgument, NotFound
+from virtiod.core.ticks import TICK_RATE
+from virtiod.system import System
 
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
-
-GRANULARITY = 5
 MAX_BORDERS = 1024
-
-
-@dataclass(frozen=True)
-class _Enabled:
-    ops: tuple[str, ...]
-    granularity: int
-    min_range: int
-    max_range: int
-    before: list[int]
-
-
-class Histograms:
-    """The histograms that clients enabled."""
-
-    def __init__(self) -> None:
-        self._enabled: WeakKeyDictionary[Bdev, _Enabled] = WeakKeyDictionary()
-
-    def enable(self, bdev: Bdev, op: str | None, granularity: int, min_ns: int, max_ns: int) -> None:
-        """Starts anew. Values below min_ns count in the first bucket, from max_ns on in the last."""
-        if op is not None and op not in bdev.io_types:
-            raise InvalidArgument(f"opc must be one of {', '.join(sorted(bdev.io_types))}, not {op!r}")
-        if min_ns >= max_ns:
-            raise InvalidArgument(f"min_nsec ({min_ns}) must be less than max_nsec ({max_ns})")
-        ops = (op,) if op is not None else tuple(sorted(bdev.io_types))
-        self._enabled[bdev] = _Enabled(
-            ops=ops,
-            granularity=granularity,
-            min_range=_range_of(min_ns, granularity),
-            max_range=_range_of(max_ns - 1, granularity),
-            before=_counts(bdev, ops),
-        )
-
-    def disable(self, bdev: Bdev) -> None:
-        self._enabled.pop(bdev, None)
-
-    def counts(self, bdev: Bdev) -> list[int]:
-        """Since it was enabled, in the data plane's buckets."""
-        before = self._of(bdev).before
-        return [now - then for now, then in zip(_counts(bdev, self._of(bdev).ops), before, strict=True)]
-
-    def encoded(self, bdev: Bdev) -> dict[str, Any]:
-        """As SPDK's histogram tools take it."""
-        shape = self._of(bdev)
-        buckets = rebucket(self.counts(bdev), shape.granularity, shape.min_range, shape.max_range)
-        return {
-            "histogram": base64.b64encode(struct.pack(f"<{len(buckets)}Q", *buckets)).decode(),
-            "granularity": shape.granularity,
-            "min_range": shape.min_range,
-            "max_range": shape.max_range,
-            "tsc_rate": TICK_RATE,
-        }
-
-    def _of(self, bdev: Bdev) -> _Enabled:
-        if bdev not in self._enabled:
-            raise RpcError(INTERNAL_ERROR, f"the histogram of bdev '{bdev.name}' is not enabled")
-        return self._enabled[bdev]
-
-
-def rebucket(counts: list[int], granularity: int, min_range: int, max_range: int) -> list[int]:
-    """The data plane's counts in 2^granularity buckets for each range from min_range to max_range."""
-    per_range = 1 << granularity
-    buckets = [0] * (per_range * (max_range - min_range + 1))
-    for index, count in enumerate(counts):
-        if count:
-            value = bucket_start(index)
-            span = _range_of(value, granularity)
-            if span < min_range:
-                place = 0
-            elif span > max_range:
-                place = len(buckets) - 1
-            else:
-                place = (span - min_range) * per_range + ((value >> max(span - 1, 0)) & (per_range - 1))
-            buckets[place] += count
-    return buckets
-
-
-def _range_of(value: int, granularity: int) -> int:
-    return max(0, value.bit_length() - granularity)
-
-
-def _counts(bdev: Bdev, ops: tuple[str, ...]) -> list[int]:
-    stats = bdev.stats()
-    return [sum(same) for same in zip(*(stats.ops[op].buckets for op in ops), strict=True)]
 
 
 @method()
 async def bdev_enable_histogram(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("bdev", "name")],
     enable: Annotated[bool, Arg("enable or disable", "--histogram")],
     opc: Annotated[str | None, Arg("only this I/O type (default: all)", "-o/--opc")] = None,
@@ -125,28 +32,30 @@ async def bdev_enable_histogram(
     max_nsec: Annotated[int, Arg("latency from which on none is told apart", "--max-nsec", 1)] = 120 * TICK_RATE,
 ) -> bool:
     """Starts or ends the collection of a latency histogram."""
-    bdev = daemon.bdevs.get(name)
+    bdev = system.bdevs.get(name)
     if enable:
         top = 1 << (RANGES + GRANULARITY - 1)
-        daemon.histograms.enable(bdev, opc, granularity, min_nsec, min(max_nsec, top))
+        system.histograms.enable(bdev, opc, granularity, min_nsec, min(max_nsec, top))
     else:
-        daemon.histograms.disable(bdev)
+        system.histograms.disable(bdev)
     return True
 
 
 @method(reads=True)
-async def bdev_get_histogram(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> dict[str, Any]:
+async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "name")]) -> dict[str, Any]:
     """Tells a latency histogram that was enabled.
 
     The result is {"histogram", "granularity", "min_range", "max_range", "tsc_rate"}, where histogram is base64 of
     little-endian 64-bit counts.
     """
-    return daemon.histograms.encoded(daemon.bdevs.get(name))
+    bdev = system.bdevs.get(name)
+    with _unless_enabled():
+        return system.histograms.encoded(bdev)
 
 
 @method(reads=True)
 async def bdev_get_histogram_borders(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("bdev", "name")],
     borders: Annotated[list[int], Arg("latencies in microseconds, ascending", "--borders", 0, 2**40)],
 ) -> dict[str, Any]:
@@ -156,14 +65,25 @@ async def bdev_get_histogram_borders(
     """
     if not borders or len(borders) > MAX_BORDERS or borders != sorted(borders):
         raise InvalidArgument(f"'borders' must be from 1 to {MAX_BORDERS} latencies in ascending order")
-    sums = list(accumulate(daemon.histograms.counts(daemon.bdevs.get(name)), initial=0))
+    bdev = system.bdevs.get(name)
+    with _unless_enabled():
+        sums = list(accumulate(system.histograms.counts(bdev), initial=0))
     below = [sums[_buckets_up_to(border * 1000)] for border in borders]
     return {"borders_count": [*below, sums[-1]]}
 
 
+@contextmanager
+def _unless_enabled() -> Iterator[None]:
+    """SPDK's code for a histogram that was not enabled is that of an internal error."""
+    try:
+        yield
+    except NotFound as error:
+        raise RpcError(INTERNAL_ERROR, str(error)) from error
+
+
 def _buckets_up_to(value: int) -> int:
     """How many of the data plane's buckets begin at or below a value."""
-    span = _range_of(value, GRANULARITY)
+    span = range_of(value, GRANULARITY)
     if span >= RANGES:
         return RANGES << GRANULARITY
     return (span << GRANULARITY) + ((value >> max(span - 1, 0)) & ((1 << GRANULARITY) - 1)) + 1

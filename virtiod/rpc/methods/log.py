@@ -2,68 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
+from virtiod.api.services import Logs
 from virtiod.core.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
 
 Level = Annotated[Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"], Arg("log level", "level")]
 Flag = Annotated[str, Arg('part of the daemon, as listed by log_get_flags, or "all"', "flag")]
 
 
 @method(State.ANY, reads=True)
-async def log_get_level(daemon: Daemon) -> str:
+async def log_get_level(logs: Logs) -> str:
     """Tells the level from which messages are made."""
-    return daemon.logs.level
+    return logs.level
 
 
 @method(State.ANY)
-async def log_set_level(daemon: Daemon, level: Level) -> bool:
+async def log_set_level(logs: Logs, level: Level) -> bool:
     """Sets the level from which messages are made."""
-    daemon.logs.level = level
+    logs.level = level
     return True
 
 
 @method(State.ANY, reads=True)
-async def log_get_print_level(daemon: Daemon) -> str:
+async def log_get_print_level(logs: Logs) -> str:
     """Tells the level from which messages are printed on standard error."""
-    return daemon.logs.print_level
+    return logs.print_level
 
 
 @method(State.ANY)
-async def log_set_print_level(daemon: Daemon, level: Level) -> bool:
+async def log_set_print_level(logs: Logs, level: Level) -> bool:
     """Sets the level from which messages are printed on standard error."""
-    daemon.logs.print_level = level
+    logs.print_level = level
     return True
 
 
 @method(State.ANY, reads=True)
-async def log_get_flags(daemon: Daemon) -> dict[str, bool]:
+async def log_get_flags(logs: Logs) -> dict[str, bool]:
     """Tells which parts of the daemon log everything, whatever the levels are."""
-    return daemon.logs.flags()
+    return logs.flags()
 
 
 @method(State.ANY)
-async def log_set_flag(daemon: Daemon, flag: Flag) -> bool:
+async def log_set_flag(logs: Logs, flag: Flag) -> bool:
     """Has a part of the daemon log everything."""
-    _set_flag(daemon, flag, True)
+    _set_flag(logs, flag, True)
     return True
 
 
 @method(State.ANY)
-async def log_clear_flag(daemon: Daemon, flag: Flag) -> bool:
+async def log_clear_flag(logs: Logs, flag: Flag) -> bool:
     """Ends what log_set_flag began."""
-    _set_flag(daemon, flag, False)
+    _set_flag(logs, flag, False)
     return True
 
 
-def _set_flag(daemon: Daemon, flag: str, on: bool) -> None:
+def _set_flag(logs: Logs, flag: str, on: bool) -> None:
     try:
-        daemon.logs.set_flag(flag, on)
+        logs.set_flag(flag, on)
     except InvalidArgument as error:
         raise RpcError(INVALID_PARAMS, str(error)) from error

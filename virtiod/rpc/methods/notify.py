@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from virtiod.api.params import Arg
 from virtiod.api.registry import method
 from virtiod.bdev.notifications import RING_SIZE
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.system import System
 
 
 @method(reads=True)
-async def notify_get_types(daemon: Daemon) -> list[str]:
+async def notify_get_types(system: System) -> list[str]:
     """Lists the types of notifications."""
-    return list(daemon.notifications.types)
+    return list(system.notifications.types)
 
 
 @method(reads=True)
 async def notify_get_notifications(
-    daemon: Daemon,
+    system: System,
     id: Annotated[int, Arg("first id wanted", "-i/--id")] = 0,
     max: Annotated[int, Arg("at most so many", "-n/--max")] = RING_SIZE,
 ) -> list[dict[str, Any]]:
@@ -28,5 +26,5 @@ async def notify_get_notifications(
 
     Each is {"type", "ctx", "id"}, where ctx is the name of the bdev.
     """
-    found = daemon.notifications.since(id, max)
+    found = system.notifications.since(id, max)
     return [{"type": event.type, "ctx": event.ctx, "id": event.id} for event in found]

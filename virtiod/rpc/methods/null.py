@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import uuid as uuidlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.core.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.system import System
 
 MAX_BLOCKS = (1 << 63) - 1
 
 
-@method()
+@method(undo="bdev_null_delete")
 async def bdev_null_create(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
     block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
@@ -32,12 +30,12 @@ async def bdev_null_create(
             uuid = str(uuidlib.UUID(uuid))
         except ValueError:
             raise InvalidArgument(f"uuid {uuid!r}: not a UUID") from None
-    daemon.nulls.create(name, num_blocks, block_size, uuid or "")
+    system.nulls.create(name, num_blocks, block_size, uuid or "")
     return name
 
 
 @method()
-async def bdev_null_delete(daemon: Daemon, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+async def bdev_null_delete(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
     """Deletes a null bdev. What uses it is ended first."""
-    await daemon.nulls.delete(name)
+    await system.nulls.delete(name)
     return True

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
-from virtiod.daemon.options import parse_cpumask
+from virtiod.core.cpumask import parse_cpumask
 from virtiod.load.runner import Workload
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.system import System
 
 Pattern = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
 
 
 @method(passive=True)
 async def perform_tests(
-    daemon: Daemon,
+    system: System,
     bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
     rw: Annotated[Pattern, Arg("pattern", "-w/--rw")] = "randread",
     block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", 512, MAX_UINT32)] = 4096,
@@ -43,5 +41,5 @@ async def perform_tests(
         seed=seed,
     )
     cpus = None if cpumask is None else parse_cpumask(cpumask)
-    result: dict[str, Any] = await daemon.perf.run(bdevs, workload, cpus)
+    result: dict[str, Any] = await system.load.run(bdevs, workload, cpus)
     return result

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from virtiod.api.registry import method
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
-
-TICK_RATE = 1_000_000_000  # ticks are nanoseconds of CLOCK_MONOTONIC
-
-
-def now_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
-def cpumask_of(cpu: int) -> str:
-    """The mask with this core alone, in hexadecimal."""
-    return f"{1 << cpu:x}" if cpu >= 0 else "0"
-
+from virtiod.core.cpumask import cpumask_of
+from virtiod.core.ticks import TICK_RATE, now_ns
+from virtiod.system import System
 
 # spdk_top takes these objects with exactly these members, no more and no fewer.
 
 
 @method(reads=True)
-async def thread_get_stats(daemon: Daemon) -> dict[str, Any]:
+async def thread_get_stats(system: System) -> dict[str, Any]:
     """Tells how long each poller was busy and idle, in ticks; sleeping counts as idle."""
     threads = []
-    for poller in daemon.pollers:
+    for poller in system.pollers:
         stats = poller.stats()
         threads.append(
             {
@@ -47,10 +34,10 @@ async def thread_get_stats(daemon: Daemon) -> dict[str, Any]:
 
 
 @method(reads=True)
-async def thread_get_pollers(daemon: Daemon) -> dict[str, Any]:
+async def thread_get_pollers(system: System) -> dict[str, Any]:
     """Lists what each poller polls: queues and connections."""
     threads = []
-    for poller in daemon.pollers:
+    for poller in system.pollers:
         active = [
             {
                 "name": source.name,
@@ -74,24 +61,24 @@ async def thread_get_pollers(daemon: Daemon) -> dict[str, Any]:
 
 
 @method(reads=True)
-async def thread_get_io_channels(daemon: Daemon) -> dict[str, Any]:
+async def thread_get_io_channels(system: System) -> dict[str, Any]:
     """Lists the bdevs that have a channel on each poller."""
-    channels: dict[int, list[dict[str, Any]]] = {poller.id: [] for poller in daemon.pollers}
-    for bdev in daemon.bdevs.list():
+    channels: dict[int, list[dict[str, Any]]] = {poller.id: [] for poller in system.pollers}
+    for bdev in system.bdevs.list():
         for poller, _ in bdev.channel_stats(latencies=False):
             channels[poller.id].append({"name": f"bdev_{bdev.name}", "ref": 1})
-    threads = [{"name": poller.name, "io_channels": channels[poller.id]} for poller in daemon.pollers]
+    threads = [{"name": poller.name, "io_channels": channels[poller.id]} for poller in system.pollers]
     return {"tick_rate": TICK_RATE, "threads": threads}
 
 
 @method(reads=True)
-async def virtiod_get_pollers(daemon: Daemon) -> dict[str, Any]:
+async def virtiod_get_pollers(system: System) -> dict[str, Any]:
     """Tells each poller's core, mode and times.
 
     busy, idle and sleep are in ticks; rounds and sleeps are counts; in_flight is the number of I/Os.
     """
     pollers = []
-    for poller in daemon.pollers:
+    for poller in system.pollers:
         stats = poller.stats()
         pollers.append(
             {

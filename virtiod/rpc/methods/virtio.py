@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
+from virtiod.controllers.controller import Controller
+from virtiod.controllers.manager import check_request
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
-from virtiod.pci.devices import parse_address
-
-if TYPE_CHECKING:
-    from virtiod.daemon.daemon import Daemon
+from virtiod.system import System
+from virtiod.transports.table import TRANSPORTS
 
 HOTPLUG_PERIOD_US = (100_000, 10_000_000)
 
 
-@method(bad_params=INTERNAL_ERROR)
+def _check_attach(params: dict[str, Any]) -> None:
+    check_request(AttachRequest(**params))
+
+
+@method(
+    bad_params=INTERNAL_ERROR,
+    undo="bdev_virtio_detach_controller",
+    precheck=_check_attach,
+    in_config={"wait_for_device": True},  # a device that is not there yet is no reason to refuse the rest
+)
 async def bdev_virtio_attach_controller(
-    daemon: Daemon,
+    system: System,
     name: Annotated[str, Arg("name of the controller; its bdevs' names begin with it", "name")],
-    trtype: Annotated[Literal["pci", "user", "vfio-user"], Arg("transport", "-t/--trtype")],
+    trtype: Annotated[Literal["pci", "user"], Arg("transport", "-t/--trtype")],
     traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
     dev_type: Annotated[Literal["blk", "scsi"], Arg("kind of device", "-d/--dev-type")],
     vq_count: Annotated[
@@ -39,30 +48,30 @@ async def bdev_virtio_attach_controller(
     device is absent or silent is answered with no names and goes on trying, in state "attaching", until it is there or
     the controller is detached.
     """
-    if trtype != "user" and (vq_count is not None or vq_size is not None):
+    transport = TRANSPORTS[trtype]
+    if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
         raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
-    if trtype == "pci":
-        traddr = parse_address(traddr)  # what is no address is EINVAL
+    traddr = transport.check_address(traddr)  # what is no address is EINVAL
     request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
     try:
-        bdevs: list[str] = await daemon.controllers.attach(request)
+        bdevs: list[str] = await system.controllers.attach(request)
     except VirtiodError as error:
         raise RpcError(INVALID_PARAMS, str(error)) from error
     return bdevs
 
 
 @method(bad_params=INTERNAL_ERROR)
-async def bdev_virtio_detach_controller(daemon: Daemon, name: Annotated[str, Arg("controller", "name")]) -> bool:
+async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Arg("controller", "name")]) -> bool:
     """Detaches a controller. Its bdevs go with it, and what uses them is ended first."""
     try:
-        await daemon.controllers.detach(name)
+        await system.controllers.detach(name)
     except Busy as error:
         raise RpcError(INVALID_PARAMS, f"Device or resource busy: {error}") from error
     return True
 
 
 @method(reads=True)
-async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
+async def bdev_virtio_scsi_get_devices(system: System) -> list[dict[str, Any]]:
     """Lists the virtio-scsi controllers.
 
     Each is {"name", "virtio": {"vq_count", "vq_size", "type", "socket" or "pci_address"}}; vq_count counts the
@@ -70,14 +79,14 @@ async def bdev_virtio_scsi_get_devices(daemon: Daemon) -> list[dict[str, Any]]:
     """
     return [
         {"name": controller.name, "virtio": controller.virtio_info()}
-        for controller in daemon.controllers.list()
+        for controller in system.controllers.list()
         if controller.dev_type == "scsi"
     ]
 
 
 @method()
 async def bdev_virtio_blk_set_hotplug(
-    daemon: Daemon,
+    system: System,
     enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
     period_us: Annotated[int | None, Arg("how often to look", "-r/--period-us")] = None,
 ) -> bool:
@@ -91,24 +100,22 @@ async def bdev_virtio_blk_set_hotplug(
     period = low if period_us is None else period_us
     if not low <= period <= high:
         raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
-    daemon.hotplug.set(enable, period)
-    daemon.settings.hotplug = enable
-    daemon.settings.hotplug_period_us = period
+    system.hotplug.set(enable, period)
     return True
 
 
 @method(reads=True)
 async def virtiod_get_controllers(
-    daemon: Daemon, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
+    system: System, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
 ) -> list[dict[str, Any]]:
     """Lists the controllers with their state and queues."""
-    found = [one for one in daemon.controllers.list() if name is None or one.name == name]
+    found = [one for one in system.controllers.list() if name is None or one.name == name]
     if name is not None and not found:
         raise NotFound(f"controller '{name}' does not exist")
     return [_describe(controller) for controller in found]
 
 
-def _describe(controller: Any) -> dict[str, Any]:
+def _describe(controller: Controller[Any]) -> dict[str, Any]:
     return {
         "name": controller.name,
         "dev_type": controller.dev_type,

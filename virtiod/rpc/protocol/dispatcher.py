@@ -13,7 +13,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from virtiod.api.params import ParamError, check_params
 from virtiod.api.registry import Method, State
 from virtiod.core.errors import VirtiodError
 from virtiod.rpc.protocol.audit import audit
+from virtiod.rpc.protocol.timing import Timings
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 
@@ -50,13 +51,12 @@ class Dispatcher:
     allowed: names of the only methods there are (--rpcs-allowed); None for all.
     """
 
-    def __init__(self, daemon: Any, methods: dict[str, Method], allowed: Collection[str] | None = None) -> None:
+    def __init__(self, methods: dict[str, Method], allowed: Collection[str] | None = None) -> None:
         self.state = State.STARTUP
-        self.observers: list[Observer] = []
-        self.on_success: Callable[[], Awaitable[None]] | None = (
-            None  # awaited before a client gets the result of a change
-        )
-        self._daemon = daemon
+        self.timings = Timings()
+        self.observers: list[Observer] = [self.timings.add]
+        self.on_change: Callable[[], Awaitable[None]] | None = None
+        self._services: Mapping[type, object] = {}
         self._methods = {name: entry for name, entry in methods.items() if allowed is None or entry.name in allowed}
         self._aliases = {
             alias: entry
@@ -69,6 +69,13 @@ class Dispatcher:
         }
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+
+    def provide(self, services: Mapping[type, object]) -> None:
+        """services: what methods need, by type. Before the first call."""
+        self._services = services
+
+    def _needed(self, entry: Method) -> Iterator[object]:
+        return (self._services[need] for need in entry.needs)
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -151,8 +158,8 @@ class Dispatcher:
     async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
         try:
             result = await self.call(entry.name, params, caller)
-            if self.on_success is not None and entry.changes(params):
-                await self.on_success()
+            if self.on_change is not None and entry.changes(params):
+                await self.on_change()
             return Success(result)
         except RpcError as error:
             return Error(code=error.code, message=error.message)
@@ -171,7 +178,7 @@ class Dispatcher:
             raise RpcError(entry.bad_params, f"{entry.name}: {error}") from None
         try:
             if entry.passive:
-                return await entry.handler(self._daemon, **params)
+                return await entry.handler(*self._needed(entry), **params)
             return await self._run_to_its_end(entry, params)
         except RpcError:
             raise
@@ -183,7 +190,7 @@ class Dispatcher:
 
     async def _run_to_its_end(self, entry: Method, params: dict[str, Any]) -> Any:
         # A client that goes away must not leave a change half made.
-        task = asyncio.ensure_future(entry.handler(self._daemon, **params))
+        task = asyncio.ensure_future(entry.handler(*self._needed(entry), **params))
         self._running.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)

@@ -6,31 +6,37 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from virtiod.bdev import BdevHandle, BdevRegistry
+from virtiod.bdev import BdevHandle
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
-from virtiod.exports.nbd.export import Client, DataPlane, Export
+from virtiod.core.tasks import spawn
+from virtiod.exports.interface import END_S, Context, Exports
+from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
 from virtiod.exports.nbd.handshake import ExportInfo, Refused
 from virtiod.exports.nbd.listener import ListenAddress, Listener
+from virtiod.exports.nbd.transmission import NbdDataPlane
 from virtiod.exports.nbd.wire import MAX_STRING, Reply
 
 log = logging.getLogger(__name__)
 
-END_S = 5.0  # for in-flight I/O to be answered when an export ends
 MAX_EXPORTS = 1024  # bounds what one LIST is answered
 DEFAULT_CONNECTIONS = 64
 MAX_CONNECTIONS = 1024
 
 
-class ExportManager:
-    """Exports by name."""
+class NbdExports(Exports):
+    """Exports by name. data_plane: None for the pollers of the context."""
 
-    def __init__(self, bdevs: BdevRegistry, data_plane: DataPlane) -> None:
-        self._bdevs = bdevs
-        self._data_plane = data_plane
-        self._exports: dict[str, Export] = {}
+    kind = "nbd"
+    title = "NBD"
+    subsystem = "nbd"
+
+    def __init__(self, context: Context, data_plane: DataPlane | None = None) -> None:
+        self._bdevs = context.bdevs
+        self._data_plane = data_plane or NbdDataPlane(context.pollers)
+        self._exports: dict[str, NbdExport] = {}
         self._handles: dict[str, BdevHandle] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
@@ -53,7 +59,7 @@ class ExportManager:
         read_only: bool = False,
         description: str = "",
         max_connections: int = DEFAULT_CONNECTIONS,
-    ) -> Export:
+    ) -> NbdExport:
         """Offers a bdev as `name` (the bdev's name when None).
 
         Raises NotFound, AlreadyExists, InvalidArgument, or what opening the bdev raises.
@@ -71,13 +77,14 @@ class ExportManager:
             with contextlib.suppress(NotFound):  # deleted in the meantime
                 await self.delete(export_name)
 
-        export = Export(
+        export = NbdExport(
             name,
             bdev,
             self._data_plane,
             read_only=read_only,
             description=description,
             max_connections=max_connections,
+            uris=self.uris,
         )
         self._handles[name] = bdev.open(on_resize=lambda: self._resized(export), on_remove=removed)
         self._exports[name] = export
@@ -94,11 +101,11 @@ class ExportManager:
             raise NotFound(f"no NBD export {name!r}")
         task = self._ending.get(name)
         if task is None:
-            task = asyncio.create_task(self._end(export, deadline_s), name=f"end NBD export {name}")
+            task = spawn(self._end(export, deadline_s), f"end NBD export {name}", awaited=True)
             self._ending[name] = task
         await asyncio.shield(task)
 
-    async def _end(self, export: Export, deadline_s: float) -> None:
+    async def _end(self, export: NbdExport, deadline_s: float) -> None:
         try:
             await export.end(deadline_s)
         finally:
@@ -106,11 +113,10 @@ class ExportManager:
             del self._exports[export.name], self._ending[export.name]
         log.info("NBD export %s deleted", export.name)
 
-    def get_exports(self) -> list[Export]:
-        """In order of creation."""
+    def list(self) -> list[NbdExport]:
         return list(self._exports.values())
 
-    def uris(self, export: Export) -> list[str]:
+    def uris(self, export: NbdExport) -> Sequence[str]:
         """Where clients find it, one NBD URI for each listener."""
         return [listener.address.uri(quote(export.name, safe="")) for listener in self._listeners]
 
@@ -121,13 +127,13 @@ class ExportManager:
             await listener.close()
         await asyncio.gather(*(self.delete(name, deadline_s) for name in list(self._exports)))
 
-    def _resized(self, export: Export) -> None:
+    def _resized(self, export: NbdExport) -> None:
         """NBD tells a size once, at GO: connected clients keep theirs, what is beyond the end now fails."""
         log.info("NBD export %s: its bdev has %d bytes now", export.name, export.info().size)
 
     # ---- clients: the Directory of the handshake
 
-    def list(self) -> Iterator[ExportInfo]:
+    def offered(self) -> Iterator[ExportInfo]:
         return (export.info() for export in self._exports.values() if not export.closing)
 
     def find(self, name: str, *, to_connect: bool) -> ExportInfo:

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.pci.conftest import host
+
+__all__ = ["host"]

@@ -1,0 +1,104 @@
+"""Latency histograms that RPC clients enable, as SPDK's histogram tools take them.
+
+The data plane counts every latency in ns, 32 buckets for each power of two: range 0 holds 0..31 one by one, range r
+the values from 2^(r+4) to 2^(r+5) in steps of 2^(r-1). That is SPDK's layout with granularity 5, so that coarser
+ones are sums of neighbours and no count is ever approximated. Enabling takes note of what was counted before.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from virtiod.bdev.bdev import Bdev
+from virtiod.bdev.counters import bucket_start
+from virtiod.core.errors import InvalidArgument, NotFound
+from virtiod.core.ticks import TICK_RATE
+
+GRANULARITY = 5
+
+
+@dataclass(frozen=True)
+class _Enabled:
+    ops: tuple[str, ...]
+    granularity: int
+    min_range: int
+    max_range: int
+    before: list[int]
+
+
+class Histograms:
+    """The histograms that clients enabled."""
+
+    def __init__(self) -> None:
+        self._enabled: WeakKeyDictionary[Bdev, _Enabled] = WeakKeyDictionary()
+
+    def enable(self, bdev: Bdev, op: str | None, granularity: int, min_ns: int, max_ns: int) -> None:
+        """Starts anew. Values below min_ns count in the first bucket, from max_ns on in the last."""
+        if op is not None and op not in bdev.io_types:
+            raise InvalidArgument(f"opc must be one of {', '.join(sorted(bdev.io_types))}, not {op!r}")
+        if min_ns >= max_ns:
+            raise InvalidArgument(f"min_nsec ({min_ns}) must be less than max_nsec ({max_ns})")
+        ops = (op,) if op is not None else tuple(sorted(bdev.io_types))
+        self._enabled[bdev] = _Enabled(
+            ops=ops,
+            granularity=granularity,
+            min_range=range_of(min_ns, granularity),
+            max_range=range_of(max_ns - 1, granularity),
+            before=_counts(bdev, ops),
+        )
+
+    def disable(self, bdev: Bdev) -> None:
+        self._enabled.pop(bdev, None)
+
+    def counts(self, bdev: Bdev) -> list[int]:
+        """Since it was enabled, in the data plane's buckets. Raises NotFound if it is not."""
+        before = self._of(bdev).before
+        return [now - then for now, then in zip(_counts(bdev, self._of(bdev).ops), before, strict=True)]
+
+    def encoded(self, bdev: Bdev) -> dict[str, Any]:
+        """As SPDK's histogram tools take it."""
+        shape = self._of(bdev)
+        buckets = rebucket(self.counts(bdev), shape.granularity, shape.min_range, shape.max_range)
+        return {
+            "histogram": base64.b64encode(struct.pack(f"<{len(buckets)}Q", *buckets)).decode(),
+            "granularity": shape.granularity,
+            "min_range": shape.min_range,
+            "max_range": shape.max_range,
+            "tsc_rate": TICK_RATE,
+        }
+
+    def _of(self, bdev: Bdev) -> _Enabled:
+        if bdev not in self._enabled:
+            raise NotFound(f"the histogram of bdev '{bdev.name}' is not enabled")
+        return self._enabled[bdev]
+
+
+def rebucket(counts: list[int], granularity: int, min_range: int, max_range: int) -> list[int]:
+    """The data plane's counts in 2^granularity buckets for each range from min_range to max_range."""
+    per_range = 1 << granularity
+    buckets = [0] * (per_range * (max_range - min_range + 1))
+    for index, count in enumerate(counts):
+        if count:
+            value = bucket_start(index)
+            span = range_of(value, granularity)
+            if span < min_range:
+                place = 0
+            elif span > max_range:
+                place = len(buckets) - 1
+            else:
+                place = (span - min_range) * per_range + ((value >> max(span - 1, 0)) & (per_range - 1))
+            buckets[place] += count
+    return buckets
+
+
+def range_of(value: int, granularity: int) -> int:
+    return max(0, value.bit_length() - granularity)
+
+
+def _counts(bdev: Bdev, ops: tuple[str, ...]) -> list[int]:
+    stats = bdev.stats()
+    return [sum(same) for same in zip(*(stats.ops[op].buckets for op in ops), strict=True)]

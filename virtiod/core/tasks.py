@@ -1,0 +1,48 @@
+"""Tasks that nobody can lose: each is held until it ends, and what ends it unexpectedly is logged.
+
+asyncio itself keeps weak references only, and says of a failure nobody asked for just when the task is collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_running: set[asyncio.Task[object]] = set()
+
+
+def spawn(work: Coroutine[object, object, Result], name: str, *, awaited: bool = False) -> asyncio.Task[Result]:
+    """Starts a task on the running event loop and holds it until it ends.
+
+    name: what it does, for the log and for whoever lists tasks. awaited: its owner takes the result, and with it the
+    exception; of any other task an exception is logged as an error, with its traceback.
+    """
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_ended if awaited else _ended_alone)
+    return task
+
+
+async def cancel(*tasks: asyncio.Task[object] | None) -> None:
+    """Cancels those that run and returns when all have ended, however they did. None stands for a task never begun."""
+    running = {task for task in tasks if task is not None and not task.done()}
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+
+
+def _ended(task: asyncio.Task[object]) -> None:
+    _running.discard(task)
+
+
+def _ended_alone(task: asyncio.Task[object]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)

@@ -1,0 +1,12 @@
+"""Ticks, in which SPDK's clients measure time: here nanoseconds of CLOCK_MONOTONIC."""
+
+from __future__ import annotations
+
+import time
+
+TICK_RATE = 1_000_000_000  # a second
+
+
+def now_ns() -> int:
+    """The time now, in ticks."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)

@@ -1,0 +1,118 @@
+"""An export: a bdev offered to the outside. Each way to do so is a package beside this file, a kind of exports.
+
+The contract with the layer below: an export opens its bdev with `bdev.open(on_resize=, on_remove=)` and holds the
+handle until it ends. When `on_remove` is awaited the export answers what is in flight, within its own deadline, ends
+every connection, closes the handle and returns: the bdev goes after that.
+
+The contract with those above: they iterate over exports of all kinds, count, show, save and end them by what stands
+here. What only one kind can do (create, with parameters of its own; listen) they ask of that kind: Kinds.of().
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeVar
+
+from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.core.saved import SavedCall
+from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Poller
+
+END_S = 5.0  # for in-flight I/O to be answered when an export ends
+
+
+class ExportCounters(NamedTuple):
+    """Of all clients of an export, present and past. errors: requests answered by an error; received, sent: bytes."""
+
+    requests: int = 0
+    errors: int = 0
+    received: int = 0
+    sent: int = 0
+    in_flight: int = 0
+
+
+class Export(ABC):
+    """One bdev as one kind of clients sees it."""
+
+    name: str
+    bdev: Bdev
+    read_only: bool
+    max_connections: int
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """Clients that use it now."""
+
+    @abstractmethod
+    def counters(self) -> ExportCounters: ...
+
+    @abstractmethod
+    def description(self) -> dict[str, object]:
+        """What the kind's own RPC method shows of it, as JSON values."""
+
+    @abstractmethod
+    def saved_call(self) -> SavedCall:
+        """The call that creates it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What exports work with. pollers: each with its buffers."""
+
+    bdevs: BdevRegistry
+    pollers: Sequence[tuple[Poller, PollerBuffers]]
+
+
+class Exports(ABC):
+    """All exports of one kind. Names are unique within it."""
+
+    kind: ClassVar[str]  # in names of metrics: virtiod_KIND_requests_total
+    title: ClassVar[str]  # for people
+    subsystem: ClassVar[str]  # in configurations
+
+    @abstractmethod
+    def __init__(self, context: Context) -> None: ...
+
+    @abstractmethod
+    def list(self) -> Sequence[Export]:
+        """In order of creation."""
+
+    @abstractmethod
+    async def delete(self, name: str, deadline_s: float = END_S) -> None:
+        """Ends an export: what is in flight is answered within deadline_s. Raises NotFound."""
+
+    @abstractmethod
+    async def stop(self, deadline_s: float = END_S) -> None:
+        """Ends all of them, side by side, and whatever offers them. Idempotent."""
+
+    def saved_calls(self) -> Iterator[SavedCall]:
+        return (export.saved_call() for export in self.list())
+
+
+Kind = TypeVar("Kind", bound=Exports)
+
+
+class Kinds:
+    """The exports of all kinds."""
+
+    def __init__(self, kinds: Iterable[Exports]) -> None:
+        self._kinds = tuple(kinds)
+
+    def of(self, kind: type[Kind]) -> Kind:
+        """Those of one kind, which must be there."""
+        return next(exports for exports in self._kinds if isinstance(exports, kind))
+
+    def __iter__(self) -> Iterator[Exports]:
+        return iter(self._kinds)
+
+    def list(self) -> list[Export]:
+        """All exports, kind after kind."""
+        return [export for exports in self for export in exports.list()]
+
+    async def stop(self, deadline_s: float = END_S) -> None:
+        """Ends them all, side by side. Idempotent."""
+        await asyncio.gather(*(exports.stop(deadline_s) for exports in self))

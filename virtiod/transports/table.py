@@ -1,0 +1,87 @@
+"""The transports that there are, by the name that RPC and configurations give them (trtype).
+
+A transport more is a package beside these two, and a line of TRANSPORTS.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from virtiod.core.memory import DmaMemory
+from virtiod.pci.devices import parse_address
+from virtiod.transports.interface import Transport
+from virtiod.transports.pci.context import PciContext
+from virtiod.transports.pci.transport import PciTransport
+from virtiod.transports.vhost_user.transport import VhostUserTransport
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """What a transport has to know of a kind of device.
+
+    config_sizes: bytes that its configuration space may have, in the order to try them. fixed_queues: virtqueues that
+    each such device has before its request queues.
+    """
+
+    dev_type: str
+    config_sizes: Sequence[int]
+    fixed_queues: int
+
+
+class TransportKind(ABC):
+    """One way to devices, with what its transports share. One object for each daemon."""
+
+    takes_queue_options: ClassVar[bool]  # whether vq_count and vq_size can be chosen
+
+    @abstractmethod
+    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
+        """allow_unbind: devices may be taken from the kernel's driver."""
+
+    @staticmethod
+    @abstractmethod
+    def check_address(traddr: str) -> str:
+        """The address in its usual form. Raises InvalidArgument for what can't be one."""
+
+    @abstractmethod
+    def transport(self, traddr: str, device: DeviceKind) -> Transport:
+        """A transport to the device at that address, not connected yet."""
+
+
+class VhostUser(TransportKind):
+    """A Unix socket, behind which another process is the device."""
+
+    takes_queue_options = True
+
+    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
+        self._memory = memory
+
+    @staticmethod
+    def check_address(traddr: str) -> str:
+        return traddr
+
+    def transport(self, traddr: str, device: DeviceKind) -> Transport:
+        return VhostUserTransport(
+            traddr, self._memory, config_sizes=device.config_sizes, queues_without_mq=device.fixed_queues + 1
+        )
+
+
+class Pci(TransportKind):
+    """A PCI device of this machine."""
+
+    takes_queue_options = False
+
+    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
+        self._context = PciContext(memory, allow_unbind)
+
+    @staticmethod
+    def check_address(traddr: str) -> str:
+        return parse_address(traddr)
+
+    def transport(self, traddr: str, device: DeviceKind) -> Transport:
+        return PciTransport(traddr, self._context, device.dev_type)
+
+
+TRANSPORTS: dict[str, type[TransportKind]] = {"user": VhostUser, "pci": Pci}
