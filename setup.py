@@ -29,7 +29,7 @@ DIRECTIVES = {
 
 def extensions() -> list[Extension]:
     """One extension for each compiled module: those that have a .pxd beside the .py."""
-    compile_args = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"]
+    compile_args = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function", "-Werror=implicit-function-declaration"]
     link_args: list[str] = []
     if os.environ.get("VIRTIOD_SANITIZE") == "address":
         compile_args = ["-O1", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-fsanitize=address"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,35 @@ def test_module_is_the_extension_and_not_older_than_its_source(name: str) -> Non
     for suffix in (".py", ".pxd"):
         source = source_of(name, suffix)
         assert built.stat().st_mtime >= source.stat().st_mtime, f"built before the last change of {source.name}"
+
+
+def expanded(pattern: str) -> list[str]:
+    """What a glob with alternatives, "a/{b,c/{d,e}}.py", stands for."""
+    while "{" in pattern:
+        pattern = re.sub(
+            r"([^{},]*)\{([^{}]*)\}([^{},]*)",
+            lambda found: ",".join(found[1] + one + found[3] for one in found[2].split(",")),
+            pattern,
+        )
+    return pattern.split(",")
+
+
+def test_lint_exceptions_are_for_the_compiled_modules() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    patterns = [key for key in tools["ruff"]["lint"]["per-file-ignores"] if key.startswith("virtiod/")]
+    excepted = [one.removesuffix(".py").replace("/", ".") for key in patterns for one in expanded(key)]
+    assert sorted(excepted) == MODULES
+
+
+def test_type_exceptions_are_for_the_compiled_modules() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    excepted = [
+        name
+        for override in tools["mypy"]["overrides"]
+        if override.get("disallow_any_unimported") is False
+        for name in override["module"]
+    ]
+    assert excepted == MODULES
 
 
 class Signature(NamedTuple):

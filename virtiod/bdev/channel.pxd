@@ -1,4 +1,4 @@
-# What submitters (exports, load generator) and device layers call; how it works is in channel.py.
+# What submitters (exports, load generator) and device layers call.
 from libc.stdint cimport uint64_t
 
 from virtiod.poller.poller cimport Poller
@@ -14,19 +14,14 @@ from virtiod.core.types cimport (
 )
 
 # The poller's thread that owns the channel.
-cdef void channel_submit(Channel *ch, Io *io) noexcept nogil
+cdef void submit(Channel *ch, Io *io) noexcept nogil
 
 # The device layer, on any poller (here): the I/O has ended with 0 or -errno.
-cdef void io_return(Io *io, int status, PollerCore *here) noexcept nogil
+cdef void finish(Io *io, int status, PollerCore *here) noexcept nogil
 # The device layer: have run(io, owner) called on the poller that owns the queue.
-cdef void io_forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
+cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
 
-cdef int _refusal(BdevCore *b, Io *io) noexcept nogil
-cdef void _complete(Io *io) noexcept nogil
-cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil
-cdef void _account(OpStats *stats, Io *io, uint64_t now) noexcept nogil
 cdef unsigned int histogram_index(uint64_t ns) noexcept nogil
-cdef unsigned int _error_class(int status) noexcept nogil
 
 
 cdef class BdevChannels:
@@ -38,3 +33,10 @@ cdef class BdevChannels:
     cdef uint64_t busy_shown  # the largest io_time that bdev_totals() told: it never goes back
     cdef Channel *channel(self, Poller poller) except NULL
     cdef void connect(self, int index, channel_submit_fn submit, void *device) noexcept
+
+# ---- private: for the module itself
+cdef int _refusal(BdevCore *b, Io *io) noexcept nogil
+cdef void _complete(Io *io) noexcept nogil
+cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil
+cdef void _account(OpStats *stats, Io *io, uint64_t now) noexcept nogil
+cdef unsigned int _error_class(int status) noexcept nogil

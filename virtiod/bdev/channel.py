@@ -1,6 +1,6 @@
 """A bdev as a poller sees it: checks, statistics and the order of what is in flight.
 
-Every I/O of a bdev passes channel_submit() once and _complete() once, both on the poller that submitted it; so counters
+Every I/O of a bdev passes submit() once and _complete() once, both on the poller that submitted it; so counters
 need no locks and balance exactly. Between the two the device layer has it, on this or another poller.
 """
 
@@ -9,55 +9,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
-from cython.cimports.libc.errno import (
-    EINVAL,
-    EIO,
-    ENODEV,
-    ENOSPC,
-    EOPNOTSUPP,
-    EPERM,
-    ETIMEDOUT,
-)
+from cython import NULL, address, cast, sizeof
+from cython.cimports.libc.errno import EINVAL, EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.core.atomics import (
-    vd_clock_ns,
-    vd_load_u8,
-    vd_load_u64,
-    vd_log2,
-    vd_relaxed_u64,
-    vd_store_u8,
-    vd_store_u64,
-)
+from cython.cimports.virtiod.core import atomics, bits, clock
 from cython.cimports.virtiod.core.types import (
-    ERR_INVAL,
-    ERR_IO,
-    ERR_NODEV,
-    ERR_NOSPC,
-    ERR_NOTSUP,
-    ERR_OTHER,
-    ERR_PERM,
-    ERR_TIMEOUT,
     HIST_BUCKETS,
     HIST_SUB,
     HIST_SUB_BITS,
     OP_COUNT,
-    OP_FLUSH,
-    OP_READ,
     BdevCore,
     BdevCorePtr,
     Channel,
     ChannelArray,
     ChannelPtr,
+    ErrorClass,
     IoPtr,
     MessagePtr,
+    Op,
     OpStatsPtr,
     PollerPtr,
     VoidPtr,
     channel_submit_fn,
     message_fn,
 )
-from cython.cimports.virtiod.poller.rounds import poller_defer, poller_push
+from cython.cimports.virtiod.poller import rounds
 
 if TYPE_CHECKING:
     from virtiod.poller.poller import Poller
@@ -104,24 +81,24 @@ def histogram_index(ns: uint64_t) -> cython.uint:
     shift: cython.int
     index: cython.uint
     if ns < HIST_SUB:
-        return cython.cast(cython.uint, ns)
-    shift = vd_log2(ns) - HIST_SUB_BITS
-    index = cython.cast(cython.uint, (shift + 1) * HIST_SUB + ((ns >> shift) & (HIST_SUB - 1)))
+        return cast(cython.uint, ns)
+    shift = bits.log2(ns) - HIST_SUB_BITS
+    index = cast(cython.uint, (shift + 1) * HIST_SUB + ((ns >> shift) & (HIST_SUB - 1)))
     return index if index < HIST_BUCKETS else HIST_BUCKETS - 1
 
 
 def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
     """0, or why the I/O can't be: what a device must never be asked."""
     size: uint64_t
-    if vd_load_u8(cython.address(b.closed)):
+    if atomics.load_u8(address(b.closed)):
         return -ENODEV
     if io.op >= OP_COUNT or not (b.ops >> io.op) & 1:
         return -EOPNOTSUPP
-    if b.read_only and io.op != OP_READ and io.op != OP_FLUSH:
+    if b.read_only and io.op != Op.READ and io.op != Op.FLUSH:
         return -EPERM
-    if io.op == OP_FLUSH:
+    if io.op == Op.FLUSH:
         return 0
-    size = vd_load_u64(cython.address(b.size))
+    size = atomics.load_u64(address(b.size))
     if io.length == 0 or ((io.offset | io.length) & (b.block_size - 1)):
         return -EINVAL
     if io.offset > size or io.length > size - io.offset:
@@ -129,7 +106,7 @@ def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
     return 0
 
 
-def channel_submit(ch: ChannelPtr, io: IoPtr) -> None:
+def submit(ch: ChannelPtr, io: IoPtr) -> None:
     """Start an I/O. Its done() runs later, once, on this poller."""
     p: PollerPtr = ch.poller
     refusal: cython.int
@@ -143,12 +120,12 @@ def channel_submit(ch: ChannelPtr, io: IoPtr) -> None:
     io.pieces = 0
     io.phase = 0
     io.placed = 0
-    io.next = cython.NULL
+    io.next = NULL
     io.prev = ch.newest
-    if ch.newest == cython.NULL:
+    if ch.newest == NULL:
         ch.oldest = io
         ch.busy_since = p.now
-        vd_store_u64(cython.address(ch.oldest_ns), p.now)
+        atomics.store_u64(address(ch.oldest_ns), p.now)
     else:
         ch.newest.next = io
     ch.newest = io
@@ -158,40 +135,40 @@ def channel_submit(ch: ChannelPtr, io: IoPtr) -> None:
         ch.ops[io.op].submitted += 1
     refusal = _refusal(ch.bdev, io)
     if refusal:
-        poller_defer(p, io, refusal)
+        rounds.defer(p, io, refusal)
     else:
         ch.submit(ch, io)
 
 
-def io_return(io: IoPtr, status: cython.int, here: PollerPtr) -> None:
+def finish(io: IoPtr, status: cython.int, here: PollerPtr) -> None:
     """The device is done with the I/O: complete it here, or hand it to the poller that it came from."""
     io.status = status
     if io.channel.poller == here:
         _complete(io)
     else:
         io.msg.run = _complete_message
-        poller_push(io.channel.poller, cython.address(io.msg))
+        rounds.push(io.channel.poller, address(io.msg))
 
 
-def io_forward(io: IoPtr, run: message_fn, owner: PollerPtr) -> None:
+def forward(io: IoPtr, run: message_fn, owner: PollerPtr) -> None:
     """Hand the I/O to the poller that owns the queue."""
     io.msg.run = run
-    poller_push(owner, cython.address(io.msg))
+    rounds.push(owner, address(io.msg))
 
 
 def _complete_message(m: MessagePtr, p: PollerPtr) -> None:
-    _complete(cython.cast(IoPtr, m))
+    _complete(cast(IoPtr, m))
 
 
 def _complete(io: IoPtr) -> None:
     ch: ChannelPtr = io.channel
     now: uint64_t = ch.poller.now
-    if io.prev != cython.NULL:
+    if io.prev != NULL:
         io.prev.next = io.next
     else:
         ch.oldest = io.next
-        vd_store_u64(cython.address(ch.oldest_ns), io.next.submitted_ns if io.next != cython.NULL else 0)
-    if io.next != cython.NULL:
+        atomics.store_u64(address(ch.oldest_ns), io.next.submitted_ns if io.next != NULL else 0)
+    if io.next != NULL:
         io.next.prev = io.prev
     else:
         ch.newest = io.prev
@@ -200,7 +177,7 @@ def _complete(io: IoPtr) -> None:
     if ch.in_flight == 0:
         ch.busy_ns += now - ch.busy_since
     if io.op < OP_COUNT:
-        _account(cython.address(ch.ops[io.op]), io, now)
+        _account(address(ch.ops[io.op]), io, now)
         if io.status:
             ch.errors[io.op][_error_class(io.status)] += 1
     io.done(io)
@@ -223,20 +200,20 @@ def _account(stats: OpStatsPtr, io: IoPtr, now: uint64_t) -> None:
 
 def _error_class(status: cython.int) -> cython.uint:
     if status == -EIO:
-        return ERR_IO
+        return ErrorClass.IO
     if status == -ENOSPC:
-        return ERR_NOSPC
+        return ErrorClass.NOSPC
     if status == -EINVAL:
-        return ERR_INVAL
+        return ErrorClass.INVAL
     if status == -EPERM:
-        return ERR_PERM
+        return ErrorClass.PERM
     if status == -EOPNOTSUPP:
-        return ERR_NOTSUP
+        return ErrorClass.NOTSUP
     if status == -ETIMEDOUT:
-        return ERR_TIMEOUT
+        return ErrorClass.TIMEOUT
     if status == -ENODEV:
-        return ERR_NODEV
-    return ERR_OTHER
+        return ErrorClass.NODEV
+    return ErrorClass.OTHER
 
 
 # ---- control plane ------------------------------------------------------------------------------
@@ -258,16 +235,16 @@ class BdevChannels:
         i: cython.int
         op: cython.int
         self.count = len(pollers)
-        self.channels = cython.cast(ChannelArray, calloc(self.count, cython.sizeof(ChannelPtr)))
-        if self.channels == cython.NULL:
+        self.channels = cast(ChannelArray, calloc(self.count, sizeof(ChannelPtr)))
+        if self.channels == NULL:
             raise MemoryError
         for i in range(self.count):
-            self.channels[i] = cython.cast(ChannelPtr, calloc(1, cython.sizeof(Channel)))
-            if self.channels[i] == cython.NULL:
+            self.channels[i] = cast(ChannelPtr, calloc(1, sizeof(Channel)))
+            if self.channels[i] == NULL:
                 raise MemoryError
             poller: Poller = pollers[i]
             self.channels[i].poller = poller.core
-            self.channels[i].bdev = cython.address(self.core)
+            self.channels[i].bdev = address(self.core)
             for op in range(OP_COUNT):
                 self.channels[i].ops[op].min_ns = UINT64_MAX
 
@@ -283,7 +260,7 @@ class BdevChannels:
         self.core.ops = bits
         self.core.read_only = read_only
         self.core.write_cache = write_cache
-        vd_store_u64(cython.address(self.core.size), size)
+        atomics.store_u64(address(self.core.size), size)
 
     def limit(
         self,
@@ -305,29 +282,29 @@ class BdevChannels:
         self.core.max_unmap = max_unmap
         self.core.max_write_zeroes = max_write_zeroes
 
-    def set_unit(self, address: int, native_fua: bool, zeroes_unmap: bool) -> None:
+    def set_unit(self, unit: int, native_fua: bool, zeroes_unmap: bool) -> None:
         """Say which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""
-        self.core.unit = address
+        self.core.unit = unit
         self.core.native_fua = native_fua
         self.core.zeroes_unmap = zeroes_unmap
 
     def resize(self, size: int) -> None:
         """Change the size (bytes) for every later I/O."""
-        vd_store_u64(cython.address(self.core.size), size)
+        atomics.store_u64(address(self.core.size), size)
 
     def set_write_cache(self, on: bool) -> None:
-        vd_store_u8(cython.address(self.core.write_cache), on)
+        atomics.store_u8(address(self.core.write_cache), on)
 
     def close(self) -> None:
         """Refuse every later I/O with ENODEV."""
-        vd_store_u8(cython.address(self.core.closed), 1)
+        atomics.store_u8(address(self.core.closed), 1)
 
     def in_flight(self) -> int:
         """I/Os submitted and not yet completed, on all pollers."""
         i: cython.int
         n: uint64_t = 0
         for i in range(self.count):
-            n += vd_relaxed_u64(cython.address(self.channels[i].in_flight))
+            n += atomics.relaxed_u64(address(self.channels[i].in_flight))
         return n
 
     def oldest_ns(self) -> int:
@@ -336,7 +313,7 @@ class BdevChannels:
         at: uint64_t
         oldest: uint64_t = 0
         for i in range(self.count):
-            at = vd_relaxed_u64(cython.address(self.channels[i].oldest_ns))
+            at = atomics.relaxed_u64(address(self.channels[i].oldest_ns))
             if at and (oldest == 0 or at < oldest):
                 oldest = at
         return oldest
@@ -354,18 +331,18 @@ class BdevChannels:
         """The counters of the channel on poller number index; without latencies (no buckets) it is fast."""
         op: cython.int
         k: cython.int
-        ch: ChannelPtr = self.channels[cython.cast(cython.int, index)]
-        now: uint64_t = vd_clock_ns()
-        oldest: uint64_t = vd_relaxed_u64(cython.address(ch.oldest_ns))
-        in_flight: uint64_t = vd_relaxed_u64(cython.address(ch.in_flight))
-        since: uint64_t = vd_relaxed_u64(cython.address(ch.busy_since))
-        busy: uint64_t = vd_relaxed_u64(cython.address(ch.busy_ns))
+        ch: ChannelPtr = self.channels[cast(cython.int, index)]
+        now: uint64_t = clock.now_ns()
+        oldest: uint64_t = atomics.relaxed_u64(address(ch.oldest_ns))
+        in_flight: uint64_t = atomics.relaxed_u64(address(ch.in_flight))
+        since: uint64_t = atomics.relaxed_u64(address(ch.busy_since))
+        busy: uint64_t = atomics.relaxed_u64(address(ch.busy_ns))
         weighted: uint64_t = 0
         ops: dict[str, OpCounters] = {}
         errors: dict[str, dict[str, int]] = {}
         for op in range(OP_COUNT):
-            weighted += vd_relaxed_u64(cython.address(ch.ops[op].time_ns))
-            ops[OPS[op]] = _op_counters(cython.address(ch.ops[op]), latencies)
+            weighted += atomics.relaxed_u64(address(ch.ops[op].time_ns))
+            ops[OPS[op]] = _op_counters(address(ch.ops[op]), latencies)
             errors[OPS[op]] = {ERRORS[k]: ch.errors[op][k] for k in range(8) if ch.errors[op][k]}
         if in_flight and now > since:
             busy += now - since
@@ -377,12 +354,12 @@ class BdevChannels:
         op: cython.int
         for i in range(self.count):
             for op in range(OP_COUNT):
-                vd_store_u64(cython.address(self.channels[i].ops[op].min_ns), UINT64_MAX)
-                vd_store_u64(cython.address(self.channels[i].ops[op].max_ns), 0)
+                atomics.store_u64(address(self.channels[i].ops[op].min_ns), UINT64_MAX)
+                atomics.store_u64(address(self.channels[i].ops[op].max_ns), 0)
 
     def __dealloc__(self) -> None:
         i: cython.int
-        if self.channels != cython.NULL:
+        if self.channels != NULL:
             for i in range(self.count):
                 free(self.channels[i])
             free(self.channels)
@@ -391,14 +368,14 @@ class BdevChannels:
 @cython.cfunc
 def _op_counters(s: OpStatsPtr, latencies: cython.bint) -> object:
     i: cython.int
-    minimum: uint64_t = vd_relaxed_u64(cython.address(s.min_ns))
+    minimum: uint64_t = atomics.relaxed_u64(address(s.min_ns))
     return OpCounters(
-        vd_relaxed_u64(cython.address(s.submitted)),
-        vd_relaxed_u64(cython.address(s.completed)),
-        vd_relaxed_u64(cython.address(s.failed)),
-        vd_relaxed_u64(cython.address(s.bytes)),
-        vd_relaxed_u64(cython.address(s.time_ns)),
+        atomics.relaxed_u64(address(s.submitted)),
+        atomics.relaxed_u64(address(s.completed)),
+        atomics.relaxed_u64(address(s.failed)),
+        atomics.relaxed_u64(address(s.bytes)),
+        atomics.relaxed_u64(address(s.time_ns)),
         0 if minimum == UINT64_MAX else minimum,
-        vd_relaxed_u64(cython.address(s.max_ns)),
+        atomics.relaxed_u64(address(s.max_ns)),
         [s.buckets[i] for i in range(HIST_BUCKETS)] if latencies else [],
     )

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL
 from cython.cimports.virtiod.core.types import ChannelPtr, IoPtr
-from cython.cimports.virtiod.poller.rounds import poller_defer
+from cython.cimports.virtiod.poller import rounds
 
 if TYPE_CHECKING:
     from virtiod.bdev.channel import BdevChannels
 
 
 def _submit(ch: ChannelPtr, io: IoPtr) -> None:
-    poller_defer(ch.poller, io, 0)
+    rounds.defer(ch.poller, io, 0)
 
 
 def connect_null(channels: BdevChannels) -> None:
     """Have every channel of a bdev served by nothing."""
     i: cython.int
     for i in range(channels.count):
-        channels.connect(i, _submit, cython.NULL)
+        channels.connect(i, _submit, NULL)

@@ -1,4 +1,4 @@
-# Single I/Os and single rounds, for tests and tools; how they work is in probe.py.
+# Single I/Os and single rounds, for tests and tools.
 from libc.stdint cimport int64_t, uint64_t
 
 from virtiod.poller.buffers cimport PollerBuffers
@@ -13,9 +13,6 @@ cdef struct ProbeIo:
     Channel *channel
     iovec iov[256]
 
-cdef void _done(Io *io) noexcept nogil
-cdef int64_t _cmd_submit(PollerCore *p, Command *c) noexcept nogil
-
 
 cdef class Ticket:
     cdef ProbeIo *io
@@ -27,3 +24,7 @@ cdef class Probe:
     cdef object memory
     cdef uint64_t address
     cdef readonly object size
+
+# ---- private: for the module itself
+cdef void _done(Io *io) noexcept nogil
+cdef int64_t _cmd_submit(PollerCore *p, Command *c) noexcept nogil

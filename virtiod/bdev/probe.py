@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev.channel import channel_submit, histogram_index
+from cython.cimports.virtiod.bdev import channel
+from cython.cimports.virtiod.bdev.channel import histogram_index
 from cython.cimports.virtiod.bdev.probe import ProbeIo, ProbeIoPtr
-from cython.cimports.virtiod.core.atomics import vd_clock_ns
-from cython.cimports.virtiod.core.types import (
-    COMMAND_LATER,
-    CommandPtr,
-    IoPtr,
-    PollerPtr,
-    VoidPtr,
-    iovec,
-)
-from cython.cimports.virtiod.poller.buffers import pool_get, pool_put
-from cython.cimports.virtiod.poller.rounds import _compact, _poll_sources, _run_deferred, _run_inbox, command_done
+from cython.cimports.virtiod.core import clock
+from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, PollerPtr, VoidPtr, iovec
+from cython.cimports.virtiod.poller import buffers, rounds
 
 from virtiod.bdev.channel import OPS, BdevChannels
 from virtiod.poller.buffers import PollerBuffers
@@ -36,13 +30,13 @@ NO_HOLE = 2
 
 
 def _done(io: IoPtr) -> None:
-    command_done(cython.cast(ProbeIoPtr, io).command, io.status)
+    rounds.answer(cast(ProbeIoPtr, io).command, io.status)
 
 
 def _cmd_submit(p: PollerPtr, c: CommandPtr) -> int64_t:
-    i: ProbeIoPtr = cython.cast(ProbeIoPtr, c.ctx)
+    i: ProbeIoPtr = cast(ProbeIoPtr, c.ctx)
     i.command = c
-    channel_submit(i.channel, cython.address(i.io))
+    channel.submit(i.channel, address(i.io))
     return COMMAND_LATER
 
 
@@ -52,8 +46,8 @@ class Ticket:
     io: ProbeIoPtr
 
     def __cinit__(self) -> None:
-        self.io = cython.cast(ProbeIoPtr, calloc(1, cython.sizeof(ProbeIo)))
-        if self.io == cython.NULL:
+        self.io = cast(ProbeIoPtr, calloc(1, sizeof(ProbeIo)))
+        if self.io == NULL:
             raise MemoryError
 
     def __dealloc__(self) -> None:
@@ -104,18 +98,18 @@ class Probe:
                 raise ValueError(f"{length} bytes at {at} in segments {pieces}: the buffer has {self.size}")
             pieces = []
         for n, piece in enumerate(pieces):
-            ticket.io.iov[n].iov_base = cython.cast(VoidPtr, where)
+            ticket.io.iov[n].iov_base = cast(VoidPtr, where)
             ticket.io.iov[n].iov_len = piece
             where += piece
-        ticket.io.io.iov = cython.address(ticket.io.iov[0])
-        ticket.io.io.iovcnt = cython.cast(uint32_t, len(pieces))
+        ticket.io.io.iov = address(ticket.io.iov[0])
+        ticket.io.io.iovcnt = cast(uint32_t, len(pieces))
         ticket.io.io.op = OPS.index(op)
         ticket.io.io.flags = flags
         ticket.io.io.offset = offset
         ticket.io.io.length = length
         ticket.io.io.done = _done
         ticket.io.channel = self.channels.channel(self.poller)
-        return self.poller.command(_cmd_submit, ticket.io, 0, 0, cython.NULL, ticket)
+        return self.poller.command(_cmd_submit, ticket.io, 0, 0, NULL, ticket)
 
     def close(self) -> None:
         """Give the buffer back. Nothing is in flight."""
@@ -124,17 +118,17 @@ class Probe:
         self.address = 0
 
 
-def run_rounds(poller: Poller, rounds: int = 1) -> int:
+def run_rounds(poller: Poller, times: int = 1) -> int:
     """Run rounds of a poller that was not started, on this thread; returns how much work there was."""
     p: PollerPtr = poller.core
     work: int = 0
     if poller.thread is not None:
         raise RuntimeError(f"{poller.name} has a thread of its own")
-    for _ in range(rounds):
-        p.now = vd_clock_ns()
-        work += _run_inbox(p) + _run_deferred(p) + _poll_sources(p)
+    for _ in range(times):
+        p.now = clock.now_ns()
+        work += rounds.run_inbox(p) + rounds.run_deferred(p) + rounds.poll_sources(p)
         if p.removed:
-            _compact(p)
+            rounds.compact(p)
     return work
 
 
@@ -143,17 +137,17 @@ def bucket_of(ns: int) -> int:
     return histogram_index(ns)
 
 
-def take_buffers(buffers: PollerBuffers, length: int, at_most: int) -> list[tuple[int, int]]:
+def take_buffers(source: PollerBuffers, length: int, at_most: int) -> list[tuple[int, int]]:
     """Buffers for length bytes from a pool, as (address, bytes); none when there are too few."""
     i: cython.int
     iov: iovec[256]
-    n: cython.int = pool_get(cython.address(buffers.pool), length, iov, min(at_most, MAX_SEGMENTS))
-    return [(cython.cast(uint64_t, iov[i].iov_base), iov[i].iov_len) for i in range(n)]
+    n: cython.int = buffers.get(address(source.pool), length, iov, min(at_most, MAX_SEGMENTS))
+    return [(cast(uint64_t, iov[i].iov_base), iov[i].iov_len) for i in range(n)]
 
 
-def give_buffers(buffers: PollerBuffers, taken: list[tuple[int, int]]) -> None:
+def give_buffers(source: PollerBuffers, taken: list[tuple[int, int]]) -> None:
     """Give buffers back to their pool."""
     iov: iovec[1]
-    for address, _ in taken:
-        iov[0].iov_base = cython.cast(VoidPtr, cython.cast(uint64_t, address))
-        pool_put(cython.address(buffers.pool), iov, 1)
+    for at, _ in taken:
+        iov[0].iov_base = cast(VoidPtr, cast(uint64_t, at))
+        buffers.put(address(source.pool), iov, 1)

@@ -3,4 +3,5 @@ from libc.stdint cimport uint64_t
 
 from virtiod.core.types cimport Channel
 
+# ---- private: for the module itself
 cdef uint64_t _busy_ns(Channel *ch) noexcept nogil

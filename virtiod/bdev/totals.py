@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import cython
+from cython import address
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.virtiod.bdev.channel import BdevChannels
-from cython.cimports.virtiod.core.atomics import vd_clock_ns, vd_load_u64, vd_relaxed_u64
+from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import HIST_BUCKETS, OP_COUNT, ChannelPtr, OpStatsPtr
 
 
@@ -43,7 +44,7 @@ def bdev_totals(channels: BdevChannels, cuts: list[int]) -> BdevTotals:
     c: cython.int
     busy: uint64_t
     oldest: uint64_t = channels.oldest_ns()
-    now: uint64_t = vd_clock_ns()
+    now: uint64_t = clock.now_ns()
     ops = [_op_totals(channels, op, cuts) for op in range(OP_COUNT)]
     for c in range(channels.count):
         busy = _busy_ns(channels.channels[c])
@@ -65,8 +66,8 @@ def ended_ios(channels: BdevChannels) -> int:
     ended: uint64_t = 0
     for c in range(channels.count):
         for op in range(OP_COUNT):
-            s = cython.address(channels.channels[c].ops[op])
-            ended += vd_relaxed_u64(cython.address(s.completed)) + vd_relaxed_u64(cython.address(s.failed))
+            s = address(channels.channels[c].ops[op])
+            ended += atomics.relaxed_u64(address(s.completed)) + atomics.relaxed_u64(address(s.failed))
     return ended
 
 
@@ -80,18 +81,18 @@ def _op_totals(channels: BdevChannels, op: cython.int, cuts: list[int]) -> objec
     size: uint64_t = 0
     time_ns: uint64_t = 0
     for c in range(channels.count):
-        s = cython.address(channels.channels[c].ops[op])
-        submitted += vd_relaxed_u64(cython.address(s.submitted))
-        completed += vd_relaxed_u64(cython.address(s.completed))
-        size += vd_relaxed_u64(cython.address(s.bytes))
-        time_ns += vd_relaxed_u64(cython.address(s.time_ns))
+        s = address(channels.channels[c].ops[op])
+        submitted += atomics.relaxed_u64(address(s.submitted))
+        completed += atomics.relaxed_u64(address(s.completed))
+        size += atomics.relaxed_u64(address(s.bytes))
+        time_ns += atomics.relaxed_u64(address(s.time_ns))
     if not submitted:  # spares the reader what is not in any cache
         return OpTotals(0, 0, 0, 0, [0] * (len(cuts) + 1), [0] * 8)
     errors: list[int] = []
     for k in range(8):
         n: uint64_t = 0
         for c in range(channels.count):
-            n += vd_relaxed_u64(cython.address(channels.channels[c].errors[op][k]))
+            n += atomics.relaxed_u64(address(channels.channels[c].errors[op][k]))
         errors.append(n)
     return OpTotals(submitted, completed, size, time_ns, _fold(channels, op, cuts), errors)
 
@@ -107,7 +108,7 @@ def _fold(channels: BdevChannels, op: cython.int, cuts: list[int]) -> list[int]:
         end = min(cut, HIST_BUCKETS)
         while i < end:
             for c in range(channels.count):
-                n += vd_relaxed_u64(cython.address(channels.channels[c].ops[op].buckets[i]))
+                n += atomics.relaxed_u64(address(channels.channels[c].ops[op].buckets[i]))
             i += 1
         folded.append(n)
     return folded
@@ -125,9 +126,9 @@ def _busy_ns(ch: ChannelPtr) -> uint64_t:
     since: uint64_t
     now: uint64_t
     while True:
-        before = vd_load_u64(cython.address(ch.busy_ns))
-        in_flight = vd_load_u64(cython.address(ch.in_flight))
-        since = vd_load_u64(cython.address(ch.busy_since))
-        now = vd_clock_ns()
-        if vd_load_u64(cython.address(ch.busy_ns)) == before:
+        before = atomics.load_u64(address(ch.busy_ns))
+        in_flight = atomics.load_u64(address(ch.in_flight))
+        since = atomics.load_u64(address(ch.busy_since))
+        now = clock.now_ns()
+        if atomics.load_u64(address(ch.busy_ns)) == before:
             return before + now - since if in_flight and now > since else before

@@ -1,6 +1,6 @@
-# Memory order, clock and bit helpers as inline C, callable from nogil code.
+# Memory order as inline C, callable from nogil code.
 #
-# Names: vd_load_* is an acquire load, vd_store_* a release store, vd_fence a full (store-load) barrier.
+# load_* is an acquire load, store_* a release store, relaxed_* orders nothing, fence is a full (store-load) barrier.
 # Everything that a device or another thread may write is read through these, exactly once.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -9,8 +9,6 @@ cdef extern from *:
     #ifndef VIRTIOD_ATOMICS
     #define VIRTIOD_ATOMICS
     #include <stdint.h>
-    #include <string.h>
-    #include <time.h>
     static inline uint8_t vd_load_u8(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_ACQUIRE); }
     static inline uint16_t vd_load_u16(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE); }
     static inline uint32_t vd_load_u32(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_ACQUIRE); }
@@ -47,39 +45,25 @@ cdef extern from *:
     #endif
     }
     static inline void vd_prefetch(const void *p) { __builtin_prefetch(p); }
-    static inline uint64_t vd_clock_ns(void) {
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-    }
-    static inline int vd_log2(uint64_t v) { return 63 - __builtin_clzll(v | 1); }
-    static inline uint16_t vd_swap16(uint16_t v) { return __builtin_bswap16(v); }
-    static inline uint32_t vd_swap32(uint32_t v) { return __builtin_bswap32(v); }
-    static inline uint64_t vd_swap64(uint64_t v) { return __builtin_bswap64(v); }
     #endif
     """
-    uint8_t vd_load_u8(const void *p) noexcept nogil
-    uint16_t vd_load_u16(const void *p) noexcept nogil
-    uint32_t vd_load_u32(const void *p) noexcept nogil
-    uint64_t vd_load_u64(const void *p) noexcept nogil
-    void *vd_load_ptr(const void *p) noexcept nogil
-    uint64_t vd_relaxed_u64(const void *p) noexcept nogil
-    void vd_store_u8(void *p, uint8_t v) noexcept nogil
-    void vd_store_u16(void *p, uint16_t v) noexcept nogil
-    void vd_store_u32(void *p, uint32_t v) noexcept nogil
-    void vd_store_u64(void *p, uint64_t v) noexcept nogil
-    void vd_store_ptr(void *p, void *v) noexcept nogil
-    void *vd_exchange_ptr(void *p, void *v) noexcept nogil
-    bint vd_cas_ptr(void *p, void *expected, void *v) noexcept nogil
-    uint32_t vd_fetch_and_u32(void *p, uint32_t v) noexcept nogil
-    uint32_t vd_fetch_or_u32(void *p, uint32_t v) noexcept nogil
-    uint64_t vd_fetch_add_u64(void *p, uint64_t v) noexcept nogil
-    void vd_mmio_store_u16(uint64_t at, uint16_t v) noexcept nogil
-    void vd_fence() noexcept nogil
-    void vd_pause() noexcept nogil
-    void vd_prefetch(const void *p) noexcept nogil
-    uint64_t vd_clock_ns() noexcept nogil
-    int vd_log2(uint64_t v) noexcept nogil
-    uint16_t vd_swap16(uint16_t v) noexcept nogil
-    uint32_t vd_swap32(uint32_t v) noexcept nogil
-    uint64_t vd_swap64(uint64_t v) noexcept nogil
+    uint8_t load_u8 "vd_load_u8" (const void *p) noexcept nogil
+    uint16_t load_u16 "vd_load_u16" (const void *p) noexcept nogil
+    uint32_t load_u32 "vd_load_u32" (const void *p) noexcept nogil
+    uint64_t load_u64 "vd_load_u64" (const void *p) noexcept nogil
+    void *load_ptr "vd_load_ptr" (const void *p) noexcept nogil
+    uint64_t relaxed_u64 "vd_relaxed_u64" (const void *p) noexcept nogil
+    void store_u8 "vd_store_u8" (void *p, uint8_t v) noexcept nogil
+    void store_u16 "vd_store_u16" (void *p, uint16_t v) noexcept nogil
+    void store_u32 "vd_store_u32" (void *p, uint32_t v) noexcept nogil
+    void store_u64 "vd_store_u64" (void *p, uint64_t v) noexcept nogil
+    void store_ptr "vd_store_ptr" (void *p, void *v) noexcept nogil
+    void *exchange_ptr "vd_exchange_ptr" (void *p, void *v) noexcept nogil
+    bint cas_ptr "vd_cas_ptr" (void *p, void *expected, void *v) noexcept nogil
+    uint32_t fetch_and_u32 "vd_fetch_and_u32" (void *p, uint32_t v) noexcept nogil
+    uint32_t fetch_or_u32 "vd_fetch_or_u32" (void *p, uint32_t v) noexcept nogil
+    uint64_t fetch_add_u64 "vd_fetch_add_u64" (void *p, uint64_t v) noexcept nogil
+    void mmio_store_u16 "vd_mmio_store_u16" (uint64_t at, uint16_t v) noexcept nogil
+    void fence "vd_fence" () noexcept nogil
+    void pause "vd_pause" () noexcept nogil
+    void prefetch "vd_prefetch" (const void *p) noexcept nogil

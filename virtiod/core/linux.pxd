@@ -44,7 +44,7 @@ cdef extern from *:
     }
     #endif
     """
-    int vd_epoll_wait_ns(int epfd, epoll_event *events, int max_events, uint64_t ns) noexcept nogil
+    int epoll_wait_ns "vd_epoll_wait_ns" (int epfd, epoll_event *events, int max_events, uint64_t ns) noexcept nogil
 
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:

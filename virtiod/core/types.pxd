@@ -52,7 +52,7 @@ cdef struct Mailbox:
     int fd
 
 # A command to a poller. fn runs on the poller between two rounds; its result completes a future of the control
-# plane, at once or, if it is COMMAND_LATER, when command_done() is called.
+# plane, at once or, if it is COMMAND_LATER, when rounds.answer() is called.
 ctypedef int64_t (*command_fn)(PollerCore *p, Command *c) noexcept nogil
 cdef enum:
     COMMAND_LATER = -1000000
@@ -67,12 +67,12 @@ cdef struct Command:
     int64_t result
 
 # Something that a poller polls. Lives inside its owner's structure; the poller holds a pointer to it from
-# poller_add_source() to poller_remove_source(). All functions are called by the poller's thread only.
+# rounds.add_source() to rounds.remove_source(). All functions are called by the poller's thread only.
 ctypedef Source **SourceArray
-cdef enum:
-    READY_IN = 1       # readable, or the peer has ended its half
-    READY_OUT = 2      # writable
-    READY_GONE = 4     # hung up, or an error: nothing can be sent any more
+cdef enum ReadyFlag:
+    IN = 1             # readable, or the peer has ended its half
+    OUT = 2            # writable
+    GONE = 4           # hung up, or an error: nothing can be sent any more
 ctypedef int (*source_poll_fn)(Source *s, uint64_t now) noexcept nogil
 ctypedef void (*source_fn)(Source *s) noexcept nogil
 ctypedef bint (*source_arm_fn)(Source *s) noexcept nogil
@@ -92,8 +92,8 @@ cdef struct Source:
     int fd                 # watched while asleep (and each round, if watched); -1 for none
     uint8_t watched        # fd is a socket that is looked at each round; otherwise it is an eventfd, that the
                            # poller drains and that only ends a sleep
-    uint8_t wanted         # the poller's: READY_* that epoll looks for
-    uint8_t ready          # watched: READY_* that epoll saw; poll clears it
+    uint8_t wanted         # the poller's: ReadyFlag that epoll looks for
+    uint8_t ready          # watched: ReadyFlag that epoll saw; poll clears it
     uint8_t dirty          # flush wanted
     char name[40]
 
@@ -126,17 +126,19 @@ cdef struct PollerCore:
 
 # ---- bdev ---------------------------------------------------------------------------------------
 
-cdef enum:
-    OP_READ = 0
-    OP_WRITE = 1
-    OP_FLUSH = 2
-    OP_UNMAP = 3
-    OP_WRITE_ZEROES = 4
-    OP_COUNT = 5
+cdef enum Op:
+    READ = 0
+    WRITE = 1
+    FLUSH = 2
+    UNMAP = 3
+    WRITE_ZEROES = 4
 
 cdef enum:
-    IO_FUA = 1         # WRITE, WRITE_ZEROES: on stable storage when completed
-    IO_NO_HOLE = 2     # WRITE_ZEROES: do not deallocate
+    OP_COUNT = 5
+
+cdef enum IoFlag:
+    FUA = 1            # WRITE, WRITE_ZEROES: on stable storage when completed
+    NO_HOLE = 2        # WRITE_ZEROES: do not deallocate
 
 # One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
 # offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);
@@ -144,22 +146,22 @@ cdef enum:
 ctypedef void (*io_done_fn)(Io *io) noexcept nogil
 cdef struct Io:
     Message msg            # first: an Io is handed to another poller as a message, and linked by msg.next
-    Channel *channel       # set by channel_submit
-    io_done_fn done        # called once, on the poller that submitted, never from inside channel_submit
+    Channel *channel       # set by channel.submit
+    io_done_fn done        # called once, on the poller that submitted, never from inside channel.submit
     void *owner            # the submitter's
     uint64_t offset
     uint64_t length
     iovec *iov
     uint32_t iovcnt
-    uint8_t op
-    uint8_t flags
+    uint8_t op             # an Op
+    uint8_t flags          # IoFlag
     int32_t status
     uint64_t submitted_ns
     iovec one              # room for the common single segment: iov = &one
     # the channel's: list of what is in flight, oldest first
     Io *prev
     Io *next
-    # the device layer's, from submit to io_return
+    # the device layer's, from channel.submit to channel.finish
     uint64_t cursor        # bytes of the I/O handed to the device so far
     uint32_t iov_index     # where the cursor is in iov
     uint64_t iov_offset
@@ -198,28 +200,28 @@ cdef struct Channel:
     uint64_t busy_since
     uint64_t busy_ns           # time with at least one I/O in flight, up to the last change
     OpStats ops[5]
-    uint64_t errors[5][8]      # [op][ERR_*]
+    uint64_t errors[5][8]      # [Op][ErrorClass]
 
-cdef enum:
-    ERR_IO = 0          # EIO
-    ERR_NOSPC = 1       # ENOSPC: beyond the end
-    ERR_INVAL = 2       # EINVAL: unaligned, malformed
-    ERR_PERM = 3        # EPERM/EROFS: read-only
-    ERR_NOTSUP = 4      # EOPNOTSUPP
-    ERR_TIMEOUT = 5     # ETIMEDOUT
-    ERR_NODEV = 6       # ENODEV: removed
-    ERR_OTHER = 7
+cdef enum ErrorClass:
+    IO = 0              # EIO
+    NOSPC = 1           # ENOSPC: beyond the end
+    INVAL = 2           # EINVAL: unaligned, malformed
+    PERM = 3            # EPERM/EROFS: read-only
+    NOTSUP = 4          # EOPNOTSUPP
+    TIMEOUT = 5         # ETIMEDOUT
+    NODEV = 6           # ENODEV: removed
+    OTHER = 7
 
 # What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.
 cdef struct BdevCore:
     uint64_t size              # bytes
     uint32_t block_size        # bytes, a power of two from 512
-    uint32_t ops               # bit per OP_*
+    uint32_t ops               # bit per Op
     uint8_t read_only
     uint8_t write_cache
     uint8_t closed             # every new I/O fails with ENODEV
     # what one request to the device may be; the device layer splits by it. Set before the first I/O
-    uint32_t native            # bit per OP_* that the device has a command for
+    uint32_t native            # bit per Op that the device has a command for
     uint32_t max_segments
     uint32_t max_segment       # bytes
     uint64_t max_transfer      # bytes, of READ and WRITE

@@ -1,4 +1,4 @@
-# The load generator's structures; how it works is in load.py.
+# The load generator's structures.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from virtiod.bdev.channel cimport BdevChannels
@@ -49,6 +49,16 @@ cdef struct Load:
     int first_error
     uint64_t buckets[1088]
 
+
+cdef class LoadJob:
+    cdef Load g
+    cdef readonly Poller poller
+    cdef BdevChannels channels
+    cdef object memory
+    cdef uint64_t address
+    cdef object _run(self, int64_t duration_ns)
+
+# ---- private: for the module itself
 cdef uint64_t _random(Load *g) noexcept nogil
 cdef uint64_t _pick(Load *g, LoadIo *i) noexcept nogil
 cdef void _fill_pattern(Load *g, LoadIo *i) noexcept nogil
@@ -58,12 +68,3 @@ cdef void _done(Io *io) noexcept nogil
 cdef void _count(Load *g, LoadIo *i) noexcept nogil
 cdef bint _read_back(Load *g, LoadIo *i) noexcept nogil
 cdef int64_t _cmd_run(PollerCore *p, Command *c) noexcept nogil
-
-
-cdef class LoadJob:
-    cdef Load g
-    cdef readonly Poller poller
-    cdef BdevChannels channels
-    cdef object memory
-    cdef uint64_t address
-    cdef object _run(self, int64_t duration_ns)

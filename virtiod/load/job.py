@@ -9,25 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.virtiod.bdev.channel import channel_submit, histogram_index
-from cython.cimports.virtiod.core.atomics import vd_clock_ns, vd_relaxed_u64, vd_store_u8
+from cython.cimports.virtiod.bdev import channel
+from cython.cimports.virtiod.bdev.channel import histogram_index
+from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
     HIST_BUCKETS,
-    OP_READ,
-    OP_WRITE,
     CharPtr,
     CommandPtr,
     IoPtr,
+    Op,
     PollerPtr,
     U64Ptr,
 )
 from cython.cimports.virtiod.load.job import Load, LoadIo, LoadIoPtr, LoadPtr
-from cython.cimports.virtiod.poller.rounds import command_done
+from cython.cimports.virtiod.poller import rounds
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,7 +91,7 @@ def _pick(g: LoadPtr, i: LoadIoPtr) -> uint64_t:
 
 def _fill_pattern(g: LoadPtr, i: LoadIoPtr) -> None:
     k: uint64_t
-    word: U64Ptr = cython.cast(U64Ptr, i.buffer)
+    word: U64Ptr = cast(U64Ptr, i.buffer)
     base: uint64_t = (g.seed + i.generation) * MIX_SEED
     for k in range(g.io_size >> 3):
         word[k] = base ^ ((i.io.offset + 8 * k) * MIX_PLACE)
@@ -98,7 +99,7 @@ def _fill_pattern(g: LoadPtr, i: LoadIoPtr) -> None:
 
 def _matches(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
     k: uint64_t
-    word: U64Ptr = cython.cast(U64Ptr, i.buffer)
+    word: U64Ptr = cast(U64Ptr, i.buffer)
     base: uint64_t = (g.seed + i.generation) * MIX_SEED
     for k in range(g.io_size >> 3):
         if word[k] != base ^ ((i.io.offset + 8 * k) * MIX_PLACE):
@@ -108,23 +109,23 @@ def _matches(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
 
 def _start(g: LoadPtr, i: LoadIoPtr) -> None:
     """Start the next I/O on i."""
-    io: IoPtr = cython.address(i.io)
+    io: IoPtr = address(i.io)
     g.left -= 1 if g.left != UINT64_MAX else 0
     g.in_flight += 1
     io.offset = _pick(g, i) * g.io_size
     io.length = g.io_size
     i.reading_back = 0
     if g.verify:
-        io.op = OP_WRITE
+        io.op = Op.WRITE
         i.generation += 1
         _fill_pattern(g, i)
     elif g.reads == 100:
-        io.op = OP_READ
+        io.op = Op.READ
     elif g.reads == 0:
-        io.op = OP_WRITE
+        io.op = Op.WRITE
     else:
-        io.op = OP_READ if (_random(g) >> 33) % 100 < g.reads else OP_WRITE
-    channel_submit(g.channel, io)
+        io.op = Op.READ if (_random(g) >> 33) % 100 < g.reads else Op.WRITE
+    channel.submit(g.channel, io)
 
 
 def _count(g: LoadPtr, i: LoadIoPtr) -> None:
@@ -155,13 +156,13 @@ def _read_back(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
         return False
     i.reading_back = 1
     memset(i.buffer, POISON, g.io_size)
-    i.io.op = OP_READ
-    channel_submit(g.channel, cython.address(i.io))
+    i.io.op = Op.READ
+    channel.submit(g.channel, address(i.io))
     return True
 
 
 def _done(io: IoPtr) -> None:
-    i: LoadIoPtr = cython.cast(LoadIoPtr, io)
+    i: LoadIoPtr = cast(LoadIoPtr, io)
     g: LoadPtr = i.load
     c: CommandPtr
     _count(g, i)
@@ -172,23 +173,23 @@ def _done(io: IoPtr) -> None:
     if io.status != -ETIMEDOUT and g.left and not g.stop and g.poller.now < g.end_ns:
         _start(g, i)
     elif g.in_flight == 0:
-        g.ended_ns = vd_clock_ns()
+        g.ended_ns = clock.now_ns()
         c = g.command
-        g.command = cython.NULL
-        command_done(c, 0)
+        g.command = NULL
+        rounds.answer(c, 0)
 
 
 def _cmd_run(p: PollerPtr, c: CommandPtr) -> int64_t:
-    g: LoadPtr = cython.cast(LoadPtr, c.ctx)
+    g: LoadPtr = cast(LoadPtr, c.ctx)
     n: uint32_t
     g.command = c
-    g.started_ns = vd_clock_ns()
+    g.started_ns = clock.now_ns()
     if c.arg:
-        g.end_ns = g.started_ns + cython.cast(uint64_t, c.arg)
+        g.end_ns = g.started_ns + cast(uint64_t, c.arg)
     g.in_flight += 1  # until all are started: the first may be done before the last
     for n in range(g.depth):
         if g.left:
-            _start(g, cython.address(g.ios[n]))
+            _start(g, address(g.ios[n]))
     g.in_flight -= 1
     if g.in_flight == 0:
         return 0
@@ -243,16 +244,16 @@ class LoadJob:
         self.g.is_random = rw in {"randread", "randwrite", "randrw", "verify"}
         self.g.verify = rw == "verify"
         self.g.reads = {"randread": 100, "read": 100, "randwrite": 0, "write": 0}.get(rw, reads)
-        self.g.ios = cython.cast(LoadIoPtr, calloc(depth, cython.sizeof(LoadIo)))
-        if self.g.ios == cython.NULL:
+        self.g.ios = cast(LoadIoPtr, calloc(depth, sizeof(LoadIo)))
+        if self.g.ios == NULL:
             raise MemoryError
         self.address = memory.allocate(depth * io_size)
         for n in range(self.g.depth):
-            self.g.ios[n].load = cython.address(self.g)
+            self.g.ios[n].load = address(self.g)
             self.g.ios[n].index = n
-            self.g.ios[n].buffer = cython.cast(CharPtr, self.address) + n * self.g.io_size
+            self.g.ios[n].buffer = cast(CharPtr, self.address) + n * self.g.io_size
             self.g.ios[n].io.done = _done
-            self.g.ios[n].io.iov = cython.address(self.g.ios[n].io.one)
+            self.g.ios[n].io.iov = address(self.g.ios[n].io.one)
             self.g.ios[n].io.iovcnt = 1
             self.g.ios[n].io.one.iov_base = self.g.ios[n].buffer
             self.g.ios[n].io.one.iov_len = self.g.io_size
@@ -262,34 +263,34 @@ class LoadJob:
         await self._run(int(seconds * 1e9))
 
     def _run(self, duration_ns: int64_t) -> asyncio.Future[int]:
-        return self.poller.command(_cmd_run, cython.address(self.g), duration_ns, 0, cython.NULL, self)
+        return self.poller.command(_cmd_run, address(self.g), duration_ns, 0, NULL, self)
 
     def stop(self) -> None:
         """Start no more I/O; run() returns when all are back."""
-        vd_store_u8(cython.address(self.g.stop), 1)
+        atomics.store_u8(address(self.g.stop), 1)
 
     def progress(self) -> tuple[int, int, int, int]:
         """I/Os done, bytes, sum of latencies (ns), I/Os failed: what can be asked often."""
-        g: LoadPtr = cython.address(self.g)
+        g: LoadPtr = address(self.g)
         return (
-            vd_relaxed_u64(cython.address(g.done)),
-            vd_relaxed_u64(cython.address(g.bytes)),
-            vd_relaxed_u64(cython.address(g.time_ns)),
-            vd_relaxed_u64(cython.address(g.failed)),
+            atomics.relaxed_u64(address(g.done)),
+            atomics.relaxed_u64(address(g.bytes)),
+            atomics.relaxed_u64(address(g.time_ns)),
+            atomics.relaxed_u64(address(g.failed)),
         )
 
     def counters(self) -> LoadCounters:
         i: cython.int
-        g: LoadPtr = cython.address(self.g)
+        g: LoadPtr = address(self.g)
         return LoadCounters(
             g.started_ns,
             g.ended_ns,
-            vd_relaxed_u64(cython.address(g.done)),
+            atomics.relaxed_u64(address(g.done)),
             g.failed,
             g.timed_out,
             g.mismatches,
-            vd_relaxed_u64(cython.address(g.bytes)),
-            vd_relaxed_u64(cython.address(g.time_ns)),
+            atomics.relaxed_u64(address(g.bytes)),
+            atomics.relaxed_u64(address(g.time_ns)),
             0 if g.min_ns == UINT64_MAX else g.min_ns,
             g.max_ns,
             g.first_error,

@@ -1,4 +1,4 @@
-# Lines of text that end in a counter; how they are used is in counterlines.py.
+# Lines of text that end in a counter.
 from libc.stdint cimport uint64_t
 
 cdef char *put_number(char *at, uint64_t value) noexcept nogil

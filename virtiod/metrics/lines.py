@@ -6,6 +6,7 @@ A thousand bdevs make a hundred thousand of them. Put together in C that takes a
 from __future__ import annotations
 
 import cython
+from cython import NULL, address, cast
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.libc.string import memcpy
@@ -26,7 +27,7 @@ def counter_lines(start: bytes, middles: list[bytes], values: list[int]) -> byte
         raise ValueError(f"{n} lines, but {len(values)} values")
     for middle in middles:
         size += len(middle)
-    text: bytes = PyBytes_FromStringAndSize(cython.NULL, size)
+    text: bytes = PyBytes_FromStringAndSize(NULL, size)
     begin: CharPtr = PyBytes_AS_STRING(text)
     at: CharPtr = begin
     for i in range(n):
@@ -48,9 +49,9 @@ def put_number(at: CharPtr, value: uint64_t) -> CharPtr:
     i: cython.int = DIGITS
     while True:
         i -= 1
-        digits[i] = cython.cast(cython.char, 48 + value % 10)
+        digits[i] = cast(cython.char, 48 + value % 10)
         value = value // 10
         if not value:
             break
-    memcpy(at, cython.address(digits[i]), DIGITS - i)
+    memcpy(at, address(digits[i]), DIGITS - i)
     return at + (DIGITS - i)

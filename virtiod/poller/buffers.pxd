@@ -1,16 +1,16 @@
-# A poller's data buffers; how they work is in buffers.py.
+# A poller's data buffers.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.core.types cimport iovec
 
 cdef enum:
-    SMALL_BUFFER = 4096
-    LARGE_BUFFER = 65536
+    SMALL = 4096           # bytes
+    LARGE = 65536
 
 ctypedef BufferPool *PoolPtr
 cdef struct BufferPool:
-    char *small            # n_small buffers of SMALL_BUFFER bytes
-    char *large            # n_large of LARGE_BUFFER
+    char *small            # n_small buffers of SMALL bytes
+    char *large            # n_large of LARGE
     char *end
     uint32_t n_small
     uint32_t n_large
@@ -18,15 +18,15 @@ cdef struct BufferPool:
     char **free_large
     uint32_t small_left
     uint32_t large_left
-    uint64_t exhausted     # times that pool_get found too few
-    uint64_t lost          # buffers given up by pool_lose
+    uint64_t exhausted     # times that get() found too few
+    uint64_t lost          # buffers given up by lose()
 
 # Buffers for length bytes as iov[0..n), at most max; n, or 0 when there are not enough: all or nothing.
-cdef int pool_get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept nogil
+cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept nogil
 # Give them back; only their addresses count.
-cdef void pool_put(BufferPool *pool, iovec *iov, int n) noexcept nogil
+cdef void put(BufferPool *pool, iovec *iov, int n) noexcept nogil
 # Never use them again: a device that did not answer may still write to them.
-cdef void pool_lose(BufferPool *pool, int n) noexcept nogil
+cdef void lose(BufferPool *pool, int n) noexcept nogil
 
 
 cdef class PollerBuffers:

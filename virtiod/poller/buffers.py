@@ -6,32 +6,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, cast, sizeof
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.core.types import CharArray, CharPtr, IovPtr
-from cython.cimports.virtiod.poller.buffers import LARGE_BUFFER, SMALL_BUFFER, BufferPool, PoolPtr
+from cython.cimports.virtiod.poller.buffers import LARGE, SMALL, BufferPool, PoolPtr
 
 if TYPE_CHECKING:
     from virtiod.core.memory import DmaMemory
 
 
-def pool_get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> cython.int:
-    large: uint64_t = length // LARGE_BUFFER
-    rest: uint64_t = length - large * LARGE_BUFFER
+def get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> cython.int:
+    large: uint64_t = length // LARGE
+    rest: uint64_t = length - large * LARGE
     small: cython.bint = False
     n: cython.int = 0
     if rest:
-        small = rest <= SMALL_BUFFER and pool.small_left > 0
+        small = rest <= SMALL and pool.small_left > 0
         if not small:
             large += 1
-    if large > pool.large_left or large + small > cython.cast(uint64_t, max):
+    if large > pool.large_left or large + small > cast(uint64_t, max):
         pool.exhausted += 1
         return 0
     while large:
         large -= 1
         pool.large_left -= 1
         iov[n].iov_base = pool.free_large[pool.large_left]
-        iov[n].iov_len = LARGE_BUFFER
+        iov[n].iov_len = LARGE
         n += 1
     if small:
         pool.small_left -= 1
@@ -42,20 +43,20 @@ def pool_get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> c
     return n
 
 
-def pool_put(pool: PoolPtr, iov: IovPtr, n: cython.int) -> None:
+def put(pool: PoolPtr, iov: IovPtr, n: cython.int) -> None:
     i: cython.int
-    address: CharPtr
+    at: CharPtr
     for i in range(n):
-        address = cython.cast(CharPtr, iov[i].iov_base)
-        if address >= pool.large:
-            pool.free_large[pool.large_left] = address
+        at = cast(CharPtr, iov[i].iov_base)
+        if at >= pool.large:
+            pool.free_large[pool.large_left] = at
             pool.large_left += 1
         else:
-            pool.free_small[pool.small_left] = address
+            pool.free_small[pool.small_left] = at
             pool.small_left += 1
 
 
-def pool_lose(pool: PoolPtr, n: cython.int) -> None:
+def lose(pool: PoolPtr, n: cython.int) -> None:
     pool.lost += n
 
 
@@ -71,18 +72,18 @@ class PollerBuffers:
         self.memory = memory
         self.pool.n_small = small
         self.pool.n_large = large
-        self.pool.free_small = cython.cast(CharArray, calloc(small, cython.sizeof(CharPtr)))
-        self.pool.free_large = cython.cast(CharArray, calloc(large, cython.sizeof(CharPtr)))
-        if self.pool.free_small == cython.NULL or self.pool.free_large == cython.NULL:
+        self.pool.free_small = cast(CharArray, calloc(small, sizeof(CharPtr)))
+        self.pool.free_large = cast(CharArray, calloc(large, sizeof(CharPtr)))
+        if self.pool.free_small == NULL or self.pool.free_large == NULL:
             raise MemoryError
-        self.address = memory.allocate(small * SMALL_BUFFER + large * LARGE_BUFFER)
-        self.pool.small = cython.cast(CharPtr, self.address)
-        self.pool.large = self.pool.small + cython.cast(uint64_t, small) * SMALL_BUFFER
-        self.pool.end = self.pool.large + cython.cast(uint64_t, large) * LARGE_BUFFER
+        self.address = memory.allocate(small * SMALL + large * LARGE)
+        self.pool.small = cast(CharPtr, self.address)
+        self.pool.large = self.pool.small + cast(uint64_t, small) * SMALL
+        self.pool.end = self.pool.large + cast(uint64_t, large) * LARGE
         for i in range(self.pool.n_small):
-            self.pool.free_small[i] = self.pool.small + cython.cast(uint64_t, i) * SMALL_BUFFER
+            self.pool.free_small[i] = self.pool.small + cast(uint64_t, i) * SMALL
         for i in range(self.pool.n_large):
-            self.pool.free_large[i] = self.pool.large + cython.cast(uint64_t, i) * LARGE_BUFFER
+            self.pool.free_large[i] = self.pool.large + cast(uint64_t, i) * LARGE
         self.pool.small_left = self.pool.n_small
         self.pool.large_left = self.pool.n_large
 

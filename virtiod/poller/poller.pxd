@@ -1,9 +1,7 @@
-# Pollers as the control plane has them; more is in poller.py.
+# Pollers as the control plane has them.
 from libc.stdint cimport int64_t
 
 from virtiod.core.types cimport Command, Mailbox, Message, PollerCore, Source, command_fn
-
-cdef int64_t _ping(PollerCore *p, Command *c) noexcept nogil
 
 
 cdef class Control:
@@ -28,3 +26,6 @@ cdef class Poller:
     cdef object command(self, command_fn fn, void *ctx, int64_t arg=*, int64_t arg2=*, void *out=*, object keep=*)
     cdef void own(self, Source *s, object owner) except *
     cdef void disown(self, Source *s) except *
+
+# ---- private: for the module itself
+cdef int64_t _ping(PollerCore *p, Command *c) noexcept nogil

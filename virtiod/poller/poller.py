@@ -13,23 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import errno
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import close, read, write
-from cython.cimports.virtiod.core.atomics import vd_clock_ns, vd_exchange_ptr, vd_relaxed_u64, vd_store_u32
-from cython.cimports.virtiod.core.linux import (
-    EFD_CLOEXEC,
-    EFD_NONBLOCK,
-    EPOLL_CLOEXEC,
-    EPOLL_CTL_ADD,
-    EPOLLIN,
-    epoll_create1,
-    epoll_ctl,
-    epoll_event,
-    eventfd,
-)
+from cython.cimports.virtiod.core import atomics, clock, linux
+from cython.cimports.virtiod.core.linux import epoll_event
 from cython.cimports.virtiod.core.types import (
     Command,
     CommandPtr,
@@ -42,7 +33,7 @@ from cython.cimports.virtiod.core.types import (
     VoidPtr,
     command_fn,
 )
-from cython.cimports.virtiod.poller.rounds import MAX_SOURCES, command_run, in_order, poller_push, poller_run
+from cython.cimports.virtiod.poller import rounds
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +67,8 @@ class Control:
     callbacks: dict[int, Callable[[], object]]
 
     def __cinit__(self) -> None:
-        self.box.head = cython.NULL
-        self.box.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        self.box.head = NULL
+        self.box.fd = linux.eventfd(0, linux.EFD_CLOEXEC | linux.EFD_NONBLOCK)
         if self.box.fd < 0:
             raise OSError(errno, os.strerror(errno))
 
@@ -98,21 +89,21 @@ class Control:
 
     def expect(self, m: MessagePtr, callback: Callable[[], object]) -> None:
         """Call callback() when m arrives; once."""
-        self.callbacks[cython.cast(cython.size_t, m)] = callback
+        self.callbacks[cast(cython.size_t, m)] = callback
 
     def forget(self, m: MessagePtr) -> None:
         """Expect m no longer."""
-        self.callbacks.pop(cython.cast(cython.size_t, m), None)
+        self.callbacks.pop(cast(cython.size_t, m), None)
 
     def drain(self) -> None:
         """Run the callbacks of all that has arrived."""
         count: uint64_t
         after: MessagePtr
-        read(self.box.fd, cython.address(count), 8)
-        m: MessagePtr = in_order(cython.cast(MessagePtr, vd_exchange_ptr(cython.address(self.box.head), cython.NULL)))
-        while m != cython.NULL:
+        read(self.box.fd, address(count), 8)
+        m: MessagePtr = rounds.in_order(cast(MessagePtr, atomics.exchange_ptr(address(self.box.head), NULL)))
+        while m != NULL:
             after = m.next
-            callback = self.callbacks.pop(cython.cast(cython.size_t, m), None)
+            callback = self.callbacks.pop(cast(cython.size_t, m), None)
             if callback is not None:
                 try:
                     callback()
@@ -137,7 +128,7 @@ class _Pending:
     def __call__(self) -> None:
         result: int64_t = self.command.result
         free(self.command)
-        self.command = cython.NULL
+        self.command = NULL
         if not self.future.done():
             self.future.set_result(result)
 
@@ -165,21 +156,21 @@ class Poller:
 
     def __cinit__(self) -> None:
         ev: epoll_event
-        self.core = cython.cast(PollerPtr, calloc(1, cython.sizeof(PollerCore)))
-        if self.core == cython.NULL:
+        self.core = cast(PollerPtr, calloc(1, sizeof(PollerCore)))
+        if self.core == NULL:
             raise MemoryError
-        self.core.sources = cython.cast(SourceArray, calloc(MAX_SOURCES, cython.sizeof(SourcePtr)))
-        self.core.epfd = epoll_create1(EPOLL_CLOEXEC)
-        self.core.evfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.core.sources == cython.NULL or self.core.epfd < 0 or self.core.evfd < 0:
+        self.core.sources = cast(SourceArray, calloc(rounds.MAX_SOURCES, sizeof(SourcePtr)))
+        self.core.epfd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
+        self.core.evfd = linux.eventfd(0, linux.EFD_CLOEXEC | linux.EFD_NONBLOCK)
+        if self.core.sources == NULL or self.core.epfd < 0 or self.core.evfd < 0:
             raise OSError(errno, os.strerror(errno))
-        memset(cython.address(ev), 0, cython.sizeof(epoll_event))
-        ev.events = EPOLLIN
-        epoll_ctl(self.core.epfd, EPOLL_CTL_ADD, self.core.evfd, cython.address(ev))
+        memset(address(ev), 0, sizeof(epoll_event))
+        ev.events = linux.EPOLLIN
+        linux.epoll_ctl(self.core.epfd, linux.EPOLL_CTL_ADD, self.core.evfd, address(ev))
 
     def __init__(self, control: Control, index: int, cpu: int, mode: str = "adaptive", poll_us: int = 200) -> None:
         self.control = control
-        self.core.control = cython.address(control.box)
+        self.core.control = address(control.box)
         self.name = f"poller_{index}"
         self.id = index + 1
         self.cpu = cpu
@@ -201,18 +192,18 @@ class Poller:
         self.tid = threading.get_native_id()
         if self.cpu >= 0:
             os.sched_setaffinity(0, {self.cpu})
-        self.core.heartbeat_ns = vd_clock_ns()
+        self.core.heartbeat_ns = clock.now_ns()
         self.started.set()
         with cython.nogil:
-            poller_run(self.core)
+            rounds.run(self.core)
 
     def stop(self) -> None:
         """End the thread. Its sources must be gone; what is left is no longer polled."""
         one: uint64_t = 1
         if self.thread is None:
             return
-        vd_store_u32(cython.address(self.core.stop), 1)
-        write(self.core.evfd, cython.address(one), 8)
+        atomics.store_u32(address(self.core.stop), 1)
+        write(self.core.evfd, address(one), 8)
         self.thread.join(10)
         self.thread = None
         self.owners.clear()
@@ -223,18 +214,18 @@ class Poller:
         ctx: VoidPtr,
         arg: int64_t = 0,
         arg2: int64_t = 0,
-        out: VoidPtr = cython.NULL,
+        out: VoidPtr = NULL,
         keep: object = None,
     ) -> asyncio.Future[int]:
         """Post a command; a future of its result. keep stays alive until the command is answered, whatever becomes
         of the future: out may point into it."""
-        c: CommandPtr = cython.cast(CommandPtr, calloc(1, cython.sizeof(Command)))
-        if c == cython.NULL:
+        c: CommandPtr = cast(CommandPtr, calloc(1, sizeof(Command)))
+        if c == NULL:
             raise MemoryError
         pending: _Pending = _Pending()
         pending.command = c
         pending.future = asyncio.get_running_loop().create_future()
-        c.msg.run = command_run
+        c.msg.run = rounds.run_command
         c.poller = self.core
         c.fn = fn
         c.ctx = ctx
@@ -242,45 +233,45 @@ class Poller:
         c.arg2 = arg2
         c.out = out
         pending.keep = keep
-        self.control.expect(cython.address(c.msg), pending)
-        poller_push(self.core, cython.address(c.msg))
+        self.control.expect(address(c.msg), pending)
+        rounds.push(self.core, address(c.msg))
         return pending.future
 
     def own(self, s: SourcePtr, owner: object) -> None:
         """Keep owner alive while the poller polls its source s."""
-        self.owners[cython.cast(cython.size_t, s)] = owner
+        self.owners[cast(cython.size_t, s)] = owner
 
     def disown(self, s: SourcePtr) -> None:
-        self.owners.pop(cython.cast(cython.size_t, s), None)
+        self.owners.pop(cast(cython.size_t, s), None)
 
     async def ping(self, value: int = 0) -> int:
         """A round trip through the poller; returns value."""
-        return await self.command(_ping, cython.NULL, value)
+        return await self.command(_ping, NULL, value)
 
     def stats(self) -> PollerStats:
         """Counters as they stand; each is exact, the set is not a snapshot."""
         p: PollerPtr = self.core
         return PollerStats(
-            vd_relaxed_u64(cython.address(p.busy_ns)),
-            vd_relaxed_u64(cython.address(p.idle_ns)),
-            vd_relaxed_u64(cython.address(p.sleep_ns)),
-            vd_relaxed_u64(cython.address(p.rounds)),
-            vd_relaxed_u64(cython.address(p.sleeps)),
+            atomics.relaxed_u64(address(p.busy_ns)),
+            atomics.relaxed_u64(address(p.idle_ns)),
+            atomics.relaxed_u64(address(p.sleep_ns)),
+            atomics.relaxed_u64(address(p.rounds)),
+            atomics.relaxed_u64(address(p.sleeps)),
             p.in_flight,
-            vd_relaxed_u64(cython.address(p.heartbeat_ns)),
+            atomics.relaxed_u64(address(p.heartbeat_ns)),
         )
 
     def sources(self) -> list[SourceStats]:
         """What is polled here. Only owned sources are listed: their memory is safe to read."""
         s: SourcePtr
         found: list[SourceStats] = []
-        for address in list(self.owners):
-            s = cython.cast(SourcePtr, cython.cast(cython.size_t, address))
+        for at in list(self.owners):
+            s = cast(SourcePtr, cast(cython.size_t, at))
             found.append(SourceStats(s.name.decode(), s.runs, s.busy, s.wakeups))
         return found
 
     def __dealloc__(self) -> None:
-        if self.core != cython.NULL:
+        if self.core != NULL:
             if self.core.epfd > 0:
                 close(self.core.epfd)
             if self.core.evfd > 0:

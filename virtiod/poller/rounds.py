@@ -12,44 +12,21 @@ then looks at `sleeping`; a full barrier stands between the two steps on either 
 from __future__ import annotations
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import ENOSPC, errno
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import read, write
-from cython.cimports.virtiod.core.atomics import (
-    vd_cas_ptr,
-    vd_clock_ns,
-    vd_exchange_ptr,
-    vd_fence,
-    vd_load_ptr,
-    vd_load_u32,
-    vd_pause,
-    vd_store_u32,
-)
-from cython.cimports.virtiod.core.linux import (
-    EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL,
-    EPOLL_CTL_MOD,
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    epoll_ctl,
-    epoll_event,
-    sched_yield,
-    vd_epoll_wait_ns,
-)
+from cython.cimports.virtiod.core import atomics, clock, linux
+from cython.cimports.virtiod.core.linux import epoll_event
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
-    READY_GONE,
-    READY_IN,
-    READY_OUT,
     CommandPtr,
     IoPtr,
     MailboxPtr,
     MessagePtr,
     PollerPtr,
+    ReadyFlag,
     SourceArray,
     SourcePtr,
     VoidPtr,
@@ -68,33 +45,33 @@ def _push(head: VoidPtr, m: MessagePtr) -> None:
     """Put m on the lock-free stack whose newest message head points to."""
     old: MessagePtr
     while True:
-        old = cython.cast(MessagePtr, vd_load_ptr(head))
+        old = cast(MessagePtr, atomics.load_ptr(head))
         m.next = old
-        if vd_cas_ptr(head, old, m):
+        if atomics.cas_ptr(head, old, m):
             break
 
 
-def mailbox_push(box: MailboxPtr, m: MessagePtr) -> None:
+def post(box: MailboxPtr, m: MessagePtr) -> None:
     """Hand a message to the control plane."""
     one: uint64_t = 1
-    _push(cython.address(box.head), m)
-    write(box.fd, cython.address(one), 8)
+    _push(address(box.head), m)
+    write(box.fd, address(one), 8)
 
 
-def poller_push(p: PollerPtr, m: MessagePtr) -> None:
+def push(p: PollerPtr, m: MessagePtr) -> None:
     """Hand a message to a poller and wake it if it sleeps."""
     one: uint64_t = 1
-    _push(cython.address(p.inbox), m)
-    vd_fence()  # pairs with the one in _sleep: inbox written, then sleeping read
-    if vd_load_u32(cython.address(p.sleeping)):
-        write(p.evfd, cython.address(one), 8)
+    _push(address(p.inbox), m)
+    atomics.fence()  # pairs with the one in _sleep: inbox written, then sleeping read
+    if atomics.load_u32(address(p.sleeping)):
+        write(p.evfd, address(one), 8)
 
 
 def in_order(m: MessagePtr) -> MessagePtr:
     """A stack taken whole, oldest first."""
-    done: MessagePtr = cython.NULL
+    done: MessagePtr = NULL
     after: MessagePtr
-    while m != cython.NULL:
+    while m != NULL:
         after = m.next
         m.next = done
         done = m
@@ -105,16 +82,16 @@ def in_order(m: MessagePtr) -> MessagePtr:
 # ---- the poller's thread -------------------------------------------------------------------------
 
 
-def poller_add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
+def add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
     """Start to poll s. -ENOSPC when there are too many, -errno of epoll_ctl."""
     ret: cython.int
     if p.n_sources >= MAX_SOURCES:
         return -ENOSPC
     s.poller = p
-    s.ready = READY_IN if s.watched else 0
+    s.ready = ReadyFlag.IN if s.watched else 0
     s.wanted = 0
     if s.fd >= 0:
-        ret = _ask(s, EPOLL_CTL_ADD, READY_IN)
+        ret = _ask(s, linux.EPOLL_CTL_ADD, ReadyFlag.IN)
         if ret < 0:
             return ret
     s.index = p.n_sources
@@ -123,26 +100,26 @@ def poller_add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
     return 0
 
 
-def poller_remove_source(p: PollerPtr, s: SourcePtr) -> None:
+def remove_source(p: PollerPtr, s: SourcePtr) -> None:
     """Stop polling s: from this call on none of its functions is called. Allowed inside its own functions."""
     if s.index >= p.n_sources or p.sources[s.index] != s:
         return
-    poller_unwatch(s)
-    p.sources[s.index] = cython.NULL
+    unwatch(s)
+    p.sources[s.index] = NULL
     p.removed += 1
 
 
-def poller_want(s: SourcePtr, want: cython.uint) -> None:
+def want(s: SourcePtr, want: cython.uint) -> None:
     """What to look at a watched socket for: READY_IN, READY_OUT, both (READY_GONE is then told as well), or nothing."""
     if s.fd < 0 or s.wanted == want:
         return
     if not want:
         _forget(s)
     else:
-        _ask(s, EPOLL_CTL_MOD if s.wanted else EPOLL_CTL_ADD, want)
+        _ask(s, linux.EPOLL_CTL_MOD if s.wanted else linux.EPOLL_CTL_ADD, want)
 
 
-def poller_unwatch(s: SourcePtr) -> None:
+def unwatch(s: SourcePtr) -> None:
     """Forget the socket of s, before it is closed; s is polled on without one."""
     _forget(s)
     s.fd = -1
@@ -150,12 +127,12 @@ def poller_unwatch(s: SourcePtr) -> None:
 
 def _ask(s: SourcePtr, op: cython.int, want: cython.uint) -> cython.int:
     ev: epoll_event
-    memset(cython.address(ev), 0, cython.sizeof(epoll_event))
-    ev.events = (EPOLLIN if want & READY_IN else 0) | (EPOLLOUT if want & READY_OUT else 0)
-    if s.watched and want & READY_IN:
-        ev.events |= EPOLLRDHUP
+    memset(address(ev), 0, sizeof(epoll_event))
+    ev.events = (linux.EPOLLIN if want & ReadyFlag.IN else 0) | (linux.EPOLLOUT if want & ReadyFlag.OUT else 0)
+    if s.watched and want & ReadyFlag.IN:
+        ev.events |= linux.EPOLLRDHUP
     ev.data.ptr = s
-    if epoll_ctl(s.poller.epfd, op, s.fd, cython.address(ev)) < 0:
+    if linux.epoll_ctl(s.poller.epfd, op, s.fd, address(ev)) < 0:
         return -errno
     if s.watched and not s.wanted:
         s.poller.n_watched += 1
@@ -165,49 +142,49 @@ def _ask(s: SourcePtr, op: cython.int, want: cython.uint) -> cython.int:
 
 def _forget(s: SourcePtr) -> None:
     if s.wanted:
-        epoll_ctl(s.poller.epfd, EPOLL_CTL_DEL, s.fd, cython.NULL)
+        linux.epoll_ctl(s.poller.epfd, linux.EPOLL_CTL_DEL, s.fd, NULL)
         s.poller.n_watched -= s.watched
         s.wanted = 0
 
 
 def _ready_bits(events: uint32_t) -> cython.uint:
     return (
-        (READY_IN if events & (EPOLLIN | EPOLLRDHUP) else 0)
-        | (READY_OUT if events & EPOLLOUT else 0)
-        | (READY_GONE if events & (EPOLLHUP | EPOLLERR) else 0)
+        (ReadyFlag.IN if events & (linux.EPOLLIN | linux.EPOLLRDHUP) else 0)
+        | (ReadyFlag.OUT if events & linux.EPOLLOUT else 0)
+        | (ReadyFlag.GONE if events & (linux.EPOLLHUP | linux.EPOLLERR) else 0)
     )
 
 
-def poller_defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
+def defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
     """Complete io with status in the next round, so that no done() runs inside a submit."""
     io.status = status
-    io.msg.next = cython.NULL
-    if p.deferred == cython.NULL:
+    io.msg.next = NULL
+    if p.deferred == NULL:
         p.deferred = io
     else:
-        p.deferred_tail.msg.next = cython.cast(MessagePtr, io)
+        p.deferred_tail.msg.next = cast(MessagePtr, io)
     p.deferred_tail = io
 
 
-def command_done(c: CommandPtr, result: int64_t) -> None:
+def answer(c: CommandPtr, result: int64_t) -> None:
     """Answer a command: its future completes with result."""
     c.result = result
-    mailbox_push(c.poller.control, cython.address(c.msg))
+    post(c.poller.control, address(c.msg))
 
 
-def command_run(m: MessagePtr, p: PollerPtr) -> None:
-    c: CommandPtr = cython.cast(CommandPtr, m)
+def run_command(m: MessagePtr, p: PollerPtr) -> None:
+    c: CommandPtr = cast(CommandPtr, m)
     result: int64_t = c.fn(p, c)
     if result != COMMAND_LATER:
-        command_done(c, result)
+        answer(c, result)
 
 
-def _run_inbox(p: PollerPtr) -> cython.int:
+def run_inbox(p: PollerPtr) -> cython.int:
     n: cython.int = 0
     after: MessagePtr
-    m: MessagePtr = in_order(cython.cast(MessagePtr, vd_exchange_ptr(cython.address(p.inbox), cython.NULL)))
-    p.now = vd_clock_ns()  # not before what was sent
-    while m != cython.NULL:
+    m: MessagePtr = in_order(cast(MessagePtr, atomics.exchange_ptr(address(p.inbox), NULL)))
+    p.now = clock.now_ns()  # not before what was sent
+    while m != NULL:
         after = m.next  # run() may free or reuse m
         m.run(m, p)
         m = after
@@ -215,14 +192,14 @@ def _run_inbox(p: PollerPtr) -> cython.int:
     return n
 
 
-def _run_deferred(p: PollerPtr) -> cython.int:
+def run_deferred(p: PollerPtr) -> cython.int:
     n: cython.int = 0
     after: IoPtr
     io: IoPtr = p.deferred
-    p.deferred = cython.NULL
-    while io != cython.NULL:
-        after = cython.cast(IoPtr, io.msg.next)
-        io.msg.run(cython.address(io.msg), p)
+    p.deferred = NULL
+    while io != NULL:
+        after = cast(IoPtr, io.msg.next)
+        io.msg.run(address(io.msg), p)
         io = after
         n += 1
     return n
@@ -235,22 +212,22 @@ def _look_at_fds(p: PollerPtr, timeout_ns: uint64_t, asleep: cython.bint) -> cyt
     s: SourcePtr
     i: cython.int
     ready: cython.int = 0
-    n: cython.int = vd_epoll_wait_ns(p.epfd, events, 64, timeout_ns)
+    n: cython.int = linux.epoll_wait_ns(p.epfd, events, 64, timeout_ns)
     for i in range(n):
-        s = cython.cast(SourcePtr, events[i].data.ptr)
-        if s == cython.NULL:
-            read(p.evfd, cython.address(count), 8)
+        s = cast(SourcePtr, events[i].data.ptr)
+        if s == NULL:
+            read(p.evfd, address(count), 8)
             continue
         s.wakeups += asleep
         if s.watched:
             s.ready |= _ready_bits(events[i].events)
             ready += 1
         else:
-            read(s.fd, cython.address(count), 8)
+            read(s.fd, address(count), 8)
     return ready
 
 
-def _poll_sources(p: PollerPtr) -> cython.int:
+def poll_sources(p: PollerPtr) -> cython.int:
     i: uint32_t
     work: cython.int = 0
     n: cython.int
@@ -258,7 +235,7 @@ def _poll_sources(p: PollerPtr) -> cython.int:
     sources: SourceArray = p.sources
     for i in range(p.n_sources):
         s = sources[i]
-        if s != cython.NULL:
+        if s != NULL:
             s.runs += 1
             n = s.poll(s, p.now)
             if n:
@@ -266,17 +243,17 @@ def _poll_sources(p: PollerPtr) -> cython.int:
                 work += n
     for i in range(p.n_sources):
         s = sources[i]
-        if s != cython.NULL and s.dirty:
+        if s != NULL and s.dirty:
             s.dirty = 0
             s.flush(s)
     return work
 
 
-def _compact(p: PollerPtr) -> None:
+def compact(p: PollerPtr) -> None:
     i: uint32_t
     kept: uint32_t = 0
     for i in range(p.n_sources):
-        if p.sources[i] != cython.NULL:
+        if p.sources[i] != NULL:
             p.sources[kept] = p.sources[i]
             p.sources[kept].index = kept
             kept += 1
@@ -289,7 +266,7 @@ def _tick(p: PollerPtr) -> None:
     s: SourcePtr
     for i in range(p.n_sources):
         s = p.sources[i]
-        if s != cython.NULL and s.tick != cython.NULL:
+        if s != NULL and s.tick != NULL:
             s.tick(s, p.now)
     p.next_tick = p.now + TICK_NS
 
@@ -302,51 +279,51 @@ def _sleep(p: PollerPtr) -> None:
     found: cython.bint = False
     before: uint64_t
     longest: uint64_t = SLEEP_IN_FLIGHT_NS if p.in_flight else SLEEP_NS
-    vd_store_u32(cython.address(p.sleeping), 1)
-    vd_fence()  # pairs with the one in poller_push: sleeping written, then inbox read
+    atomics.store_u32(address(p.sleeping), 1)
+    atomics.fence()  # pairs with the one in push: sleeping written, then inbox read
     for i in range(p.n_sources):
         s = p.sources[i]
-        if s == cython.NULL or s.arm == cython.NULL:
+        if s == NULL or s.arm == NULL:
             continue
         if s.arm(s):
             found = True
         if s.nap_ns and s.nap_ns < longest:
             longest = s.nap_ns
-    if not found and p.deferred == cython.NULL and vd_load_ptr(cython.address(p.inbox)) == cython.NULL:
-        before = vd_clock_ns()
+    if not found and p.deferred == NULL and atomics.load_ptr(address(p.inbox)) == NULL:
+        before = clock.now_ns()
         _look_at_fds(p, longest, True)
-        p.now = vd_clock_ns()
+        p.now = clock.now_ns()
         p.sleep_ns += p.now - before
         p.sleeps += 1
-    vd_store_u32(cython.address(p.sleeping), 0)
+    atomics.store_u32(address(p.sleeping), 0)
     for i in range(p.n_sources):
         s = p.sources[i]
-        if s != cython.NULL and s.disarm != cython.NULL:
+        if s != NULL and s.disarm != NULL:
             s.disarm(s)
 
 
-def poller_run(p: PollerPtr) -> None:
+def run(p: PollerPtr) -> None:
     """Run rounds until `stop`."""
     work: cython.int = 0
     slept: uint64_t
-    last_work: uint64_t = vd_clock_ns()
+    last_work: uint64_t = clock.now_ns()
     before: uint64_t = last_work
     p.now = before
-    while not vd_load_u32(cython.address(p.stop)):
+    while not atomics.load_u32(address(p.stop)):
         work = 0
-        if p.inbox != cython.NULL:
-            work += _run_inbox(p)
-        if p.deferred != cython.NULL:
-            work += _run_deferred(p)
+        if p.inbox != NULL:
+            work += run_inbox(p)
+        if p.deferred != NULL:
+            work += run_deferred(p)
         if p.n_watched:
             _look_at_fds(p, 0, False)
-        work += _poll_sources(p)
+        work += poll_sources(p)
         if p.removed:
-            _compact(p)
+            compact(p)
         if p.now >= p.next_tick:
             _tick(p)
         p.rounds += 1
-        p.now = vd_clock_ns()
+        p.now = clock.now_ns()
         p.heartbeat_ns = p.now
         if work:
             p.busy_ns += p.now - before
@@ -357,10 +334,10 @@ def poller_run(p: PollerPtr) -> None:
                 slept = p.sleep_ns
                 before = p.now
                 _sleep(p)
-                p.now = vd_clock_ns()
+                p.now = clock.now_ns()
                 p.idle_ns += p.now - before - (p.sleep_ns - slept)
             elif not p.busy_mode and p.now - last_work > YIELD_NS and not p.rounds & 7:
-                sched_yield()  # whoever shares the core may be the one that is waited for
+                linux.sched_yield()  # whoever shares the core may be the one that is waited for
             else:
-                vd_pause()
+                atomics.pause()
         before = p.now

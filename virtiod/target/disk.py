@@ -3,60 +3,53 @@
 from __future__ import annotations
 
 import cython
+from cython import cast
 from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.posix.unistd import fdatasync
-from cython.cimports.virtiod.core.linux import (
-    FALLOC_FL_KEEP_SIZE,
-    FALLOC_FL_PUNCH_HOLE,
-    fallocate,
-    preadv,
-    pwritev,
-)
+from cython.cimports.virtiod.core import linux
 from cython.cimports.virtiod.core.types import CharPtr, IovPtr
-from cython.cimports.virtiod.target.disk import DISK_FILE, DISK_MEMORY, DISK_NULL, Disk, DiskPtr
+from cython.cimports.virtiod.target.disk import Disk, DiskKind, DiskPtr
 
 
-def disk_read(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) -> cython.int:
+def read(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) -> cython.int:
     """Fill the segments, total bytes, from offset on. What a null disk "reads" is what was there."""
     i: uint32_t
-    if d.kind == DISK_MEMORY:
+    if d.kind == DiskKind.MEMORY:
         for i in range(n):
             memcpy(v[i].iov_base, d.memory + offset, v[i].iov_len)
             offset += v[i].iov_len
-    elif d.kind == DISK_FILE:
-        if preadv(d.fd, v, n, offset) != cython.cast(cython.Py_ssize_t, total):
-            return -EIO
+    elif d.kind == DiskKind.FILE and linux.preadv(d.fd, v, n, offset) != cast(cython.Py_ssize_t, total):
+        return -EIO
     return 0
 
 
-def disk_write(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) -> cython.int:
+def write(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) -> cython.int:
     """Keep the segments, total bytes, at offset."""
     i: uint32_t
-    if d.kind == DISK_MEMORY:
+    if d.kind == DiskKind.MEMORY:
         for i in range(n):
             memcpy(d.memory + offset, v[i].iov_base, v[i].iov_len)
             offset += v[i].iov_len
-    elif d.kind == DISK_FILE:
-        if pwritev(d.fd, v, n, offset) != cython.cast(cython.Py_ssize_t, total):
-            return -EIO
+    elif d.kind == DiskKind.FILE and linux.pwritev(d.fd, v, n, offset) != cast(cython.Py_ssize_t, total):
+        return -EIO
     return 0
 
 
-def disk_zero(d: DiskPtr, offset: uint64_t, length: uint64_t) -> cython.int:
+def zero(d: DiskPtr, offset: uint64_t, length: uint64_t) -> cython.int:
     """Zeroes in the range, without blocks in a file."""
-    if d.kind == DISK_MEMORY:
+    mode: cython.int = linux.FALLOC_FL_PUNCH_HOLE | linux.FALLOC_FL_KEEP_SIZE
+    if d.kind == DiskKind.MEMORY:
         memset(d.memory + offset, 0, length)
-    elif d.kind == DISK_FILE and length:
-        if fallocate(d.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) < 0:
-            return -EIO
+    elif d.kind == DiskKind.FILE and length and linux.fallocate(d.fd, mode, offset, length) < 0:
+        return -EIO
     return 0
 
 
-def disk_flush(d: DiskPtr) -> cython.int:
+def flush(d: DiskPtr) -> cython.int:
     """What was written is on stable storage."""
-    return -EIO if d.kind == DISK_FILE and fdatasync(d.fd) < 0 else 0
+    return -EIO if d.kind == DiskKind.FILE and fdatasync(d.fd) < 0 else 0
 
 
 class TargetDisk:
@@ -68,9 +61,9 @@ class TargetDisk:
     def __init__(self, size: int, address: int = 0, fd: int = -1, read_only: bool = False, keep: object = None) -> None:
         self.keep = keep
         self.disk.size = size
-        self.disk.memory = cython.cast(CharPtr, cython.cast(uint64_t, address))
+        self.disk.memory = cast(CharPtr, cast(uint64_t, address))
         self.disk.fd = fd
-        self.disk.kind = DISK_MEMORY if address else DISK_FILE if fd >= 0 else DISK_NULL
+        self.disk.kind = DiskKind.MEMORY if address else DiskKind.FILE if fd >= 0 else DiskKind.NOTHING
         self.disk.read_only = read_only
 
     def resize(self, size: int) -> None:

@@ -1,4 +1,4 @@
-# The device side of a split ring, for the embedded target's devices; how it works is in devring.py.
+# The device side of a split ring, for the embedded target's devices.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.poller.poller cimport Poller
@@ -35,7 +35,7 @@ cdef struct Held:
     uint16_t head
 
 # What a device does with the chain at head: 0, 1 to serve no more in this round, or negative when the front-end broke
-# the ring. It calls ring_push() or ring_hold() at most once.
+# the ring. It calls push() or hold() at most once.
 cdef struct DevRing
 ctypedef DevRing *DevRingPtr
 ctypedef int (*serve_fn)(DevRing *q, uint16_t head, uint64_t now) noexcept nogil
@@ -51,7 +51,7 @@ cdef struct DevRing:
     uint16_t size
     uint16_t mask
     uint16_t last_avail    # next entry to take
-    uint16_t taken         # head of what ring_take() took
+    uint16_t taken         # head of what take() took
     uint16_t used_idx      # next entry to fill
     uint16_t published
     uint8_t event_idx
@@ -71,26 +71,17 @@ cdef struct DevRing:
     VringDesc scratch[1026]
 
 # A device's serve function calls these.
-cdef int ring_collect(DevRing *q, uint16_t head) noexcept nogil
-cdef uint64_t ring_copy_out(DevRing *q, void *to, uint64_t n, uint32_t *index) noexcept nogil
-cdef void ring_push(DevRing *q, uint32_t id, uint32_t written) noexcept nogil
-cdef void ring_hold(DevRing *q, Held *h) noexcept nogil
-cdef bint ring_take(DevRing *q) noexcept nogil
-cdef bint ring_put(DevRing *q, unsigned char *data, uint32_t n) noexcept nogil
-cdef void ring_break(DevRing *q) noexcept nogil
+cdef int collect(DevRing *q, uint16_t head) noexcept nogil
+cdef uint64_t copy_out(DevRing *q, void *to, uint64_t n, uint32_t *index) noexcept nogil
+cdef void push(DevRing *q, uint32_t id, uint32_t written) noexcept nogil
+cdef void hold(DevRing *q, Held *h) noexcept nogil
+cdef bint take(DevRing *q) noexcept nogil
+cdef bint put(DevRing *q, unsigned char *data, uint32_t n) noexcept nogil
+cdef void give_up(DevRing *q) noexcept nogil
 
-# What a Source of a ring needs; devices with more to do wrap ring_poll and ring_arm.
-cdef int ring_poll(Source *s, uint64_t now) noexcept nogil
-cdef bint ring_arm(Source *s) noexcept nogil
-
-cdef char *_translate(MemTable *t, uint64_t addr, uint64_t length) noexcept nogil
-cdef int _collect_table(DevRing *q, VringDesc *table, uint32_t n, uint32_t at) noexcept nogil
-cdef int _add_segment(DevRing *q, VringDesc *d) noexcept nogil
-cdef int _poll_held(DevRing *q, uint64_t now) noexcept nogil
-cdef void _flush(Source *s) noexcept nogil
-cdef void _disarm(Source *s) noexcept nogil
-cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
+# What a Source of a ring needs; devices with more to do wrap poll() and arm().
+cdef int poll(Source *s, uint64_t now) noexcept nogil
+cdef bint arm(Source *s) noexcept nogil
 
 
 cdef class TargetMemory:
@@ -102,3 +93,13 @@ cdef class DeviceRing:
     cdef readonly Poller poller
     cdef object keep
     cdef object _command(self, bint start)
+
+# ---- private: for the module itself
+cdef char *_translate(MemTable *t, uint64_t addr, uint64_t length) noexcept nogil
+cdef int _collect_table(DevRing *q, VringDesc *table, uint32_t n, uint32_t at) noexcept nogil
+cdef int _add_segment(DevRing *q, VringDesc *d) noexcept nogil
+cdef int _poll_held(DevRing *q, uint64_t now) noexcept nogil
+cdef void _flush(Source *s) noexcept nogil
+cdef void _disarm(Source *s) noexcept nogil
+cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil

@@ -11,22 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy
 from cython.cimports.posix.unistd import write
-from cython.cimports.virtiod.core.atomics import vd_fence, vd_load_u16, vd_load_u32, vd_store_u16, vd_store_u32
-from cython.cimports.virtiod.core.types import (
-    BytePtr,
-    CharPtr,
-    CommandPtr,
-    IovPtr,
-    PollerPtr,
-    SourcePtr,
-    VoidPtr,
-)
-from cython.cimports.virtiod.poller.rounds import poller_add_source, poller_remove_source
+from cython.cimports.virtiod.core import atomics
+from cython.cimports.virtiod.core.types import BytePtr, CharPtr, CommandPtr, IovPtr, PollerPtr, SourcePtr, VoidPtr
+from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.target.ring import (
     BATCH,
     HELD_FOR_EVER,
@@ -41,15 +34,13 @@ from cython.cimports.virtiod.target.ring import (
     MemTablePtr,
 )
 from cython.cimports.virtiod.virtqueue.layout import (
-    AVAIL_NO_INTERRUPT,
-    DESC_INDIRECT,
-    DESC_NEXT,
-    DESC_WRITE,
-    USED_NO_NOTIFY,
+    AvailFlag,
+    DescFlag,
     DescPtr,
     U16Ptr,
     U32Ptr,
     UsedElemPtr,
+    UsedFlag,
     VringDesc,
 )
 
@@ -73,19 +64,19 @@ def _translate(t: MemTablePtr, addr: uint64_t, length: uint64_t) -> CharPtr:
     i: uint32_t
     r: MemRegionPtr
     offset: uint64_t
-    for i in range(vd_load_u32(cython.address(t.n))):
-        r = cython.address(t.regions[i])
+    for i in range(atomics.load_u32(address(t.n))):
+        r = address(t.regions[i])
         offset = addr - r.guest
         if addr >= r.guest and offset < r.size and length <= r.size - offset:
             return r.local + offset
-    return cython.NULL
+    return NULL
 
 
 def _add_segment(q: DevRingPtr, d: DescPtr) -> cython.int:
     local: CharPtr = _translate(q.table, d.addr, d.len)
-    if local == cython.NULL:
+    if local == NULL:
         return -EINVAL
-    if d.flags & DESC_WRITE:
+    if d.flags & DescFlag.WRITE:
         if q.n_in == MAX_SEGMENTS:
             return -EINVAL
         q.into[q.n_in].iov_base = local
@@ -102,46 +93,46 @@ def _add_segment(q: DevRingPtr, d: DescPtr) -> cython.int:
 
 def _collect_table(q: DevRingPtr, table: DescPtr, n: uint32_t, at: uint32_t) -> cython.int:
     """Follow a chain from table[at]; each descriptor is copied before it is looked at."""
-    steps: uint32_t
+    _step: uint32_t
     d: VringDesc
     inner: CharPtr
-    for steps in range(cython.cast(uint32_t, MAX_SEGMENTS)):
+    for _step in range(cast(uint32_t, MAX_SEGMENTS)):
         if at >= n:
             return -EINVAL
         d = table[at]
-        if d.flags & DESC_INDIRECT:
-            if table == q.scratch or d.flags & DESC_NEXT or d.len & 15 or d.len == 0 or d.len > 16 * MAX_SEGMENTS:
+        if d.flags & DescFlag.INDIRECT:
+            if table == q.scratch or d.flags & DescFlag.NEXT or d.len & 15 or d.len == 0 or d.len > 16 * MAX_SEGMENTS:
                 return -EINVAL
             inner = _translate(q.table, d.addr, d.len)
-            if inner == cython.NULL:
+            if inner == NULL:
                 return -EINVAL
             memcpy(q.scratch, inner, d.len)
             return _collect_table(q, q.scratch, d.len >> 4, 0)
-        if _add_segment(q, cython.address(d)) < 0:
+        if _add_segment(q, address(d)) < 0:
             return -EINVAL
-        if not d.flags & DESC_NEXT:
+        if not d.flags & DescFlag.NEXT:
             return 0
         at = d.next
     return -EINVAL
 
 
-def ring_collect(q: DevRingPtr, head: uint16_t) -> cython.int:
+def collect(q: DevRingPtr, head: uint16_t) -> cython.int:
     """Fill out and into from the chain at head. -EINVAL for a malformed one."""
     q.n_out = 0
     q.n_in = 0
     return _collect_table(q, q.desc, q.size, head)
 
 
-def ring_copy_out(q: DevRingPtr, to: VoidPtr, n: uint64_t, index: U32Ptr) -> uint64_t:
+def copy_out(q: DevRingPtr, to: VoidPtr, n: uint64_t, index: U32Ptr) -> uint64_t:
     """Take n bytes from the front of out[index[0]..]; index moves on. Returns how many there were."""
     done: uint64_t = 0
     take: uint64_t
     v: IovPtr
     while done < n and index[0] < q.n_out:
-        v = cython.address(q.out[index[0]])
+        v = address(q.out[index[0]])
         take = _min(v.iov_len, n - done)
-        memcpy(cython.cast(CharPtr, to) + done, v.iov_base, take)
-        v.iov_base = cython.cast(CharPtr, v.iov_base) + take
+        memcpy(cast(CharPtr, to) + done, v.iov_base, take)
+        v.iov_base = cast(CharPtr, v.iov_base) + take
         v.iov_len -= take
         done += take
         if v.iov_len == 0:
@@ -152,17 +143,17 @@ def ring_copy_out(q: DevRingPtr, to: VoidPtr, n: uint64_t, index: U32Ptr) -> uin
 # ---- the ring
 
 
-def ring_push(q: DevRingPtr, id: uint32_t, written: uint32_t) -> None:
+def push(q: DevRingPtr, id: uint32_t, written: uint32_t) -> None:
     """Complete a request; it is seen at the next flush."""
-    elem: UsedElemPtr = cython.address(q.used_ring[q.used_idx & q.mask])
+    elem: UsedElemPtr = address(q.used_ring[q.used_idx & q.mask])
     elem.id = id
     elem.len = written
     q.used_idx += 1
     q.source.dirty = 1
 
 
-def ring_hold(q: DevRingPtr, h: HeldPtr) -> None:
-    """Complete it when it is due. There is room: ring_poll takes no more than the ring has entries."""
+def hold(q: DevRingPtr, h: HeldPtr) -> None:
+    """Complete it when it is due. There is room: poll takes no more than the ring has entries."""
     q.held[q.n_held] = h[0]
     q.n_held += 1
     if h.due_ns < q.next_due_ns:
@@ -176,7 +167,7 @@ def _poll_held(q: DevRingPtr, now: uint64_t) -> cython.int:
     q.next_due_ns = HELD_FOR_EVER
     for i in range(q.n_held):
         if q.held[i].due_ns <= now:
-            ring_push(q, q.held[i].head, q.held[i].written)
+            push(q, q.held[i].head, q.held[i].written)
             n += 1
         else:
             if q.held[i].due_ns < q.next_due_ns:
@@ -187,17 +178,17 @@ def _poll_held(q: DevRingPtr, now: uint64_t) -> cython.int:
     return n
 
 
-def ring_break(q: DevRingPtr) -> None:
+def give_up(q: DevRingPtr) -> None:
     """The front-end broke the ring: serve it no more, and say so."""
     one: uint64_t = 1
     q.broken = 1
     if q.err_fd >= 0:
-        write(q.err_fd, cython.address(one), 8)
+        write(q.err_fd, address(one), 8)
 
 
-def ring_poll(s: SourcePtr, now: uint64_t) -> cython.int:
+def poll(s: SourcePtr, now: uint64_t) -> cython.int:
     """Complete what is due, and serve what is there."""
-    q: DevRingPtr = cython.cast(DevRingPtr, s)
+    q: DevRingPtr = cast(DevRingPtr, s)
     n: cython.int = 0
     ret: cython.int
     seen: uint16_t
@@ -206,20 +197,20 @@ def ring_poll(s: SourcePtr, now: uint64_t) -> cython.int:
         return 0
     if q.next_due_ns <= now:
         n = _poll_held(q, now)
-    seen = vd_load_u16(cython.address(q.avail[1]))  # acquire: the entries before it are complete
+    seen = atomics.load_u16(address(q.avail[1]))  # acquire: the entries before it are complete
     count = seen - q.last_avail
     if count == 0:
         return n
     if count > q.size or q.n_held + count > q.size:
-        ring_break(q)
+        give_up(q)
         return n
     if count > BATCH:
         count = BATCH
     while count:
         count -= 1
-        ret = q.serve(q, vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)])), now)
+        ret = q.serve(q, atomics.load_u16(address(q.avail[2 + (q.last_avail & q.mask)])), now)
         if ret < 0:
-            ring_break(q)
+            give_up(q)
             break
         q.last_avail += 1
         n += 1
@@ -228,28 +219,28 @@ def ring_poll(s: SourcePtr, now: uint64_t) -> cython.int:
     return n
 
 
-def ring_take(q: DevRingPtr) -> cython.bint:
+def take(q: DevRingPtr) -> cython.bint:
     """Collect the next chain, if there is one; its head is q.taken. For rings whose buffers wait for the device."""
     count: uint16_t
     if q.broken:
         return False
-    count = vd_load_u16(cython.address(q.avail[1])) - q.last_avail  # acquire: the entries before it are complete
+    count = atomics.load_u16(address(q.avail[1])) - q.last_avail  # acquire: the entries before it are complete
     if count == 0:
         return False
-    q.taken = vd_load_u16(cython.address(q.avail[2 + (q.last_avail & q.mask)]))
-    if count > q.size or ring_collect(q, q.taken) < 0:
-        ring_break(q)
+    q.taken = atomics.load_u16(address(q.avail[2 + (q.last_avail & q.mask)]))
+    if count > q.size or collect(q, q.taken) < 0:
+        give_up(q)
         return False
     q.last_avail += 1
     return True
 
 
-def ring_put(q: DevRingPtr, data: BytePtr, n: uint32_t) -> cython.bint:
+def put(q: DevRingPtr, data: BytePtr, n: uint32_t) -> cython.bint:
     """Write n bytes to the front of into[]; false if there is no room for them all."""
     i: uint32_t
     take: uint32_t
     for i in range(q.n_in):
-        take = n if n < q.into[i].iov_len else cython.cast(uint32_t, q.into[i].iov_len)
+        take = n if n < q.into[i].iov_len else cast(uint32_t, q.into[i].iov_len)
         memcpy(q.into[i].iov_base, data, take)
         data += take
         n -= take
@@ -258,58 +249,58 @@ def ring_put(q: DevRingPtr, data: BytePtr, n: uint32_t) -> cython.bint:
 
 def _flush(s: SourcePtr) -> None:
     """Publish what was completed, and interrupt if the driver asked for it (§2.7.7)."""
-    q: DevRingPtr = cython.cast(DevRingPtr, s)
+    q: DevRingPtr = cast(DevRingPtr, s)
     one: uint64_t = 1
     old: uint16_t = q.published
     event: uint16_t
-    vd_store_u16(cython.address(q.used[1]), q.used_idx)  # release: the entries are complete before the index
+    atomics.store_u16(address(q.used[1]), q.used_idx)  # release: the entries are complete before the index
     q.published = q.used_idx
-    vd_fence()  # the index is visible before the driver's wish is read; the driver does it the other way round
+    atomics.fence()  # the index is visible before the driver's wish is read; the driver does it the other way round
     if q.event_idx:
-        event = vd_load_u16(cython.address(q.avail[2 + q.size]))
-        if cython.cast(uint16_t, q.used_idx - event - 1) >= cython.cast(uint16_t, q.used_idx - old):
+        event = atomics.load_u16(address(q.avail[2 + q.size]))
+        if cast(uint16_t, q.used_idx - event - 1) >= cast(uint16_t, q.used_idx - old):
             return
-    elif vd_load_u16(q.avail) & AVAIL_NO_INTERRUPT:
+    elif atomics.load_u16(q.avail) & AvailFlag.NO_INTERRUPT:
         return
     if q.call_fd >= 0:
-        write(q.call_fd, cython.address(one), 8)
+        write(q.call_fd, address(one), 8)
         q.interrupts += 1
 
 
-def ring_arm(s: SourcePtr) -> cython.bint:
-    q: DevRingPtr = cython.cast(DevRingPtr, s)
+def arm(s: SourcePtr) -> cython.bint:
+    q: DevRingPtr = cast(DevRingPtr, s)
     if q.broken:
         return False
     if q.next_due_ns != HELD_FOR_EVER:
         return True
     if q.event_idx:
-        vd_store_u16(q.avail_event, q.last_avail)
+        atomics.store_u16(q.avail_event, q.last_avail)
     else:
-        vd_store_u16(q.used, 0)
-    vd_fence()  # the wish is visible before the index is read
-    return vd_load_u16(cython.address(q.avail[1])) != q.last_avail
+        atomics.store_u16(q.used, 0)
+    atomics.fence()  # the wish is visible before the index is read
+    return atomics.load_u16(address(q.avail[1])) != q.last_avail
 
 
 def _disarm(s: SourcePtr) -> None:
-    q: DevRingPtr = cython.cast(DevRingPtr, s)
+    q: DevRingPtr = cast(DevRingPtr, s)
     if q.event_idx:
-        vd_store_u16(q.avail_event, q.last_avail - 1)  # kicks again only after 65535 more entries
+        atomics.store_u16(q.avail_event, q.last_avail - 1)  # kicks again only after 65535 more entries
     else:
-        vd_store_u16(q.used, USED_NO_NOTIFY)
+        atomics.store_u16(q.used, UsedFlag.NO_NOTIFY)
 
 
 def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
-    q: DevRingPtr = cython.cast(DevRingPtr, c.ctx)
-    _disarm(cython.address(q.source))
-    return poller_add_source(p, cython.address(q.source))
+    q: DevRingPtr = cast(DevRingPtr, c.ctx)
+    _disarm(address(q.source))
+    return rounds.add_source(p, address(q.source))
 
 
 def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
-    q: DevRingPtr = cython.cast(DevRingPtr, c.ctx)
+    q: DevRingPtr = cast(DevRingPtr, c.ctx)
     if q.source.dirty:
         q.source.dirty = 0
-        _flush(cython.address(q.source))
-    poller_remove_source(p, cython.address(q.source))
+        _flush(address(q.source))
+    rounds.remove_source(p, address(q.source))
     return q.last_avail
 
 
@@ -331,8 +322,8 @@ class TargetMemory:
         for i, (guest, size, local) in enumerate(regions):
             self.table.regions[i].guest = guest
             self.table.regions[i].size = size
-            self.table.regions[i].local = cython.cast(CharPtr, cython.cast(uint64_t, local))
-        vd_store_u32(cython.address(self.table.n), len(regions))  # release: the new regions are complete
+            self.table.regions[i].local = cast(CharPtr, cast(uint64_t, local))
+        atomics.store_u32(address(self.table.n), len(regions))  # release: the new regions are complete
 
 
 class DeviceRing:
@@ -349,56 +340,54 @@ class DeviceRing:
         size: uint16_t = setup.size
         self.poller = poller
         self.keep = (memory, keep)
-        self.q = cython.cast(DevRingPtr, calloc(1, cython.sizeof(DevRing)))
-        if self.q == cython.NULL:
+        self.q = cast(DevRingPtr, calloc(1, sizeof(DevRing)))
+        if self.q == NULL:
             raise MemoryError
-        self.q.held = cython.cast(HeldPtr, calloc(size, cython.sizeof(Held)))
-        if self.q.held == cython.NULL:
+        self.q.held = cast(HeldPtr, calloc(size, sizeof(Held)))
+        if self.q.held == NULL:
             raise MemoryError
         self.q.next_due_ns = HELD_FOR_EVER
-        self.q.table = cython.address(memory.table)
+        self.q.table = address(memory.table)
         self.q.size = size
         self.q.mask = size - 1
-        self.q.desc = cython.cast(DescPtr, cython.cast(uint64_t, setup.desc))
-        self.q.avail = cython.cast(U16Ptr, cython.cast(uint64_t, setup.avail))
-        self.q.used = cython.cast(U16Ptr, cython.cast(uint64_t, setup.used))
-        self.q.used_ring = cython.cast(UsedElemPtr, cython.cast(uint64_t, setup.used) + 4)
-        self.q.avail_event = cython.cast(
-            U16Ptr, cython.cast(uint64_t, setup.used) + 4 + 8 * cython.cast(uint64_t, size)
-        )
+        self.q.desc = cast(DescPtr, cast(uint64_t, setup.desc))
+        self.q.avail = cast(U16Ptr, cast(uint64_t, setup.avail))
+        self.q.used = cast(U16Ptr, cast(uint64_t, setup.used))
+        self.q.used_ring = cast(UsedElemPtr, cast(uint64_t, setup.used) + 4)
+        self.q.avail_event = cast(U16Ptr, cast(uint64_t, setup.used) + 4 + 8 * cast(uint64_t, size))
         self.q.last_avail = setup.base
-        self.q.used_idx = vd_load_u16(cython.address(self.q.used[1]))
+        self.q.used_idx = atomics.load_u16(address(self.q.used[1]))
         self.q.published = self.q.used_idx
         self.q.event_idx = setup.event_idx
         self.q.call_fd = setup.call_fd
         self.q.err_fd = setup.err_fd
         self.q.source.fd = setup.kick_fd
-        self.q.source.poll = ring_poll
+        self.q.source.poll = poll
         self.q.source.flush = _flush
-        self.q.source.arm = ring_arm
+        self.q.source.arm = arm
         self.q.source.disarm = _disarm
-        memcpy(self.q.source.name, cython.cast(CharPtr, b"target_queue\0"), 13)
+        memcpy(self.q.source.name, cast(CharPtr, b"target_queue\0"), 13)
 
     def _command(self, start: cython.bint) -> asyncio.Future[int]:
-        return self.poller.command(_cmd_start if start else _cmd_stop, self.q, 0, 0, cython.NULL, self)
+        return self.poller.command(_cmd_start if start else _cmd_stop, self.q, 0, 0, NULL, self)
 
     async def start(self) -> None:
         """Serve the ring."""
         ret: int = await self._command(True)
         if ret:
             raise OSError(-ret, "poll a target queue")
-        self.poller.own(cython.address(self.q.source), self)
+        self.poller.own(address(self.q.source), self)
 
     async def stop(self) -> int:
         """Serve it no more; returns the next avail index. Requests that are held back are forgotten."""
         base: int = await self._command(False)
-        self.poller.disown(cython.address(self.q.source))
+        self.poller.disown(address(self.q.source))
         return base
 
     def counters(self) -> dict[str, int]:
         return {"requests": self.q.requests, "interrupts": self.q.interrupts, "broken": self.q.broken}
 
     def __dealloc__(self) -> None:
-        if self.q != cython.NULL:
+        if self.q != NULL:
             free(self.q.held)
             free(self.q)

@@ -1,4 +1,4 @@
-"""A controller's request queue as the control plane has it; how it carries I/O is in ioqueue.py."""
+"""A controller's request queue as the control plane has it; how it carries I/O is in requests.py."""
 
 from __future__ import annotations
 
@@ -7,31 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
-from cython.cimports.virtiod.core.atomics import vd_relaxed_u64
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
-from cython.cimports.virtiod.virtqueue.commands import (
-    queue_drain,
-    queue_fail,
-    queue_release,
-    queue_request,
-    queue_start,
-    queue_stop,
-)
+from cython.cimports.virtiod.virtqueue import commands, notify, requests, split
 from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr
-from cython.cimports.virtiod.virtqueue.notify import ioqueue_arm, ioqueue_disarm, ioqueue_flush
-from cython.cimports.virtiod.virtqueue.requests import (
-    DATA_SEG,
-    NO_SLOT,
-    IoQueue,
-    IoQueuePtr,
-    Slot,
-    SlotPtr,
-    ioqueue_poll,
-)
-from cython.cimports.virtiod.virtqueue.split import virtq_bytes, virtq_free, virtq_init
+from cython.cimports.virtiod.virtqueue.requests import IoQueue, IoQueuePtr, Slot, SlotPtr
 
 from virtiod.core.errors import NoMemory
 
@@ -75,7 +59,7 @@ class RequestQueue:
     call_fd: int
 
     def __cinit__(self) -> None:
-        memset(cython.address(self.q), 0, cython.sizeof(self.q))
+        memset(address(self.q), 0, sizeof(self.q))
         self.q.kick_fd = -1
         self.q.stopped = 1
         self.call_fd = -1
@@ -93,19 +77,19 @@ class RequestQueue:
     ) -> None:
         """Lay the ring out. size: descriptors; max_segments: data segments of one request."""
         i: uint32_t
-        chain: uint32_t = max_segments + DATA_SEG
+        chain: uint32_t = max_segments + requests.DATA_SEG
         self.memory = memory
         self.poller = poller
         self.index = index
         self.q.poller = poller.core
-        self.bytes = virtq_bytes(size, area_bytes, chain)
+        self.bytes = split.footprint(size, area_bytes, chain)
         self.address = memory.allocate(self.bytes, in_one_page=True)
         self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
-        self.q.zeroes = cython.cast(CharPtr, self.zeroes_address)
+        self.q.zeroes = cast(CharPtr, self.zeroes_address)
         self.q.zeroes_len = ZEROES
-        ret = virtq_init(
-            cython.address(self.q.vq),
-            cython.cast(VoidPtr, self.address),
+        ret = split.init(
+            address(self.q.vq),
+            cast(VoidPtr, self.address),
             size,
             area_bytes,
             chain,
@@ -115,18 +99,18 @@ class RequestQueue:
         )
         if ret:
             raise OSError(-ret, f"ring of {size} descriptors")
-        self.q.slots = cython.cast(SlotPtr, calloc(size, cython.sizeof(Slot)))
-        self.q.segs = cython.cast(SegPtr, calloc(chain + DATA_SEG, cython.sizeof(Seg)))
-        if self.q.slots == cython.NULL or self.q.segs == cython.NULL:
+        self.q.slots = cast(SlotPtr, calloc(size, sizeof(Slot)))
+        self.q.segs = cast(SegPtr, calloc(chain + requests.DATA_SEG, sizeof(Seg)))
+        if self.q.slots == NULL or self.q.segs == NULL:
             raise MemoryError
         for i in range(self.q.vq.size):
-            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else NO_SLOT
+            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else requests.NO_SLOT
         self.q.free_slot = 0
-        self.q.spare = cython.cast(uint16_t, self.q.vq.size - 1)
-        self.q.source.poll = ioqueue_poll
-        self.q.source.flush = ioqueue_flush
-        self.q.source.arm = ioqueue_arm
-        self.q.source.disarm = ioqueue_disarm
+        self.q.spare = cast(uint16_t, self.q.vq.size - 1)
+        self.q.source.poll = requests.poll
+        self.q.source.flush = notify.flush
+        self.q.source.arm = notify.arm
+        self.q.source.disarm = notify.disarm
 
     def set_name(self, text: str) -> None:
         """What thread_get_pollers shows."""
@@ -145,14 +129,14 @@ class RequestQueue:
     def ring_addresses(self) -> tuple[int, int, int]:
         """Addresses of the descriptors, the avail and the used ring."""
         return (
-            cython.cast(uint64_t, self.q.vq.desc),
-            cython.cast(uint64_t, self.q.vq.avail),
-            cython.cast(uint64_t, self.q.vq.used),
+            cast(uint64_t, self.q.vq.desc),
+            cast(uint64_t, self.q.vq.avail),
+            cast(uint64_t, self.q.vq.used),
         )
 
     def reset(self) -> None:
         """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
-        self.q.vq.ops.reset(cython.address(self.q.vq))
+        self.q.vq.ops.reset(address(self.q.vq))
 
     def translate(self, translation: Translation) -> None:
         """How the device addresses DMA memory. The queue is stopped; its ring is laid out anew by reset()."""
@@ -161,7 +145,7 @@ class RequestQueue:
             raise NoMemory(f"a ring of {self.size} descriptors needs {self.bytes} bytes in one page of DMA memory")
         self.q.vq.to_device = delta
         self.q.delta = translation.delta
-        self.q.pages = cython.cast(U64Ptr, cython.cast(uint64_t, translation.table))
+        self.q.pages = cast(U64Ptr, cast(uint64_t, translation.table))
         self.q.pages_base = translation.base
         self.q.page_shift = translation.shift
 
@@ -185,27 +169,27 @@ class RequestQueue:
         self.q.source.nap_ns = 0
         self.q.source.fd = call_fd
         self.q.event.run = _announced
-        self.poller.control.expect(cython.address(self.q.event), on_broken)
-        ret: int = await self.poller.command(queue_start, cython.address(self.q), hold)
+        self.poller.control.expect(address(self.q.event), on_broken)
+        ret: int = await self.poller.command(commands.start, address(self.q), hold)
         if ret:
-            self.poller.control.forget(cython.address(self.q.event))
+            self.poller.control.forget(address(self.q.event))
             raise OSError(-ret, f"poll queue {self.index}")
-        self.poller.own(cython.address(self.q.source), self)
+        self.poller.own(address(self.q.source), self)
 
     async def release(self) -> None:
         """Submit the I/O that start() held back."""
-        await self.poller.command(queue_release, cython.address(self.q))
+        await self.poller.command(commands.release, address(self.q))
 
     async def stop(self) -> None:
         """Neither poll nor submit any more; I/O waits."""
-        await self.poller.command(queue_stop, cython.address(self.q))
-        self.poller.control.forget(cython.address(self.q.event))
-        self.poller.disown(cython.address(self.q.source))
+        await self.poller.command(commands.stop, address(self.q))
+        self.poller.control.forget(address(self.q.event))
+        self.poller.disown(address(self.q.source))
 
     def request(self, out: VoidPtr, keep: object) -> asyncio.Future[int]:
         """A request of the control plane: the future of what result() makes of its answer, negative if it was not sent.
         out: what the device layer's build() and result() work on, which keep owns."""
-        return self.poller.command(queue_request, cython.address(self.q), 0, 0, out, (keep, self))
+        return self.poller.command(commands.request, address(self.q), 0, 0, out, (keep, self))
 
     async def fail(self, code: int, before_ns: int = 0) -> int:
         """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.
@@ -213,31 +197,31 @@ class RequestQueue:
         The queue must be stopped, the device cut off; a running queue is left as it is. Returns how many requests
         were in flight for it.
         """
-        n: int = await self.poller.command(queue_fail, cython.address(self.q), before_ns, code)
+        n: int = await self.poller.command(commands.fail, address(self.q), before_ns, code)
         return n
 
     async def drain(self) -> None:
         """Return when no I/O is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
-        await self.poller.command(queue_drain, cython.address(self.q))
+        await self.poller.command(commands.drain, address(self.q))
 
     def counters(self) -> QueueCounters:
-        q: IoQueuePtr = cython.address(self.q)
+        q: IoQueuePtr = address(self.q)
         return QueueCounters(
             self.index,
             q.vq.size,
             q.n_in_flight,
-            vd_relaxed_u64(cython.address(q.submitted)),
-            vd_relaxed_u64(cython.address(q.completed)),
-            vd_relaxed_u64(cython.address(q.kicks)),
-            vd_relaxed_u64(cython.address(q.source.wakeups)),
-            vd_relaxed_u64(cython.address(q.full)),
+            atomics.relaxed_u64(address(q.submitted)),
+            atomics.relaxed_u64(address(q.completed)),
+            atomics.relaxed_u64(address(q.kicks)),
+            atomics.relaxed_u64(address(q.source.wakeups)),
+            atomics.relaxed_u64(address(q.full)),
             self.poller.name,
         )
 
     def close(self) -> None:
         """Give the ring's memory back. The device is cut off, the queue stopped and empty."""
         if self.address:
-            virtq_free(cython.address(self.q.vq))
+            split.destroy(address(self.q.vq))
             self.memory.free(self.address)
             self.memory.free(self.zeroes_address)
             self.address = 0

@@ -1,12 +1,16 @@
 # The split virtqueue's structures (virtio 1.2 §2.7) and the driver's view of a ring, Virtq.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef enum:
-    DESC_NEXT = 1          # §2.7.5 VIRTQ_DESC_F_NEXT
-    DESC_WRITE = 2         # VIRTQ_DESC_F_WRITE: for the device to write
-    DESC_INDIRECT = 4      # VIRTQ_DESC_F_INDIRECT
-    AVAIL_NO_INTERRUPT = 1 # §2.7.6
-    USED_NO_NOTIFY = 1     # §2.7.8
+cdef enum DescFlag:
+    NEXT = 1               # §2.7.5 VIRTQ_DESC_F_NEXT
+    WRITE = 2              # VIRTQ_DESC_F_WRITE: for the device to write
+    INDIRECT = 4           # VIRTQ_DESC_F_INDIRECT
+
+cdef enum AvailFlag:
+    NO_INTERRUPT = 1       # §2.7.6 VIRTQ_AVAIL_F_NO_INTERRUPT
+
+cdef enum UsedFlag:
+    NO_NOTIFY = 1          # §2.7.8 VIRTQ_USED_F_NO_NOTIFY
 
 # struct virtq_desc, §2.7.5: 16 bytes, little-endian
 cdef packed struct VringDesc:

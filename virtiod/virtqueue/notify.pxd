@@ -1,7 +1,7 @@
-# Kicks and interrupts of a request queue; how they work is in ioqueue_notify.py.
+# Kicks and interrupts of a request queue.
 from virtiod.core.types cimport Source
 
 # Source.flush, .arm, .disarm
-cdef void ioqueue_flush(Source *s) noexcept nogil
-cdef bint ioqueue_arm(Source *s) noexcept nogil
-cdef void ioqueue_disarm(Source *s) noexcept nogil
+cdef void flush(Source *s) noexcept nogil
+cdef bint arm(Source *s) noexcept nogil
+cdef void disarm(Source *s) noexcept nogil

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import cython
+from cython import address, cast
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
-from cython.cimports.virtiod.core.atomics import vd_mmio_store_u16
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import SourcePtr
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
 
@@ -15,25 +16,25 @@ NAP_IO_NS = cython.declare(uint32_t, 1_000_000)  # the longest while I/O is in f
 NAP_COMMAND_NS = cython.declare(uint32_t, 20_000_000)  # while only commands are, which may wait for ever
 
 
-def ioqueue_flush(s: SourcePtr) -> None:
-    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+def flush(s: SourcePtr) -> None:
+    q: IoQueuePtr = cast(IoQueuePtr, s)
     one: uint64_t = 1
     q.source.nap_ns = 0
-    if q.vq.ops.publish(cython.address(q.vq)):
+    if q.vq.ops.publish(address(q.vq)):
         if q.kick_address:
             # Safety: the transport keeps it mapped until the queue is stopped.
-            vd_mmio_store_u16(q.kick_address, q.kick_index)
+            atomics.mmio_store_u16(q.kick_address, q.kick_index)
         else:
-            write(q.kick_fd, cython.address(one), 8)
+            write(q.kick_fd, address(one), 8)
         q.kicks += 1
 
 
-def ioqueue_arm(s: SourcePtr) -> cython.bint:
-    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+def arm(s: SourcePtr) -> cython.bint:
+    q: IoQueuePtr = cast(IoQueuePtr, s)
     if q.source.fd < 0:
         _nap(q)
         return q.n_retry != 0
-    return q.vq.ops.arm(cython.address(q.vq)) or q.n_retry != 0
+    return q.vq.ops.arm(address(q.vq)) or q.n_retry != 0
 
 
 @cython.cfunc
@@ -46,8 +47,8 @@ def _nap(q: IoQueuePtr) -> cython.void:
     q.source.nap_ns = 0 if q.n_in_flight == 0 else nap if nap < longest else longest
 
 
-def ioqueue_disarm(s: SourcePtr) -> None:
-    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+def disarm(s: SourcePtr) -> None:
+    q: IoQueuePtr = cast(IoQueuePtr, s)
     if q.source.fd < 0:
         return
-    q.vq.ops.disarm(cython.address(q.vq))
+    q.vq.ops.disarm(address(q.vq))

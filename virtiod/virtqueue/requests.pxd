@@ -1,19 +1,21 @@
-# A request queue of a controller: what carries bdev I/O to a virtqueue. How it works is in ioqueue.py.
+# A request queue of a controller: what carries bdev I/O to a virtqueue.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.core.types cimport Channel, Command, Io, Message, PollerCore, Source
 from virtiod.virtqueue.layout cimport Seg, Virtq
 
 cdef enum:
-    KIND_CONTROL = 5       # a command of the control plane; 0..4 are OP_*
+    KIND_CONTROL = 5       # Slot.kind of a command of the control plane; the others are Op
     NO_SLOT = 0xffff
     RESULT_RETRY = 1       # of result(): put the request on the ring again when Slot.due has come
     DATA_SEG = 2           # data segments start here in IoQueue.segs
-    # Io.phase
-    PHASE_HANDING = 0      # pieces are still to be handed to the device
-    PHASE_HANDED = 1       # all are
-    PHASE_FUA = 2          # written; a flush is to be sent
-    PHASE_FUA_SENT = 3
+
+# Io.phase
+cdef enum Phase:
+    HANDING = 0            # pieces are still to be handed to the device
+    HANDED = 1             # all are
+    FUA = 2                # written; a flush is to be sent
+    FUA_SENT = 3
 
 # A request: the truth about what is in flight; the ring is only how it was told.
 ctypedef Slot *SlotPtr
@@ -25,7 +27,7 @@ cdef struct Slot:
     uint64_t iov_offset    # where the piece begins in the I/O's iov
     uint32_t iov_index
     uint16_t next          # free list
-    uint8_t kind           # OP_* or KIND_CONTROL
+    uint8_t kind           # an Op or KIND_CONTROL
     uint8_t used
     uint8_t tries          # times that it is to be retried
     uint64_t due           # when to put it on the ring again (ns); 0: it is on the ring
@@ -85,18 +87,19 @@ cdef struct Route:
     IoQueue *remote        # with none of its own: a queue of another poller
 
 # Channel.submit
-cdef void ioqueue_submit_local(Channel *ch, Io *io) noexcept nogil
-cdef void ioqueue_submit_remote(Channel *ch, Io *io) noexcept nogil
+cdef void submit_local(Channel *ch, Io *io) noexcept nogil
+cdef void submit_remote(Channel *ch, Io *io) noexcept nogil
 # Source.poll
-cdef int ioqueue_poll(Source *s, uint64_t now) noexcept nogil
-cdef void ioqueue_submit(IoQueue *q, Io *io) noexcept nogil
-cdef int ioqueue_command(IoQueue *q, Command *c) noexcept nogil
-cdef int ioqueue_build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
-cdef void ioqueue_complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
-cdef void ioqueue_serve_waiting(IoQueue *q) noexcept nogil
-cdef bint ioqueue_drained(IoQueue *q) noexcept nogil
-cdef void ioqueue_check_drained(IoQueue *q) noexcept nogil
+cdef int poll(Source *s, uint64_t now) noexcept nogil
+cdef void submit(IoQueue *q, Io *io) noexcept nogil
+cdef int command(IoQueue *q, Command *c) noexcept nogil
+cdef int build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
+cdef void complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
+cdef void serve_waiting(IoQueue *q) noexcept nogil
+cdef bint drained(IoQueue *q) noexcept nogil
+cdef void check_drained(IoQueue *q) noexcept nogil
 
+# ---- private: for the module itself
 cdef uint64_t _piece_limit(Io *io) noexcept nogil
 cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil

@@ -10,41 +10,35 @@ All of this runs on the poller that owns the queue. Channels of other pollers ha
 from __future__ import annotations
 
 import cython
+from cython import NULL, address, cast
 from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, EPROTO
 from cython.cimports.libc.stdint import UINT64_MAX, uint16_t, uint32_t, uint64_t
-from cython.cimports.virtiod.bdev.channel import io_forward, io_return
-from cython.cimports.virtiod.core.atomics import vd_clock_ns
+from cython.cimports.virtiod.bdev import channel
+from cython.cimports.virtiod.core import clock
 from cython.cimports.virtiod.core.types import (
-    IO_FUA,
-    OP_FLUSH,
-    OP_READ,
-    OP_UNMAP,
-    OP_WRITE,
-    OP_WRITE_ZEROES,
     BdevCorePtr,
     ChannelPtr,
     CommandPtr,
+    IoFlag,
     IoPtr,
     MessagePtr,
+    Op,
     PollerPtr,
     SourcePtr,
     UnitSharePtr,
 )
-from cython.cimports.virtiod.poller.rounds import command_done, mailbox_push, poller_defer
-from cython.cimports.virtiod.virtqueue.lines import give_place, leave_place, line_up, unit_full, wait_for_unit
+from cython.cimports.virtiod.poller import rounds
+from cython.cimports.virtiod.virtqueue import lines, segments
 from cython.cimports.virtiod.virtqueue.requests import (
     DATA_SEG,
     KIND_CONTROL,
     NO_SLOT,
-    PHASE_FUA,
-    PHASE_FUA_SENT,
-    PHASE_HANDED,
     RESULT_RETRY,
     IoQueuePtr,
+    Phase,
     RoutePtr,
     SlotPtr,
 )
-from cython.cimports.virtiod.virtqueue.segments import gather
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
 RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
@@ -55,36 +49,31 @@ RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
 def _piece_limit(io: IoPtr) -> uint64_t:
     """The most bytes of io that one request may carry."""
     b: BdevCorePtr = io.channel.bdev
-    if io.op == OP_UNMAP:
+    if io.op == Op.UNMAP:
         return b.max_unmap
-    if io.op == OP_WRITE_ZEROES and (b.native >> OP_WRITE_ZEROES) & 1:
+    if io.op == Op.WRITE_ZEROES and (b.native >> Op.WRITE_ZEROES) & 1:
         return b.max_write_zeroes
     return b.max_transfer
 
 
-def ioqueue_build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
+def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
     """Put a slot on the ring; its length becomes what fits. 0 or -ENOSPC."""
-    s: SlotPtr = cython.address(q.slots[slot])
+    s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     n: uint32_t = 0
     if s.kind == KIND_CONTROL:
         return q.ops.build(q, slot, 0)
-    if s.kind == OP_READ or s.kind == OP_WRITE:
-        if (
-            io.iovcnt == 1
-            and io.op != OP_WRITE_ZEROES
-            and limit <= io.channel.bdev.max_segment
-            and q.pages == cython.NULL
-        ):
-            q.segs[DATA_SEG].addr = cython.cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.delta
-            q.segs[DATA_SEG].len = cython.cast(uint32_t, limit)
+    if s.kind == Op.READ or s.kind == Op.WRITE:
+        if io.iovcnt == 1 and io.op != Op.WRITE_ZEROES and limit <= io.channel.bdev.max_segment and q.pages == NULL:
+            q.segs[DATA_SEG].addr = cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.delta
+            q.segs[DATA_SEG].len = cast(uint32_t, limit)
             s.length = limit
             n = 1
         else:
-            n = gather(q, io, s, limit)
+            n = segments.gather(q, io, s, limit)
     else:
         s.length = limit
-    if s.length == 0 and s.kind != OP_FLUSH:
+    if s.length == 0 and s.kind != Op.FLUSH:
         return -EINVAL  # the device's segments, or the I/O's, can't hold a whole block
     return q.ops.build(q, slot, n)
 
@@ -96,37 +85,37 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     limit: uint64_t = io.length - io.cursor
     share: UnitSharePtr = io.channel.bdev.shares
     slot: uint32_t
-    if share != cython.NULL and unit_full(q, io):
+    if share != NULL and lines.unit_full(q, io):
         return False
     slot = _take_slot(q)
     if slot == NO_SLOT:
         return False
-    s = cython.address(q.slots[slot])
+    s = address(q.slots[slot])
     s.io = io
-    s.command = cython.NULL
+    s.command = NULL
     s.kind = io.op
     s.offset = io.offset + io.cursor
     s.iov_index = io.iov_index
     s.iov_offset = io.iov_offset
-    if io.phase == PHASE_FUA:
-        s.kind = OP_FLUSH
-    elif io.op == OP_WRITE_ZEROES and not (io.channel.bdev.native >> OP_WRITE_ZEROES) & 1:
-        s.kind = OP_WRITE
-    if s.kind != OP_FLUSH and limit > _piece_limit(io):
+    if io.phase == Phase.FUA:
+        s.kind = Op.FLUSH
+    elif io.op == Op.WRITE_ZEROES and not (io.channel.bdev.native >> Op.WRITE_ZEROES) & 1:
+        s.kind = Op.WRITE
+    if s.kind != Op.FLUSH and limit > _piece_limit(io):
         limit = _piece_limit(io)
-    ret = ioqueue_build(q, slot, limit)
+    ret = build(q, slot, limit)
     if ret < 0:
         _free_slot(q, slot)
         if ret == -EINVAL:
             io.status = ret
         return ret == -EINVAL
-    if share != cython.NULL:
+    if share != NULL:
         share[q.number].taken += not io.placed
         io.placed = 0
     q.submitted += 1
     io.pieces += 1
     q.source.dirty = 1
-    if s.kind == OP_READ or s.kind == OP_WRITE:
+    if s.kind == Op.READ or s.kind == Op.WRITE:
         _skip(io, s.length)
     io.cursor += s.length
     return True
@@ -139,7 +128,7 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
 def _skip(io: IoPtr, n: uint64_t) -> cython.void:
     """Move the I/O's place in its iov by n bytes."""
     left: uint64_t
-    if io.op == OP_WRITE_ZEROES:
+    if io.op == Op.WRITE_ZEROES:
         return
     while n:
         left = io.iov[io.iov_index].iov_len - io.iov_offset
@@ -153,38 +142,38 @@ def _skip(io: IoPtr, n: uint64_t) -> cython.void:
 
 def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     """Hand over all that is left of io; false if it has to wait."""
-    if io.phase == PHASE_FUA:
+    if io.phase == Phase.FUA:
         if not _hand_piece(q, io):
             return False
-        io.phase = PHASE_FUA_SENT
+        io.phase = Phase.FUA_SENT
         return True
-    if io.op == OP_FLUSH:
+    if io.op == Op.FLUSH:
         if not _hand_piece(q, io):
             return False
     else:
         while io.cursor < io.length and not io.status:
             if not _hand_piece(q, io):
                 return False
-    io.phase = PHASE_HANDED
+    io.phase = Phase.HANDED
     return True
 
 
 def _flush_needed(io: IoPtr) -> cython.bint:
     """Whether what a FUA write wrote may still be in the device's cache."""
     b: BdevCorePtr = io.channel.bdev
-    if not b.write_cache or (io.op != OP_WRITE and io.op != OP_WRITE_ZEROES):
+    if not b.write_cache or (io.op != Op.WRITE and io.op != Op.WRITE_ZEROES):
         return False
-    return not b.native_fua or (io.op == OP_WRITE_ZEROES and (b.native >> OP_WRITE_ZEROES) & 1)
+    return not b.native_fua or (io.op == Op.WRITE_ZEROES and (b.native >> Op.WRITE_ZEROES) & 1)
 
 
 def _finish(q: IoQueuePtr, io: IoPtr) -> None:
     """All pieces of io are back. A FUA write is not done before its flush is."""
-    if io.phase == PHASE_HANDED and io.flags & IO_FUA and not io.status and _flush_needed(io):
-        io.phase = PHASE_FUA
-        if q.waiting != cython.NULL or q.stopped or not _advance(q, io):
+    if io.phase == Phase.HANDED and io.flags & IoFlag.FUA and not io.status and _flush_needed(io):
+        io.phase = Phase.FUA
+        if q.waiting != NULL or q.stopped or not _advance(q, io):
             _wait(q, io)
         return
-    io_return(io, io.status, q.poller)
+    channel.finish(io, io.status, q.poller)
 
 
 # ---- slots and waiting ---------------------------------------------------------------------------
@@ -202,35 +191,35 @@ def _take_slot(q: IoQueuePtr) -> uint32_t:
 
 def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
     q.slots[slot].used = 0
-    q.slots[slot].io = cython.NULL
+    q.slots[slot].io = NULL
     if q.slots[slot].due:
         q.slots[slot].due = 0
         q.n_retry -= 1
     q.slots[slot].next = q.free_slot
-    q.free_slot = cython.cast(uint16_t, slot)
+    q.free_slot = cast(uint16_t, slot)
     q.n_in_flight -= 1
 
 
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
     """Have it wait."""
     q.full += 1
-    line_up(q, io)
+    lines.line_up(q, io)
 
 
-def ioqueue_serve_waiting(q: IoQueuePtr) -> None:
+def serve_waiting(q: IoQueuePtr) -> None:
     """Hand over waiting I/O, in order, until there is no room. What only its unit has no place for makes way."""
     io: IoPtr
     handed: cython.bint
-    while q.waiting != cython.NULL and not q.stopped:
+    while q.waiting != NULL and not q.stopped:
         io = q.waiting
         handed = _advance(q, io)
-        if not handed and not unit_full(q, io):
+        if not handed and not lines.unit_full(q, io):
             return
-        q.waiting = cython.cast(IoPtr, io.msg.next)
+        q.waiting = cast(IoPtr, io.msg.next)
         if not handed:
-            wait_for_unit(cython.address(io.channel.bdev.shares[q.number]), io)
+            lines.wait_for_unit(address(io.channel.bdev.shares[q.number]), io)
             continue
-        leave_place(q, io)
+        lines.leave_place(q, io)
         if io.pieces == 0:
             _finish(q, io)
 
@@ -238,32 +227,32 @@ def ioqueue_serve_waiting(q: IoQueuePtr) -> None:
 # ---- requests ------------------------------------------------------------------------------------
 
 
-def ioqueue_submit(q: IoQueuePtr, io: IoPtr) -> None:
+def submit(q: IoQueuePtr, io: IoPtr) -> None:
     """Start an I/O on the queue's own poller."""
     if q.failed:
-        poller_defer_or_return(q, io, -cython.cast(cython.int, q.failed))
+        _end_unsent(q, io, -cast(cython.int, q.failed))
         return
-    if io.op == OP_FLUSH and not (io.channel.bdev.native >> OP_FLUSH) & 1:
-        poller_defer_or_return(q, io, 0)  # no volatile cache: what was written is safe
+    if io.op == Op.FLUSH and not (io.channel.bdev.native >> Op.FLUSH) & 1:
+        _end_unsent(q, io, 0)  # no volatile cache: what was written is safe
         return
-    if q.waiting != cython.NULL or q.stopped or not _advance(q, io):
+    if q.waiting != NULL or q.stopped or not _advance(q, io):
         _wait(q, io)
     elif io.pieces == 0:
-        poller_defer_or_return(q, io, io.status)
+        _end_unsent(q, io, io.status)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def poller_defer_or_return(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
+def _end_unsent(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
     """Complete an I/O that the device never sees; not inside its own channel_submit."""
     if io.channel.poller == q.poller:
-        poller_defer(q.poller, io, status)
+        rounds.defer(q.poller, io, status)
     else:
-        io_return(io, status, q.poller)
+        channel.finish(io, status, q.poller)
 
 
-def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
+def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     """Start a control command: the device layer's build() sees KIND_CONTROL; the future gets result()."""
     slot: uint32_t
     ret: cython.int
@@ -275,7 +264,7 @@ def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     slot = _take_slot(q)
     if slot == NO_SLOT:
         return -EBUSY
-    q.slots[slot].io = cython.NULL
+    q.slots[slot].io = NULL
     q.slots[slot].command = c
     q.slots[slot].kind = KIND_CONTROL
     ret = q.ops.build(q, slot, 0)
@@ -288,25 +277,25 @@ def ioqueue_command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     return 0
 
 
-def ioqueue_complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
-    s: SlotPtr = cython.address(q.slots[slot])
+def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
+    s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     c: CommandPtr = s.command
     _free_slot(q, slot)
     q.completed += 1
-    if io == cython.NULL:
+    if io == NULL:
         q.n_commands -= 1
         if q.spare == NO_SLOT:
             q.spare = q.free_slot  # the one that was just freed
             q.free_slot = q.slots[q.spare].next
             q.slots[q.spare].next = NO_SLOT
-        command_done(c, status)
+        rounds.answer(c, status)
         return
-    give_place(q, io)
+    lines.give_place(q, io)
     io.pieces -= 1
     if status and not io.status:
         io.status = status
-    if io.pieces == 0 and (io.phase == PHASE_HANDED or io.phase == PHASE_FUA_SENT):
+    if io.pieces == 0 and (io.phase == Phase.HANDED or io.phase == Phase.FUA_SENT):
         _finish(q, io)
 
 
@@ -324,11 +313,11 @@ def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
     s: SlotPtr
     at: uint64_t = UINT64_MAX
     for i in range(q.vq.size):
-        s = cython.address(q.slots[i])
+        s = address(q.slots[i])
         if s.due == 0:
             continue
         if s.due <= now:
-            if ioqueue_build(q, i, s.length) == 0:
+            if build(q, i, s.length) == 0:
                 s.due = 0
                 q.n_retry -= 1
                 n += 1
@@ -342,68 +331,68 @@ def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
     return n
 
 
-def ioqueue_drained(q: IoQueuePtr) -> cython.bint:
-    return q.n_in_flight == q.n_commands and q.waiting == cython.NULL
+def drained(q: IoQueuePtr) -> cython.bint:
+    return q.n_in_flight == q.n_commands and q.waiting == NULL
 
 
-def ioqueue_check_drained(q: IoQueuePtr) -> None:
+def check_drained(q: IoQueuePtr) -> None:
     c: CommandPtr = q.drain
     after: CommandPtr
-    if ioqueue_drained(q):
-        q.drain = cython.NULL
-        while c != cython.NULL:
-            after = cython.cast(CommandPtr, c.msg.next)
-            command_done(c, 0)
+    if drained(q):
+        q.drain = NULL
+        while c != NULL:
+            after = cast(CommandPtr, c.msg.next)
+            rounds.answer(c, 0)
             c = after
 
 
-def ioqueue_poll(s: SourcePtr, now: uint64_t) -> cython.int:
-    q: IoQueuePtr = cython.cast(IoQueuePtr, s)
+def poll(s: SourcePtr, now: uint64_t) -> cython.int:
+    q: IoQueuePtr = cast(IoQueuePtr, s)
     n: cython.int = 0
     slot: cython.int
     status: cython.int
     written: uint32_t = 0
     while n < BATCH:
-        slot = q.vq.ops.pop(cython.address(q.vq), cython.address(written))
+        slot = q.vq.ops.pop(address(q.vq), address(written))
         if slot < 0:
-            if slot == -EPROTO and q.event.run != cython.NULL:
-                q.event.run = cython.NULL
-                mailbox_push(q.poller.control, cython.address(q.event))
+            if slot == -EPROTO and q.event.run != NULL:
+                q.event.run = NULL
+                rounds.post(q.poller.control, address(q.event))
             break
         if n == 0:
-            q.poller.now = vd_clock_ns()  # after the answer: a poller that was preempted would count too short a time
+            q.poller.now = clock.now_ns()  # after the answer: a poller that was preempted would count too short a time
         status = q.ops.result(q, slot, written)
         if status == RESULT_RETRY:
             _postpone(q, slot)
         else:
-            ioqueue_complete(q, slot, status)
+            complete(q, slot, status)
         n += 1
     if q.n_retry and now >= q.retry_at:
         n += _retry(q, now)
     if n:
         q.source.nap_ns = 0
-        if q.waiting != cython.NULL:
-            ioqueue_serve_waiting(q)
-        if q.drain != cython.NULL:
-            ioqueue_check_drained(q)
+        if q.waiting != NULL:
+            serve_waiting(q)
+        if q.drain != NULL:
+            check_drained(q)
     return n
 
 
 # ---- what channels call --------------------------------------------------------------------------
 
 
-def ioqueue_submit_local(ch: ChannelPtr, io: IoPtr) -> None:
-    r: RoutePtr = cython.cast(RoutePtr, ch.device)
+def submit_local(ch: ChannelPtr, io: IoPtr) -> None:
+    r: RoutePtr = cast(RoutePtr, ch.device)
     r.turn = r.turn + 1 if r.turn + 1 < r.n_local else 0
-    ioqueue_submit(r.local[r.turn], io)
+    submit(r.local[r.turn], io)
 
 
-def ioqueue_submit_remote(ch: ChannelPtr, io: IoPtr) -> None:
-    r: RoutePtr = cython.cast(RoutePtr, ch.device)
-    io_forward(io, _arrive, r.remote.poller)
+def submit_remote(ch: ChannelPtr, io: IoPtr) -> None:
+    r: RoutePtr = cast(RoutePtr, ch.device)
+    channel.forward(io, _arrive, r.remote.poller)
 
 
 def _arrive(m: MessagePtr, p: PollerPtr) -> None:
-    io: IoPtr = cython.cast(IoPtr, m)
-    r: RoutePtr = cython.cast(RoutePtr, io.channel.device)
-    ioqueue_submit(r.remote, io)
+    io: IoPtr = cast(IoPtr, m)
+    r: RoutePtr = cast(RoutePtr, io.channel.device)
+    submit(r.remote, io)

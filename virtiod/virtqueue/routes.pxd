@@ -1,4 +1,4 @@
-# Which request queue serves which channel; more is in routes.py.
+# Which request queue serves which channel.
 from virtiod.bdev.channel cimport BdevChannels
 from virtiod.virtqueue.requests cimport Route
 from virtiod.virtqueue.handle cimport RequestQueue

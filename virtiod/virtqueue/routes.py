@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.core.types import UnitSharePtr
-from cython.cimports.virtiod.virtqueue.requests import (
-    IoQueueArray,
-    IoQueuePtr,
-    RoutePtr,
-    ioqueue_submit_local,
-    ioqueue_submit_remote,
-)
+from cython.cimports.virtiod.virtqueue import requests
+from cython.cimports.virtiod.virtqueue.requests import IoQueueArray, IoQueuePtr, RoutePtr
 
 if TYPE_CHECKING:
     from virtiod.bdev.channel import BdevChannels
@@ -38,8 +34,8 @@ class Routes:
         self.queues = queues[: at_once or None]
         channels.served_by = self
         self.count = channels.count
-        self.routes = cython.cast(RoutePtr, calloc(self.count, cython.sizeof(self.routes[0])))
-        if self.routes == cython.NULL:
+        self.routes = cast(RoutePtr, calloc(self.count, sizeof(self.routes[0])))
+        if self.routes == NULL:
             raise MemoryError
         if at_once:
             self._share(channels, at_once)
@@ -56,8 +52,8 @@ class Routes:
             queue.q.number = k
         if all(limits[k] >= self.queues[k].size for k in range(n)):
             return
-        self.shares = cython.cast(UnitSharePtr, calloc(n, cython.sizeof(self.shares[0])))
-        if self.shares == cython.NULL:
+        self.shares = cast(UnitSharePtr, calloc(n, sizeof(self.shares[0])))
+        if self.shares == NULL:
             raise MemoryError
         for k in range(n):
             self.shares[k].limit = limits[k]
@@ -66,23 +62,23 @@ class Routes:
     def _connect(self, channels: BdevChannels, i: cython.int) -> None:
         k: cython.int
         n: cython.int = len(self.queues)
-        r: RoutePtr = cython.address(self.routes[i])
+        r: RoutePtr = address(self.routes[i])
         queue: RequestQueue
-        r.local = cython.cast(IoQueueArray, calloc(n, cython.sizeof(IoQueuePtr)))
-        if r.local == cython.NULL:
+        r.local = cast(IoQueueArray, calloc(n, sizeof(IoQueuePtr)))
+        if r.local == NULL:
             raise MemoryError
         for k in range(n):
             queue = self.queues[k]
             if queue.poller is channels.pollers[i]:
-                r.local[r.n_local] = cython.address(queue.q)
+                r.local[r.n_local] = address(queue.q)
                 r.n_local += 1
         queue = self.queues[i % n]
-        r.remote = cython.address(queue.q)
-        channels.connect(i, ioqueue_submit_local if r.n_local else ioqueue_submit_remote, r)
+        r.remote = address(queue.q)
+        channels.connect(i, requests.submit_local if r.n_local else requests.submit_remote, r)
 
     def __dealloc__(self) -> None:
         i: cython.int
-        if self.routes != cython.NULL:
+        if self.routes != NULL:
             for i in range(self.count):
                 free(self.routes[i].local)
             free(self.routes)

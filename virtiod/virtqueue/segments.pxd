@@ -1,9 +1,9 @@
-# An I/O's data as the device addresses it; how it is divided is in ioqueue_segments.py.
+# An I/O's data as the device addresses it.
 from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.virtqueue.requests cimport IoQueue, Slot
 from virtiod.core.types cimport Io
 
 # An address in DMA memory as the device knows it; what lies there must not go beyond the page.
-cdef uint64_t to_device(IoQueue *q, uint64_t address) noexcept nogil
+cdef uint64_t to_device(IoQueue *q, uint64_t at) noexcept nogil
 cdef uint32_t gather(IoQueue *q, Io *io, Slot *s, uint64_t limit) noexcept nogil

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import cython
+from cython import NULL, address, cast
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.virtiod.core.types import OP_WRITE_ZEROES, BdevCorePtr, IoPtr
+from cython.cimports.virtiod.core.types import BdevCorePtr, IoPtr, Op
+from cython.cimports.virtiod.virtqueue import requests
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import DATA_SEG, IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
 
 
-def to_device(q: IoQueuePtr, address: uint64_t) -> uint64_t:
-    if q.pages == cython.NULL:
-        return address + q.delta
+def to_device(q: IoQueuePtr, at: uint64_t) -> uint64_t:
+    if q.pages == NULL:
+        return at + q.delta
     # Safety: pages has an entry for each page that DMA memory may ever have.
-    page: uint64_t = q.pages[(address - q.pages_base) >> q.page_shift]
-    return page + (address & ((cython.cast(uint64_t, 1) << q.page_shift) - 1))
+    page: uint64_t = q.pages[(at - q.pages_base) >> q.page_shift]
+    return page + (at & ((cast(uint64_t, 1) << q.page_shift) - 1))
 
 
 @cython.cfunc
@@ -23,7 +25,7 @@ def to_device(q: IoQueuePtr, address: uint64_t) -> uint64_t:
 @cython.exceptval(check=False)
 def _left_in_page(q: IoQueuePtr, at: uint64_t) -> uint64_t:
     """Bytes from an address to the end of its page: the next one may lie anywhere for the device."""
-    size: uint64_t = cython.cast(uint64_t, 1) << q.page_shift
+    size: uint64_t = cast(uint64_t, 1) << q.page_shift
     return size - (at & (size - 1))
 
 
@@ -38,24 +40,21 @@ def gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
     take: uint64_t
     left: uint64_t
     at: uint64_t
-    seg: SegPtr = cython.address(q.segs[DATA_SEG])
-    zero: cython.bint = io.op == OP_WRITE_ZEROES
+    seg: SegPtr = address(q.segs[requests.DATA_SEG])
+    zero: cython.bint = io.op == Op.WRITE_ZEROES
     while total < limit and n < b.max_segments:
-        if zero:
-            left = q.zeroes_len
-        else:
-            # Safety: the iov's total is the I/O's length, so index stays below iovcnt while total < limit.
-            left = io.iov[index].iov_len - offset
+        # Safety: the iov's total is the I/O's length, so index stays below iovcnt while total < limit.
+        left = q.zeroes_len if zero else io.iov[index].iov_len - offset
         take = limit - total
         if take > left:
             take = left
         if take > b.max_segment:
             take = b.max_segment
         if zero:
-            seg[n].addr = to_device(q, cython.cast(uint64_t, q.zeroes))
+            seg[n].addr = to_device(q, cast(uint64_t, q.zeroes))
         else:
-            at = cython.cast(uint64_t, io.iov[index].iov_base) + offset
-            if q.pages != cython.NULL:
+            at = cast(uint64_t, io.iov[index].iov_base) + offset
+            if q.pages != NULL:
                 left = _left_in_page(q, at)
                 if take > left:
                     take = left
@@ -64,14 +63,14 @@ def gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
             if offset == io.iov[index].iov_len:
                 index += 1
                 offset = 0
-        seg[n].len = cython.cast(uint32_t, take)
+        seg[n].len = cast(uint32_t, take)
         n += 1
         total += take
     left = total & (b.block_size - 1)
     total -= left
     while left:  # what is beyond the last whole block goes into the next piece
         if seg[n - 1].len > left:
-            seg[n - 1].len -= cython.cast(uint32_t, left)
+            seg[n - 1].len -= cast(uint32_t, left)
             left = 0
         else:
             left -= seg[n - 1].len

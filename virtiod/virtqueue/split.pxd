@@ -1,4 +1,4 @@
-# The split ring, driver side; how it works is in virtq.py.
+# The split ring, driver side.
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.virtqueue.layout cimport Seg, Virtq, VringDesc
@@ -8,21 +8,22 @@ cdef enum:
     SMALL_TABLE_BYTES = 48
 
 # Where a slot's area begins: memory that the device shares, for headers and status.
-cdef char *virtq_area(Virtq *q, uint32_t slot) noexcept nogil
-cdef uint64_t virtq_bytes(uint16_t size, uint32_t area_bytes, uint32_t max_chain) noexcept nogil
-cdef int virtq_init(Virtq *q, void *memory, uint16_t size, uint32_t area_bytes, uint32_t max_chain,
+cdef char *area(Virtq *q, uint32_t slot) noexcept nogil
+cdef uint64_t footprint(uint16_t size, uint32_t area_bytes, uint32_t max_chain) noexcept nogil
+cdef int init(Virtq *q, void *memory, uint16_t size, uint32_t area_bytes, uint32_t max_chain,
                     bint indirect, bint event_idx, int64_t to_device) noexcept nogil
-cdef void virtq_free(Virtq *q) noexcept nogil
+cdef void destroy(Virtq *q) noexcept nogil
 
+# ---- private: for the module itself
 cdef uint32_t _stride(uint32_t area_bytes) noexcept nogil
 cdef uint64_t _used_offset(uint16_t size) noexcept nogil
 cdef uint64_t _areas_offset(uint16_t size) noexcept nogil
 cdef void _fill(VringDesc *table, Seg *segs, uint32_t n_out, uint32_t n) noexcept nogil
-cdef int _split_add(Virtq *q, uint32_t slot, Seg *segs, uint32_t n_out, uint32_t n_in) noexcept nogil
+cdef int _add(Virtq *q, uint32_t slot, Seg *segs, uint32_t n_out, uint32_t n_in) noexcept nogil
 cdef int _add_direct(Virtq *q, Seg *segs, uint32_t n_out, uint32_t n) noexcept nogil
-cdef int _split_pop(Virtq *q, uint32_t *written) noexcept nogil
+cdef int _pop(Virtq *q, uint32_t *written) noexcept nogil
 cdef void _free_chain(Virtq *q, uint16_t head) noexcept nogil
-cdef bint _split_publish(Virtq *q) noexcept nogil
-cdef bint _split_arm(Virtq *q) noexcept nogil
-cdef void _split_disarm(Virtq *q) noexcept nogil
-cdef void _split_reset(Virtq *q) noexcept nogil
+cdef bint _publish(Virtq *q) noexcept nogil
+cdef bint _arm(Virtq *q) noexcept nogil
+cdef void _disarm(Virtq *q) noexcept nogil
+cdef void _reset(Virtq *q) noexcept nogil

@@ -13,56 +13,50 @@ shared between driver and device.
 from __future__ import annotations
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EAGAIN, EINVAL, ENOMEM, ENOSPC, EPROTO
 from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.virtiod.core.atomics import (
-    vd_fence,
-    vd_load_u16,
-    vd_load_u32,
-    vd_store_u16,
-)
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, VoidPtr
 from cython.cimports.virtiod.virtqueue.layout import (
-    AVAIL_NO_INTERRUPT,
-    DESC_INDIRECT,
-    DESC_NEXT,
-    DESC_WRITE,
-    USED_NO_NOTIFY,
+    AvailFlag,
+    DescFlag,
     DescPtr,
     SegPtr,
     U16Ptr,
     U32Ptr,
     UsedElemPtr,
+    UsedFlag,
     VirtqPtr,
 )
 from cython.cimports.virtiod.virtqueue.split import SMALL_TABLE, SMALL_TABLE_BYTES
 
 
-def virtq_area(q: VirtqPtr, slot: uint32_t) -> CharPtr:
-    return q.areas + cython.cast(uint64_t, slot) * q.area_stride + SMALL_TABLE_BYTES
+def area(q: VirtqPtr, slot: uint32_t) -> CharPtr:
+    return q.areas + cast(uint64_t, slot) * q.area_stride + SMALL_TABLE_BYTES
 
 
 def _stride(area_bytes: uint32_t) -> uint32_t:
-    return (SMALL_TABLE_BYTES + area_bytes + 63) & ~cython.cast(uint32_t, 63)
+    return (SMALL_TABLE_BYTES + area_bytes + 63) & ~cast(uint32_t, 63)
 
 
 def _used_offset(size: uint16_t) -> uint64_t:
     # avail: flags, idx, ring, used_event; the used ring starts on a cache line of its own
-    return (16 * cython.cast(uint64_t, size) + 6 + 2 * cython.cast(uint64_t, size) + 63) & ~cython.cast(uint64_t, 63)
+    return (16 * cast(uint64_t, size) + 6 + 2 * cast(uint64_t, size) + 63) & ~cast(uint64_t, 63)
 
 
 def _areas_offset(size: uint16_t) -> uint64_t:
-    return (_used_offset(size) + 6 + 8 * cython.cast(uint64_t, size) + 63) & ~cython.cast(uint64_t, 63)
+    return (_used_offset(size) + 6 + 8 * cast(uint64_t, size) + 63) & ~cast(uint64_t, 63)
 
 
-def virtq_bytes(size: uint16_t, area_bytes: uint32_t, max_chain: uint32_t) -> uint64_t:
-    """Shared memory that virtq_init needs, in bytes; 64-byte aligned."""
-    return _areas_offset(size) + cython.cast(uint64_t, size) * (_stride(area_bytes) + 16 * max_chain)
+def footprint(size: uint16_t, area_bytes: uint32_t, max_chain: uint32_t) -> uint64_t:
+    """Shared memory that init needs, in bytes; 64-byte aligned."""
+    return _areas_offset(size) + cast(uint64_t, size) * (_stride(area_bytes) + 16 * max_chain)
 
 
-def virtq_init(
+def init(
     q: VirtqPtr,
     memory: VoidPtr,
     size: uint16_t,
@@ -72,16 +66,16 @@ def virtq_init(
     event_idx: cython.bint,
     to_device: int64_t,
 ) -> cython.int:
-    """Lay a ring out in memory (virtq_bytes long) and empty it. -EINVAL for a size that is no power of two."""
-    base: CharPtr = cython.cast(CharPtr, memory)
+    """Lay a ring out in memory (footprint long) and empty it. -EINVAL for a size that is no power of two."""
+    base: CharPtr = cast(CharPtr, memory)
     if size == 0 or size & (size - 1) or size > 32768:
         return -EINVAL
-    memset(q, 0, cython.sizeof(q[0]))
-    q.next = cython.cast(U16Ptr, calloc(size, 2))
-    q.chain = cython.cast(U16Ptr, calloc(size, 2))
-    q.slot_of = cython.cast(U16Ptr, calloc(size, 2))
-    if q.next == cython.NULL or q.chain == cython.NULL or q.slot_of == cython.NULL:
-        virtq_free(q)
+    memset(q, 0, sizeof(q[0]))
+    q.next = cast(U16Ptr, calloc(size, 2))
+    q.chain = cast(U16Ptr, calloc(size, 2))
+    q.slot_of = cast(U16Ptr, calloc(size, 2))
+    if q.next == NULL or q.chain == NULL or q.slot_of == NULL:
+        destroy(q)
         return -ENOMEM
     q.size = size
     q.mask = size - 1
@@ -90,37 +84,37 @@ def virtq_init(
     q.to_device = to_device
     q.area_stride = _stride(area_bytes)
     q.table_len = max_chain
-    q.desc = cython.cast(DescPtr, base)
-    q.avail = cython.cast(U16Ptr, base + 16 * cython.cast(uint64_t, size))
-    q.used = cython.cast(U16Ptr, base + _used_offset(size))
-    q.used_ring = cython.cast(UsedElemPtr, cython.cast(CharPtr, q.used) + 4)
-    q.avail_event = cython.cast(U16Ptr, cython.cast(CharPtr, q.used) + 4 + 8 * cython.cast(uint64_t, size))
+    q.desc = cast(DescPtr, base)
+    q.avail = cast(U16Ptr, base + 16 * cast(uint64_t, size))
+    q.used = cast(U16Ptr, base + _used_offset(size))
+    q.used_ring = cast(UsedElemPtr, cast(CharPtr, q.used) + 4)
+    q.avail_event = cast(U16Ptr, cast(CharPtr, q.used) + 4 + 8 * cast(uint64_t, size))
     q.areas = base + _areas_offset(size)
-    q.tables = q.areas + cython.cast(uint64_t, size) * q.area_stride
-    q.ops.add = _split_add
-    q.ops.pop = _split_pop
-    q.ops.publish = _split_publish
-    q.ops.arm = _split_arm
-    q.ops.disarm = _split_disarm
-    q.ops.reset = _split_reset
-    _split_reset(q)
+    q.tables = q.areas + cast(uint64_t, size) * q.area_stride
+    q.ops.add = _add
+    q.ops.pop = _pop
+    q.ops.publish = _publish
+    q.ops.arm = _arm
+    q.ops.disarm = _disarm
+    q.ops.reset = _reset
+    _reset(q)
     return 0
 
 
-def virtq_free(q: VirtqPtr) -> None:
+def destroy(q: VirtqPtr) -> None:
     """Free the private arrays; the shared memory is its owner's."""
     free(q.next)
     free(q.chain)
     free(q.slot_of)
-    q.next = cython.NULL
-    q.chain = cython.NULL
-    q.slot_of = cython.NULL
+    q.next = NULL
+    q.chain = NULL
+    q.slot_of = NULL
 
 
-def _split_reset(q: VirtqPtr) -> None:
+def _reset(q: VirtqPtr) -> None:
     i: uint16_t
     memset(q.desc, 0, _areas_offset(q.size))
-    memset(q.chain, 0, 2 * cython.cast(uint64_t, q.size))
+    memset(q.chain, 0, 2 * cast(uint64_t, q.size))
     for i in range(q.size):
         q.next[i] = 0 if q.indirect else i + 1
     q.free_head = 0
@@ -131,7 +125,7 @@ def _split_reset(q: VirtqPtr) -> None:
     q.last_used = 0
     q.in_flight = 0
     q.broken = 0
-    _split_disarm(q)
+    _disarm(q)
 
 
 def _fill(table: DescPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> None:
@@ -140,37 +134,37 @@ def _fill(table: DescPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> None:
     for i in range(n):
         table[i].addr = segs[i].addr
         table[i].len = segs[i].len
-        table[i].flags = (0 if i < n_out else DESC_WRITE) | (DESC_NEXT if i + 1 < n else 0)
-        table[i].next = cython.cast(uint16_t, i + 1)
+        table[i].flags = (0 if i < n_out else DescFlag.WRITE) | (DescFlag.NEXT if i + 1 < n else 0)
+        table[i].next = cast(uint16_t, i + 1)
 
 
-def _split_add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint32_t) -> cython.int:
+def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint32_t) -> cython.int:
     # Safety: slot < size and n <= table_len are the device layer's contract; entries are masked.
     n: uint32_t = n_out + n_in
     head: cython.int
     table: CharPtr
     desc: DescPtr
     if q.indirect:
-        head = cython.cast(cython.int, slot)
+        head = cast(cython.int, slot)
         if n <= SMALL_TABLE:
-            table = q.areas + cython.cast(uint64_t, slot) * q.area_stride
+            table = q.areas + cast(uint64_t, slot) * q.area_stride
         else:
-            table = q.tables + cython.cast(uint64_t, slot) * q.table_len * 16
-        _fill(cython.cast(DescPtr, table), segs, n_out, n)
-        desc = cython.address(q.desc[head])
+            table = q.tables + cast(uint64_t, slot) * q.table_len * 16
+        _fill(cast(DescPtr, table), segs, n_out, n)
+        desc = address(q.desc[head])
         if q.next[head] != n:  # next[] is free in this mode: it remembers what the descriptor says
-            q.next[head] = cython.cast(uint16_t, n)
-            desc.addr = cython.cast(uint64_t, table) + q.to_device
+            q.next[head] = cast(uint16_t, n)
+            desc.addr = cast(uint64_t, table) + q.to_device
             desc.len = n * 16
-            desc.flags = DESC_INDIRECT
+            desc.flags = DescFlag.INDIRECT
             desc.next = 0
         q.chain[head] = 1
     else:
         if n > q.n_free:
             return -ENOSPC
         head = _add_direct(q, segs, n_out, n)
-    q.slot_of[head] = cython.cast(uint16_t, slot)
-    q.avail[2 + (q.avail_idx & q.mask)] = cython.cast(uint16_t, head)
+    q.slot_of[head] = cast(uint16_t, slot)
+    q.avail[2 + (q.avail_idx & q.mask)] = cast(uint16_t, head)
     q.avail_idx += 1
     q.in_flight += 1
     return 0
@@ -183,35 +177,35 @@ def _add_direct(q: VirtqPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> cyth
     head: uint16_t = at
     desc: DescPtr
     for i in range(n):
-        desc = cython.address(q.desc[at])
+        desc = address(q.desc[at])
         desc.addr = segs[i].addr
         desc.len = segs[i].len
-        desc.flags = (0 if i < n_out else DESC_WRITE) | (DESC_NEXT if i + 1 < n else 0)
+        desc.flags = (0 if i < n_out else DescFlag.WRITE) | (DescFlag.NEXT if i + 1 < n else 0)
         desc.next = q.next[at]
         at = q.next[at]
     q.free_head = at
-    q.n_free -= cython.cast(uint16_t, n)
-    q.chain[head] = cython.cast(uint16_t, n)
+    q.n_free -= cast(uint16_t, n)
+    q.chain[head] = cast(uint16_t, n)
     return head
 
 
-def _split_pop(q: VirtqPtr, written: U32Ptr) -> cython.int:
+def _pop(q: VirtqPtr, written: U32Ptr) -> cython.int:
     elem: UsedElemPtr
     head: uint32_t
     seen: uint16_t
     if q.last_used == q.used_idx:
         if q.broken:
             return -EPROTO
-        seen = vd_load_u16(cython.address(q.used[1]))  # acquire: the entries before it are complete
+        seen = atomics.load_u16(address(q.used[1]))  # acquire: the entries before it are complete
         if seen == q.last_used:
             return -EAGAIN
-        if cython.cast(uint16_t, seen - q.last_used) > q.in_flight:
+        if cast(uint16_t, seen - q.last_used) > q.in_flight:
             q.broken = 1
             return -EPROTO
         q.used_idx = seen
-    elem = cython.address(q.used_ring[q.last_used & q.mask])
-    head = vd_load_u32(cython.address(elem.id))
-    written[0] = vd_load_u32(cython.address(elem.len))
+    elem = address(q.used_ring[q.last_used & q.mask])
+    head = atomics.load_u32(address(elem.id))
+    written[0] = atomics.load_u32(address(elem.len))
     if head >= q.size or q.chain[head] == 0:
         q.broken = 1
         q.last_used = q.used_idx  # take nothing more
@@ -219,7 +213,7 @@ def _split_pop(q: VirtqPtr, written: U32Ptr) -> cython.int:
     if q.indirect:
         q.chain[head] = 0
     else:
-        _free_chain(q, cython.cast(uint16_t, head))
+        _free_chain(q, cast(uint16_t, head))
     q.last_used += 1
     q.in_flight -= 1
     return q.slot_of[head]
@@ -229,8 +223,8 @@ def _free_chain(q: VirtqPtr, head: uint16_t) -> None:
     """Give a chain back by the private links; its length bounds the walk."""
     tail: uint16_t = head
     n: uint16_t = q.chain[head]
-    i: uint16_t
-    for i in range(n - 1):
+    _i: uint16_t
+    for _i in range(n - 1):
         tail = q.next[tail]
     q.next[tail] = q.free_head
     q.free_head = head
@@ -238,35 +232,35 @@ def _free_chain(q: VirtqPtr, head: uint16_t) -> None:
     q.chain[head] = 0
 
 
-def _split_publish(q: VirtqPtr) -> cython.bint:
+def _publish(q: VirtqPtr) -> cython.bint:
     old: uint16_t = q.published
     new: uint16_t = q.avail_idx
     event: uint16_t
     if new == old:
         return False
-    vd_store_u16(cython.address(q.avail[1]), new)  # release: the entries are complete before the index
+    atomics.store_u16(address(q.avail[1]), new)  # release: the entries are complete before the index
     q.published = new
-    vd_fence()  # the index is visible before the device's wish is read; the device does it the other way round
+    atomics.fence()  # the index is visible before the device's wish is read; the device does it the other way round
     if q.event_idx:
-        if cython.cast(uint16_t, q.last_used - q.event_at) > 0x4000:
-            _split_disarm(q)  # keep used_event out of the way of an index that goes round
-        event = vd_load_u16(q.avail_event)
-        return cython.cast(uint16_t, new - event - 1) < cython.cast(uint16_t, new - old)
-    return not vd_load_u16(q.used) & USED_NO_NOTIFY
+        if cast(uint16_t, q.last_used - q.event_at) > 0x4000:
+            _disarm(q)  # keep used_event out of the way of an index that goes round
+        event = atomics.load_u16(q.avail_event)
+        return cast(uint16_t, new - event - 1) < cast(uint16_t, new - old)
+    return not atomics.load_u16(q.used) & UsedFlag.NO_NOTIFY
 
 
-def _split_arm(q: VirtqPtr) -> cython.bint:
+def _arm(q: VirtqPtr) -> cython.bint:
     if q.event_idx:
-        vd_store_u16(cython.address(q.avail[2 + q.size]), q.last_used)
+        atomics.store_u16(address(q.avail[2 + q.size]), q.last_used)
     else:
-        vd_store_u16(q.avail, 0)
-    vd_fence()  # the wish is visible before the index is read
-    return not q.broken and q.last_used != vd_load_u16(cython.address(q.used[1]))
+        atomics.store_u16(q.avail, 0)
+    atomics.fence()  # the wish is visible before the index is read
+    return not q.broken and q.last_used != atomics.load_u16(address(q.used[1]))
 
 
-def _split_disarm(q: VirtqPtr) -> None:
+def _disarm(q: VirtqPtr) -> None:
     if q.event_idx:
         q.event_at = q.last_used - 1
-        vd_store_u16(cython.address(q.avail[2 + q.size]), q.event_at)
+        atomics.store_u16(address(q.avail[2 + q.size]), q.event_at)
     else:
-        vd_store_u16(q.avail, AVAIL_NO_INTERRUPT)
+        atomics.store_u16(q.avail, AvailFlag.NO_INTERRUPT)

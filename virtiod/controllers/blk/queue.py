@@ -5,37 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EIO, EOPNOTSUPP
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.controllers.blk.queue import (
-    ID_BYTES,
-    NO_STATUS,
-    UNMAP_FLAG,
-    VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_DISCARD,
-    VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN,
-    VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES,
-    BlkArea,
-    BlkAreaPtr,
-)
-from cython.cimports.virtiod.core.atomics import vd_load_u8
-from cython.cimports.virtiod.core.types import (
-    IO_NO_HOLE,
-    OP_FLUSH,
-    OP_READ,
-    OP_UNMAP,
-    OP_WRITE,
-    OP_WRITE_ZEROES,
-    BytePtr,
-)
+from cython.cimports.virtiod.controllers.blk.queue import BlkArea, BlkAreaPtr
+from cython.cimports.virtiod.core import atomics
+from cython.cimports.virtiod.core.types import BytePtr, IoFlag, Op
+from cython.cimports.virtiod.virtio.blk import ID_BYTES, NO_STATUS, RangeFlag, RequestType, Status
+from cython.cimports.virtiod.virtqueue import requests, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import DATA_SEG, IoQueuePtr, SlotPtr
-from cython.cimports.virtiod.virtqueue.split import virtq_area
+from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
 
 from virtiod.virtqueue.handle import RequestQueue
 
@@ -45,53 +25,53 @@ if TYPE_CHECKING:
 
 
 def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    s: SlotPtr = cython.address(q.slots[slot])
-    area: BlkAreaPtr = cython.cast(BlkAreaPtr, virtq_area(cython.address(q.vq), slot))
-    at: uint64_t = cython.cast(uint64_t, area) + q.vq.to_device
-    seg: SegPtr = cython.address(q.segs[DATA_SEG - 1])
+    s: SlotPtr = address(q.slots[slot])
+    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    at: uint64_t = cast(uint64_t, area) + q.vq.to_device
+    seg: SegPtr = address(q.segs[requests.DATA_SEG - 1])
     n_out: uint32_t = 1
-    area.reserved = 0
-    area.sector = s.offset >> 9
+    area.header.reserved = 0
+    area.header.sector = s.offset >> 9
     area.status = NO_STATUS
     seg[0].addr = at
     seg[0].len = 16
-    if s.kind == OP_READ:
-        area.type = VIRTIO_BLK_T_IN
-    elif s.kind == OP_WRITE:
-        area.type = VIRTIO_BLK_T_OUT
+    if s.kind == Op.READ:
+        area.header.type = RequestType.IN
+    elif s.kind == Op.WRITE:
+        area.header.type = RequestType.OUT
         n_out += n
-    elif s.kind == OP_FLUSH:
-        area.type = VIRTIO_BLK_T_FLUSH
-        area.sector = 0
-    elif s.kind == OP_UNMAP or s.kind == OP_WRITE_ZEROES:
-        area.type = VIRTIO_BLK_T_DISCARD if s.kind == OP_UNMAP else VIRTIO_BLK_T_WRITE_ZEROES
-        area.sector = 0
-        area.range_sector = s.offset >> 9
-        area.range_sectors = cython.cast(uint32_t, s.length >> 9)
-        area.range_flags = 0 if s.kind == OP_UNMAP or s.io.flags & IO_NO_HOLE else UNMAP_FLAG
+    elif s.kind == Op.FLUSH:
+        area.header.type = RequestType.FLUSH
+        area.header.sector = 0
+    elif s.kind == Op.UNMAP or s.kind == Op.WRITE_ZEROES:
+        area.header.type = RequestType.DISCARD if s.kind == Op.UNMAP else RequestType.WRITE_ZEROES
+        area.header.sector = 0
+        area.range.sector = s.offset >> 9
+        area.range.sectors = cast(uint32_t, s.length >> 9)
+        area.range.flags = 0 if s.kind == Op.UNMAP or s.io.flags & IoFlag.NO_HOLE else RangeFlag.MAY_UNMAP
         seg[1].addr = at + 24
         seg[1].len = 16
         n = 1
         n_out = 2
     else:
-        area.type = VIRTIO_BLK_T_GET_ID
-        area.sector = 0
+        area.header.type = RequestType.GET_ID
+        area.header.sector = 0
         seg[1].addr = at + 40
         seg[1].len = ID_BYTES
         n = 1
     seg[1 + n].addr = at + 16
     seg[1 + n].len = 1
-    return q.vq.ops.add(cython.address(q.vq), slot, seg, n_out, 2 + n - n_out)
+    return q.vq.ops.add(address(q.vq), slot, seg, n_out, 2 + n - n_out)
 
 
 def _result_blk(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    area: BlkAreaPtr = cython.cast(BlkAreaPtr, virtq_area(cython.address(q.vq), slot))
-    status: cython.uchar = vd_load_u8(cython.address(area.status))
-    if status == VIRTIO_BLK_S_OK:
-        if q.slots[slot].command != cython.NULL:
-            memcpy(q.slots[slot].command.out, cython.address(area.id[0]), ID_BYTES)
+    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    status: cython.uchar = atomics.load_u8(address(area.status))
+    if status == Status.OK:
+        if q.slots[slot].command != NULL:
+            memcpy(q.slots[slot].command.out, address(area.id[0]), ID_BYTES)
         return 0
-    if status == VIRTIO_BLK_S_UNSUPP:
+    if status == Status.UNSUPP:
         return -EOPNOTSUPP
     return -EIO
 
@@ -112,7 +92,7 @@ class BlkQueue(RequestQueue):
     ) -> None:
         self.q.ops.build = _build_blk
         self.q.ops.result = _result_blk
-        self.allocate(memory, poller, index, size, cython.sizeof(BlkArea), max_segments, indirect, event_idx)
+        self.allocate(memory, poller, index, size, sizeof(BlkArea), max_segments, indirect, event_idx)
         self.set_name(name)
 
     async def get_id(self) -> str:

@@ -10,22 +10,16 @@ import struct
 from typing import TYPE_CHECKING
 
 import cython
+from cython import address, cast, sizeof
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.virtiod.controllers.scsi.control import (
-    EVENT_BYTES,
-    NO_ANSWER,
-    T_TMF,
-    TMF_BYTES,
-    TmfArea,
-    TmfAreaPtr,
-    TmfPtr,
-)
-from cython.cimports.virtiod.core.atomics import vd_load_u8
+from cython.cimports.virtiod.controllers.scsi.control import TmfPtr
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr
+from cython.cimports.virtiod.virtio.scsi import EVENT_BYTES, NO_RESPONSE, TMF_BYTES, ControlType, CtrlTmf, CtrlTmfPtr
+from cython.cimports.virtiod.virtqueue import requests, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import DATA_SEG, IoQueuePtr
-from cython.cimports.virtiod.virtqueue.split import virtq_area
+from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
 
 from virtiod.core.errors import DeviceError
 from virtiod.virtqueue.handle import QueueCounters, RequestQueue
@@ -38,38 +32,38 @@ _TMF = struct.Struct("<I4x8sQ")  # struct Tmf
 
 
 def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: TmfAreaPtr = cython.cast(TmfAreaPtr, virtq_area(cython.address(q.vq), slot))
-    tmf: TmfPtr = cython.cast(TmfPtr, q.slots[slot].command.out)
-    at: uint64_t = cython.cast(uint64_t, area) + q.vq.to_device
-    seg: SegPtr = cython.address(q.segs[DATA_SEG])
-    area.type = T_TMF
+    area: CtrlTmfPtr = cast(CtrlTmfPtr, split.area(address(q.vq), slot))
+    tmf: TmfPtr = cast(TmfPtr, q.slots[slot].command.out)
+    at: uint64_t = cast(uint64_t, area) + q.vq.to_device
+    seg: SegPtr = address(q.segs[requests.DATA_SEG])
+    area.type = ControlType.TMF
     area.subtype = tmf.subtype
     area.lun = tmf.lun
     area.id = tmf.id
-    area.response = NO_ANSWER
+    area.response = NO_RESPONSE
     seg[0].addr = at
     seg[0].len = TMF_BYTES
     seg[1].addr = at + TMF_BYTES
     seg[1].len = 1
-    return q.vq.ops.add(cython.address(q.vq), slot, seg, 1, 1)
+    return q.vq.ops.add(address(q.vq), slot, seg, 1, 1)
 
 
 def _result_tmf(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    area: TmfAreaPtr = cython.cast(TmfAreaPtr, virtq_area(cython.address(q.vq), slot))
-    return vd_load_u8(cython.address(area.response))
+    area: CtrlTmfPtr = cast(CtrlTmfPtr, split.area(address(q.vq), slot))
+    return atomics.load_u8(address(area.response))
 
 
 def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: BytePtr = cython.cast(BytePtr, virtq_area(cython.address(q.vq), slot))
-    seg: SegPtr = cython.address(q.segs[DATA_SEG])
+    area: BytePtr = cast(BytePtr, split.area(address(q.vq), slot))
+    seg: SegPtr = address(q.segs[requests.DATA_SEG])
     memset(area, 0, EVENT_BYTES)
-    seg[0].addr = cython.cast(uint64_t, area) + q.vq.to_device
+    seg[0].addr = cast(uint64_t, area) + q.vq.to_device
     seg[0].len = EVENT_BYTES
-    return q.vq.ops.add(cython.address(q.vq), slot, seg, 0, 1)
+    return q.vq.ops.add(address(q.vq), slot, seg, 0, 1)
 
 
 def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    memcpy(q.slots[slot].command.out, virtq_area(cython.address(q.vq), slot), EVENT_BYTES)
+    memcpy(q.slots[slot].command.out, split.area(address(q.vq), slot), EVENT_BYTES)
     return 0
 
 
@@ -81,7 +75,7 @@ class ControlQueue(RequestQueue):
     ) -> None:
         self.q.ops.build = _build_tmf
         self.q.ops.result = _result_tmf
-        self.allocate(memory, poller, index, size, cython.sizeof(TmfArea), 2, indirect, event_idx)
+        self.allocate(memory, poller, index, size, sizeof(CtrlTmf), 2, indirect, event_idx)
         self.set_name(name)
 
     async def tmf(self, subtype: int, lun: bytes, task: int = 0) -> int:

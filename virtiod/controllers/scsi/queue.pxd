@@ -1,12 +1,9 @@
-# virtio-scsi request queues; how they work is in scsi.py.
+# virtio-scsi request queues.
 from libc.stdint cimport int64_t, uint64_t
 
 from virtiod.virtqueue.handle cimport RequestQueue
-from virtiod.controllers.scsi.wire cimport Call, Port
+from virtiod.controllers.scsi.port cimport Call, Port
 from virtiod.core.types cimport Command, PollerCore
-
-cdef int64_t _cmd_take_reports(PollerCore *p, Command *c) noexcept nogil
-cdef int64_t _cmd_overdue(PollerCore *p, Command *c) noexcept nogil
 
 
 cdef class ScsiCall:
@@ -20,3 +17,7 @@ cdef class ScsiQueue(RequestQueue):
     cdef object listener
     cdef object _overdue(self, uint64_t before, bytearray found)
     cdef object _take(self, bytearray found)
+
+# ---- private: for the module itself
+cdef int64_t _cmd_take_reports(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_overdue(PollerCore *p, Command *c) noexcept nogil

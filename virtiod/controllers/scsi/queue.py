@@ -6,22 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EBUSY, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.virtiod.controllers.scsi.request import scsi_build
-from cython.cimports.virtiod.controllers.scsi.result import scsi_result
-from cython.cimports.virtiod.controllers.scsi.wire import (
-    CDB_ROOM,
-    CMD_HEADER,
+from cython.cimports.virtiod.controllers.scsi import request, result
+from cython.cimports.virtiod.controllers.scsi.port import (
     MAX_OVERDUE,
     MAX_REPORTS,
-    RESP_HEADER,
     RESPONSE_AT,
-    SENSE_ROOM,
-    UNMAP_HEADER,
-    UNMAP_RANGE,
     Call,
     OverduePtr,
     Port,
@@ -29,9 +23,11 @@ from cython.cimports.virtiod.controllers.scsi.wire import (
     Report,
     TagPtr,
 )
-from cython.cimports.virtiod.controllers.scsi.wire import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
-from cython.cimports.virtiod.core.atomics import vd_load_u64
+from cython.cimports.virtiod.controllers.scsi.port import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
+from cython.cimports.virtiod.scsi.spec import UNMAP_HEADER, UNMAP_RANGE
+from cython.cimports.virtiod.virtio.scsi import CDB_ROOM, CMD_HEADER, RESP_HEADER, SENSE_ROOM
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
 
 from virtiod.core.errors import Busy, DeviceError
@@ -61,10 +57,10 @@ class UnitReport(NamedTuple):
 
 def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
     """The reports, to out; returns how many. From now on the next is announced again."""
-    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
-    port: PortPtr = cython.cast(PortPtr, q.kind)
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    port: PortPtr = cast(PortPtr, q.kind)
     n: uint32_t = port.n_reports
-    memcpy(c.out, cython.address(port.reports[0]), n * cython.sizeof(Report))
+    memcpy(c.out, address(port.reports[0]), n * sizeof(Report))
     port.n_reports = 0
     port.announced = 0
     return n
@@ -73,16 +69,16 @@ def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
 def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
     """The requests on the ring whose I/O was submitted before arg (ns), to out; returns how many, at most MAX_OVERDUE.
     If the device aborts them, they have timed out."""
-    q: IoQueuePtr = cython.cast(IoQueuePtr, c.ctx)
-    port: PortPtr = cython.cast(PortPtr, q.kind)
-    before: uint64_t = cython.cast(uint64_t, c.arg)
-    found: OverduePtr = cython.cast(OverduePtr, c.out)
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    port: PortPtr = cast(PortPtr, q.kind)
+    before: uint64_t = cast(uint64_t, c.arg)
+    found: OverduePtr = cast(OverduePtr, c.out)
     i: uint32_t
     n: int64_t = 0
     for i in range(q.vq.size):
         if (
             q.slots[i].used
-            and q.slots[i].io != cython.NULL
+            and q.slots[i].io != NULL
             and q.slots[i].due == 0
             and q.slots[i].io.submitted_ns < before
             and n < MAX_OVERDUE
@@ -120,8 +116,8 @@ class CallBuffers:
             raise Busy("the device has not answered any of its commands")
         return self._free.pop()
 
-    def give(self, address: int) -> None:
-        self._free.append(address)
+    def give(self, buffer: int) -> None:
+        self._free.append(buffer)
 
     def close(self) -> None:
         """The device is cut off."""
@@ -139,15 +135,15 @@ class ScsiCall:
     length: int
 
     def __cinit__(self) -> None:
-        memset(cython.address(self.call), 0, cython.sizeof(self.call))
+        memset(address(self.call), 0, sizeof(self.call))
 
     def __init__(self, buffers: CallBuffers, lun: bytes, cdb: bytes, length: int) -> None:
         text: BytePtr = lun
         if len(lun) != 8 or not 6 <= len(cdb) <= CDB_ROOM or length > buffers.size:
             raise ValueError(f"unit address of {len(lun)} bytes, CDB of {len(cdb)}, {length} bytes to answer")
-        memcpy(cython.address(self.call.lun), text, 8)
+        memcpy(address(self.call.lun), text, 8)
         text = cdb
-        memcpy(cython.address(self.call.cdb[0]), text, len(cdb))
+        memcpy(address(self.call.cdb[0]), text, len(cdb))
         self.length = length
         self.call.length = length
         self.buffers = buffers
@@ -156,7 +152,7 @@ class ScsiCall:
     @property
     def id(self) -> int:
         """What the device knows its request as, for task management; 0: it was not sent yet."""
-        return vd_load_u64(cython.address(self.call.id))
+        return atomics.load_u64(address(self.call.id))
 
     @property
     def response(self) -> int:
@@ -211,18 +207,18 @@ class ScsiQueue(RequestQueue):
             raise ValueError(f"CDBs of {cdb_size} bytes, sense of {sense_size}")
         self.port.cdb_size = cdb_size
         self.port.sense_size = sense_size
-        self.port.retry_ns = cython.cast(uint64_t, retry_s * 1e9)
-        self.port.next_id = cython.cast(uint64_t, index) << 48  # ids are unique in the device
+        self.port.retry_ns = cast(uint64_t, retry_s * 1e9)
+        self.port.next_id = cast(uint64_t, index) << 48  # ids are unique in the device
         self.port.event.run = _announced
-        self.port.tags = cython.cast(TagPtr, calloc(size, cython.sizeof(self.port.tags[0])))
-        if self.port.tags == cython.NULL:
+        self.port.tags = cast(TagPtr, calloc(size, sizeof(self.port.tags[0])))
+        if self.port.tags == NULL:
             raise MemoryError
-        self.q.kind = cython.address(self.port)
+        self.q.kind = address(self.port)
         self.port.response_at = max(RESPONSE_AT, (CMD_HEADER + cdb_size + 7) & ~7)
         self.port.unmap_at = (self.port.response_at + RESP_HEADER + sense_size + 7) & ~7
         area: int = self.port.unmap_at + UNMAP_HEADER + UNMAP_RANGE * MAX_UNMAP_RANGES
-        self.q.ops.build = scsi_build
-        self.q.ops.result = scsi_result
+        self.q.ops.build = request.build
+        self.q.ops.result = result.judge
         self.allocate(memory, poller, index, size, area, max_segments, indirect, event_idx)
         self.set_name(name)
 
@@ -233,7 +229,7 @@ class ScsiQueue(RequestQueue):
 
         It may be cancelled: the command then is in flight until the device answers.
         """
-        ret: int = await self.request(cython.address(call.call), call)
+        ret: int = await self.request(address(call.call), call)
         if ret in {-EBUSY, -ENOSPC}:
             raise Busy(f"command {call.call.cdb[0]:#04x}: the queue is full")
         if ret:
@@ -241,29 +237,25 @@ class ScsiQueue(RequestQueue):
 
     def listen(self, on_report: Callable[[], None]) -> None:
         """Have on_report called when there is something to take; once. Call it before take_reports()."""
-        self.poller.control.expect(cython.address(self.port.event), on_report)
+        self.poller.control.expect(address(self.port.event), on_report)
 
     def unlisten(self) -> None:
-        self.poller.control.forget(cython.address(self.port.event))
+        self.poller.control.forget(address(self.port.event))
 
     def _take(self, found: bytearray) -> asyncio.Future[int]:
         data: BytePtr = found
-        return self.poller.command(
-            _cmd_take_reports, cython.address(self.q), 0, 0, cython.cast(VoidPtr, data), (found, self)
-        )
+        return self.poller.command(_cmd_take_reports, address(self.q), 0, 0, cast(VoidPtr, data), (found, self))
 
     async def take_reports(self) -> list[UnitReport]:
         """What happened since the last time."""
-        found = bytearray(MAX_REPORTS * cython.sizeof(Report))
+        found = bytearray(MAX_REPORTS * sizeof(Report))
         n: int = await self._take(found)
-        size: int = cython.sizeof(Report)
+        size: int = sizeof(Report)
         return [_unpack_report(bytes(found[i * size : (i + 1) * size])) for i in range(n)]
 
     def _overdue(self, before: uint64_t, found: bytearray) -> asyncio.Future[int]:
         data: BytePtr = found
-        return self.poller.command(
-            _cmd_overdue, cython.address(self.q), before, 0, cython.cast(VoidPtr, data), (found, self)
-        )
+        return self.poller.command(_cmd_overdue, address(self.q), before, 0, cast(VoidPtr, data), (found, self))
 
     async def overdue(self, before_ns: int) -> list[tuple[bytes, int]]:
         """(unit, id) of the requests whose I/O was submitted before that time (CLOCK_MONOTONIC, ns)."""

@@ -1,12 +1,13 @@
-# What a slot's request is; how it is made is in scsi_request.py.
+# What a slot's request is.
 from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.virtqueue.requests cimport IoQueue, Slot
-from virtiod.controllers.scsi.wire cimport CmdReq, CmdResp
+from virtiod.virtio.scsi cimport CmdReq, CmdResp
 
 # DeviceOps.build
-cdef int scsi_build(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
+cdef int build(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 
+# ---- private: for the module itself
 cdef int _build_call(IoQueue *q, uint32_t slot, CmdReq *req, CmdResp *resp) noexcept nogil
 cdef void _header(IoQueue *q, uint32_t slot, CmdReq *req, CmdResp *resp, uint64_t lun) noexcept nogil
 cdef void _put_range(unsigned char *cdb, uint64_t lba, uint64_t blocks) noexcept nogil

@@ -1,13 +1,14 @@
-# What a device's answer means; more is in scsi_result.py.
+# What a device's answer means.
 from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.virtqueue.requests cimport IoQueue, Slot
-from virtiod.controllers.scsi.wire cimport CmdResp
+from virtiod.virtio.scsi cimport CmdResp
 
 # DeviceOps.result
-cdef int scsi_result(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
-cdef uint32_t scsi_sense_code(unsigned char *sense, uint32_t length) noexcept nogil
+cdef int judge(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
+cdef uint32_t sense_value(unsigned char *sense, uint32_t length) noexcept nogil
 
+# ---- private: for the module itself
 cdef int _result_call(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
 cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
 cdef int _by_response(IoQueue *q, uint32_t slot, unsigned int response) noexcept nogil

@@ -1,4 +1,4 @@
-# The control plane's side of NBD connections; how they work is in nbd.py.
+# The control plane's side of NBD connections.
 from libc.stdint cimport int64_t
 
 from virtiod.poller.buffers cimport PollerBuffers
@@ -6,10 +6,6 @@ from virtiod.bdev.channel cimport BdevChannels
 from virtiod.exports.nbd.state cimport NbdConn, NbdShare
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport Command, PollerCore, command_fn
-
-cdef int64_t _cmd_start(PollerCore *p, Command *cmd) noexcept nogil
-cdef int64_t _cmd_stop(PollerCore *p, Command *cmd) noexcept nogil
-cdef int64_t _cmd_abort(PollerCore *p, Command *cmd) noexcept nogil
 
 
 cdef class NbdPoller:
@@ -25,3 +21,8 @@ cdef class NbdConnection:
     cdef BdevChannels channels
     cdef object on_end
     cdef object _command(self, command_fn fn)
+
+# ---- private: for the module itself
+cdef int64_t _cmd_start(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_stop(PollerCore *p, Command *cmd) noexcept nogil
+cdef int64_t _cmd_abort(PollerCore *p, Command *cmd) noexcept nogil

@@ -5,8 +5,7 @@ replies that became ready. Data goes straight between the socket and DMA buffers
 with its header is copied. What a connection may use is bounded: SLOTS requests, HELD_MAX bytes of buffers. When that is
 used up it stops reading until replies are sent, so a client that does not read holds up only itself.
 
-nbd_receive.py and nbd_send.py are the two directions, nbd_buffers.py is what requests hold; here is the control plane's
-side.
+receive.py and send.py are the two directions, slots.py is what requests hold; here is the control plane's side.
 """
 
 from __future__ import annotations
@@ -15,44 +14,29 @@ import os
 from collections.abc import Callable
 
 import cython
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import int64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, strncpy
 from cython.cimports.posix.unistd import close
 from cython.cimports.virtiod.bdev.channel import BdevChannels
-from cython.cimports.virtiod.core.atomics import vd_relaxed_u64
-from cython.cimports.virtiod.core.types import (
-    OP_WRITE_ZEROES,
-    CharPtr,
-    CommandPtr,
-    IovPtr,
-    PollerPtr,
-    VoidPtr,
-    command_fn,
-    iovec,
-)
-from cython.cimports.virtiod.exports.nbd.buffers import nbd_leave_queue
-from cython.cimports.virtiod.exports.nbd.receive import nbd_arm, nbd_poll, nbd_tick
-from cython.cimports.virtiod.exports.nbd.send import nbd_die, nbd_flush
+from cython.cimports.virtiod.core import atomics
+from cython.cimports.virtiod.core.types import CharPtr, CommandPtr, IovPtr, Op, PollerPtr, VoidPtr, command_fn, iovec
+from cython.cimports.virtiod.exports.nbd import receive, send, slots, state
 from cython.cimports.virtiod.exports.nbd.state import (
-    END_ABORTED,
-    END_START,
-    GONE,
-    LARGE_REQUESTS,
-    MANY_SEGMENTS,
-    RECEIVE_SIZE,
-    SLOTS,
     ConnPtr,
+    End,
     IovArray,
     NbdConn,
     NbdShare,
     NbdSlot,
     NbdSlotArray,
     NbdSlotPtr,
+    State,
 )
-from cython.cimports.virtiod.poller.buffers import LARGE_BUFFER, PollerBuffers
+from cython.cimports.virtiod.poller import buffers, rounds
+from cython.cimports.virtiod.poller.buffers import PollerBuffers
 from cython.cimports.virtiod.poller.poller import Poller
-from cython.cimports.virtiod.poller.rounds import mailbox_push, poller_add_source
 
 from virtiod.exports.interface import ExportCounters
 
@@ -72,26 +56,26 @@ END_REASONS = (
 
 
 def _cmd_start(p: PollerPtr, cmd: CommandPtr) -> int64_t:
-    c: ConnPtr = cython.cast(ConnPtr, cmd.ctx)
-    if poller_add_source(p, cython.address(c.source)) < 0:
+    c: ConnPtr = cast(ConnPtr, cmd.ctx)
+    if rounds.add_source(p, address(c.source)) < 0:
         close(c.fd)
         c.fd = -1
-        c.end = END_START
-        c.state = GONE
-        mailbox_push(p.control, cython.address(c.ended))
+        c.end = End.START
+        c.state = State.GONE
+        rounds.post(p.control, address(c.ended))
     return 0
 
 
 def _cmd_stop(p: PollerPtr, cmd: CommandPtr) -> int64_t:
-    c: ConnPtr = cython.cast(ConnPtr, cmd.ctx)
+    c: ConnPtr = cast(ConnPtr, cmd.ctx)
     c.stopping = 1
-    if c.state != GONE:
-        nbd_leave_queue(c)  # its requests need no buffers any more
+    if c.state != State.GONE:
+        slots.leave_queue(c)  # its requests need no buffers any more
     return 0
 
 
 def _cmd_abort(p: PollerPtr, cmd: CommandPtr) -> int64_t:
-    nbd_die(cython.cast(ConnPtr, cmd.ctx), END_ABORTED)
+    send.die(cast(ConnPtr, cmd.ctx), End.ABORTED)
     return 0
 
 
@@ -106,13 +90,13 @@ class NbdPoller:
     def __init__(self, poller: Poller, buffers: PollerBuffers) -> None:
         self.poller = poller
         self.buffers = buffers
-        self.share.pool = cython.address(buffers.pool)
+        self.share.pool = address(buffers.pool)
         self.connections = 0
 
     @property
     def max_payload(self) -> int:
         """Bytes of the longest READ and WRITE that the buffers allow."""
-        return min(MAX_PAYLOAD, int(self.buffers.pool.n_large) * LARGE_BUFFER)
+        return min(MAX_PAYLOAD, int(self.buffers.pool.n_large) * buffers.LARGE)
 
 
 class NbdConnection:
@@ -124,25 +108,25 @@ class NbdConnection:
 
     def __cinit__(self) -> None:
         i: cython.int
-        self.c = cython.cast(ConnPtr, calloc(1, cython.sizeof(NbdConn)))
-        if self.c == cython.NULL:
+        self.c = cast(ConnPtr, calloc(1, sizeof(NbdConn)))
+        if self.c == NULL:
             raise MemoryError
         self.c.fd = -1
-        self.c.buffer = cython.cast(CharPtr, calloc(1, RECEIVE_SIZE))
-        self.c.slots = cython.cast(NbdSlotPtr, calloc(SLOTS, cython.sizeof(NbdSlot)))
-        self.c.free = cython.cast(NbdSlotArray, calloc(SLOTS, cython.sizeof(NbdSlotPtr)))
-        self.c.large = cython.cast(IovArray, calloc(LARGE_REQUESTS, cython.sizeof(IovPtr)))
+        self.c.buffer = cast(CharPtr, calloc(1, state.RECEIVE_SIZE))
+        self.c.slots = cast(NbdSlotPtr, calloc(state.SLOTS, sizeof(NbdSlot)))
+        self.c.free = cast(NbdSlotArray, calloc(state.SLOTS, sizeof(NbdSlotPtr)))
+        self.c.large = cast(IovArray, calloc(state.LARGE_REQUESTS, sizeof(IovPtr)))
         if not (self.c.buffer and self.c.slots and self.c.free and self.c.large):
             raise MemoryError
-        for i in range(SLOTS):
+        for i in range(state.SLOTS):
             self.c.slots[i].conn = self.c
-            self.c.free[i] = cython.address(self.c.slots[SLOTS - 1 - i])
-        for i in range(LARGE_REQUESTS):
-            self.c.large[i] = cython.cast(IovPtr, calloc(MANY_SEGMENTS, cython.sizeof(iovec)))
-            if self.c.large[i] == cython.NULL:
+            self.c.free[i] = address(self.c.slots[state.SLOTS - 1 - i])
+        for i in range(state.LARGE_REQUESTS):
+            self.c.large[i] = cast(IovPtr, calloc(state.MANY_SEGMENTS, sizeof(iovec)))
+            if self.c.large[i] == NULL:
                 raise MemoryError
-        self.c.n_free = SLOTS
-        self.c.n_large = LARGE_REQUESTS
+        self.c.n_free = state.SLOTS
+        self.c.n_large = state.LARGE_REQUESTS
 
     def __init__(
         self,
@@ -156,26 +140,26 @@ class NbdConnection:
         leftover: bytes,
         on_end: Callable[[str], None],
     ) -> None:
-        if len(leftover) > RECEIVE_SIZE:
+        if len(leftover) > state.RECEIVE_SIZE:
             raise ValueError(f"leftover of {len(leftover)} bytes")
         c: ConnPtr = self.c
         self.home = home
         self.channels = channels
         self.on_end = on_end
         c.channel = channels.channel(home.poller)
-        c.share = cython.address(home.share)
+        c.share = address(home.share)
         c.limits.max_payload = home.max_payload
         c.limits.block_size = c.channel.bdev.block_size
         c.limits.flags = flags
         c.limits.structured = structured
-        c.limits.fast_zero = (c.channel.bdev.native >> OP_WRITE_ZEROES) & 1
-        memcpy(c.buffer, cython.cast(CharPtr, leftover), len(leftover))
+        c.limits.fast_zero = (c.channel.bdev.native >> Op.WRITE_ZEROES) & 1
+        memcpy(c.buffer, cast(CharPtr, leftover), len(leftover))
         c.tail = len(leftover)
         c.paused = 1  # what is left over is looked at in the first round
-        c.source.poll = nbd_poll
-        c.source.flush = nbd_flush
-        c.source.arm = nbd_arm
-        c.source.tick = nbd_tick
+        c.source.poll = receive.poll
+        c.source.flush = send.flush
+        c.source.arm = receive.arm
+        c.source.tick = receive.tick
         c.source.watched = 1
         source_name: bytes = f"nbd_{name}".encode("ascii", "replace")
         strncpy(c.source.name, source_name, 39)
@@ -185,12 +169,12 @@ class NbdConnection:
         """Have the poller serve it."""
         self.c.fd = self.c.source.fd
         self.home.connections += 1
-        self.home.poller.control.expect(cython.address(self.c.ended), self._ended)
-        self.home.poller.own(cython.address(self.c.source), self)
+        self.home.poller.control.expect(address(self.c.ended), self._ended)
+        self.home.poller.own(address(self.c.source), self)
         self._command(_cmd_start)
 
     def _command(self, fn: command_fn) -> object:
-        return self.home.poller.command(fn, cython.cast(VoidPtr, self.c), 0, 0, cython.NULL, self)
+        return self.home.poller.command(fn, cast(VoidPtr, self.c), 0, 0, NULL, self)
 
     @property
     def poller_name(self) -> str:
@@ -206,26 +190,26 @@ class NbdConnection:
 
     def counters(self) -> ExportCounters:
         return ExportCounters(
-            vd_relaxed_u64(cython.address(self.c.requests)),
-            vd_relaxed_u64(cython.address(self.c.errors)),
-            vd_relaxed_u64(cython.address(self.c.received)),
-            vd_relaxed_u64(cython.address(self.c.sent)),
-            vd_relaxed_u64(cython.address(self.c.in_flight)),
+            atomics.relaxed_u64(address(self.c.requests)),
+            atomics.relaxed_u64(address(self.c.errors)),
+            atomics.relaxed_u64(address(self.c.received)),
+            atomics.relaxed_u64(address(self.c.sent)),
+            atomics.relaxed_u64(address(self.c.in_flight)),
         )
 
     def _ended(self) -> None:
         self.home.connections -= 1
-        self.home.poller.disown(cython.address(self.c.source))
+        self.home.poller.disown(address(self.c.source))
         self.on_end(END_REASONS[self.c.end])
 
     def __dealloc__(self) -> None:
         i: cython.int
-        if self.c == cython.NULL:
+        if self.c == NULL:
             return
         if self.c.fd >= 0:
             os.close(self.c.fd)
-        if self.c.large != cython.NULL:
-            for i in range(LARGE_REQUESTS):
+        if self.c.large != NULL:
+            for i in range(state.LARGE_REQUESTS):
                 free(self.c.large[i])
         free(self.c.large)
         free(self.c.free)

@@ -1,4 +1,4 @@
-# An NBD connection as a source, and its requests; how they are read is in nbd_receive.py.
+# An NBD connection as a source, and its requests.
 from libc.stdint cimport uint64_t
 
 from virtiod.exports.nbd.state cimport NbdConn, NbdShare, NbdSlot
@@ -6,14 +6,14 @@ from virtiod.exports.nbd.request cimport NbdRequest
 from virtiod.core.types cimport Source
 
 # Source.poll, .arm, .tick
-cdef int nbd_poll(Source *s, uint64_t now) noexcept nogil
-cdef bint nbd_arm(Source *s) noexcept nogil
-cdef void nbd_tick(Source *s, uint64_t now) noexcept nogil
+cdef int poll(Source *s, uint64_t now) noexcept nogil
+cdef bint arm(Source *s) noexcept nogil
+cdef void tick(Source *s, uint64_t now) noexcept nogil
 
+# ---- private: for the module itself
 cdef bint _idle(NbdConn *c) noexcept nogil
 cdef void _drain(NbdConn *c, unsigned int end) noexcept nogil
 cdef void _bury(NbdConn *c) noexcept nogil
-
 cdef int _receive(NbdConn *c) noexcept nogil
 cdef void _something_came(NbdConn *c) noexcept nogil
 cdef void _nothing_came(NbdConn *c) noexcept nogil

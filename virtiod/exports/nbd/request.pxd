@@ -1,61 +1,61 @@
-# NBD requests and replies, as bytes and as numbers; how they are judged is in nbd_request.py.
+# NBD requests and replies, as bytes and as numbers.
 # Protocol document: "Request message", "Simple reply message", "Structured reply chunk message".
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    NBD_REQUEST_SIZE = 28
-    NBD_REPLY_MAX = 96         # bytes of the longest reply, without the data of a READ
-    NBD_MAX_PAYLOAD = 33554432
+    REQUEST_SIZE = 28          # bytes
+    REPLY_MAX = 96             # bytes of the longest reply, without the data of a READ
+    MAX_PAYLOAD = 33554432     # bytes
 
-cdef enum:
-    NBD_CMD_READ = 0
-    NBD_CMD_WRITE = 1
-    NBD_CMD_DISC = 2
-    NBD_CMD_FLUSH = 3
-    NBD_CMD_TRIM = 4
-    NBD_CMD_WRITE_ZEROES = 6
+cdef enum Cmd:
+    READ = 0
+    WRITE = 1
+    DISC = 2
+    FLUSH = 3
+    TRIM = 4
+    WRITE_ZEROES = 6
 
-cdef enum:
-    NBD_CMD_FLAG_FUA = 1
-    NBD_CMD_FLAG_NO_HOLE = 2
-    NBD_CMD_FLAG_DF = 4
-    NBD_CMD_FLAG_FAST_ZERO = 16
+cdef enum CmdFlag:
+    FUA = 1
+    NO_HOLE = 2
+    DF = 4
+    FAST_ZERO = 16
 
-cdef enum:
-    NBD_FLAG_READ_ONLY = 2
-    NBD_FLAG_SEND_TRIM = 32
-    NBD_FLAG_SEND_WRITE_ZEROES = 64
-    NBD_FLAG_SEND_FAST_ZERO = 2048
+cdef enum ExportFlag:
+    READ_ONLY = 2
+    SEND_TRIM = 32
+    SEND_WRITE_ZEROES = 64
+    SEND_FAST_ZERO = 2048
 
-cdef enum:
-    NBD_EPERM = 1
-    NBD_EIO = 5
-    NBD_ENOMEM = 12
-    NBD_EINVAL = 22
-    NBD_ENOSPC = 28
-    NBD_EOVERFLOW = 75
-    NBD_ENOTSUP = 95
-    NBD_ESHUTDOWN = 108
+cdef enum ErrorValue:
+    EPERM = 1
+    EIO = 5
+    ENOMEM = 12
+    EINVAL = 22
+    ENOSPC = 28
+    EOVERFLOW = 75
+    ENOTSUP = 95
+    ESHUTDOWN = 108
 
 # Why a request fails: an error value and a text, for the client.
-cdef enum:
-    FAIL_NONE = 0
-    FAIL_COMMAND
-    FAIL_FLAGS
-    FAIL_READ_ONLY
-    FAIL_RESERVED
-    FAIL_EMPTY
-    FAIL_LONG
-    FAIL_LONG_READ
-    FAIL_UNALIGNED
-    FAIL_BEYOND
-    FAIL_NO_SPACE
-    FAIL_NOT_FAST
-    FAIL_ENDING
-    FAIL_MEMORY
-    FAIL_TIMEOUT
-    FAIL_INVALID
-    FAIL_DEVICE
+cdef enum Fail:
+    NONE = 0
+    COMMAND
+    FLAGS
+    NOT_WRITABLE
+    RESERVED
+    EMPTY
+    LONG
+    LONG_READ
+    UNALIGNED
+    BEYOND
+    NO_SPACE
+    NOT_FAST
+    ENDING
+    MEMORY
+    TIMEOUT
+    INVALID
+    DEVICE
 
 cdef packed struct NbdRequestWire:
     uint32_t magic
@@ -112,15 +112,16 @@ cdef struct NbdLimits:
     uint8_t structured         # replies were negotiated
     uint8_t fast_zero          # the device zeroes without being sent zeroes
 
-# Request at `data` (NBD_REQUEST_SIZE bytes) -> r; false if its magic is wrong.
-cdef bint nbd_decode(const char *data, NbdRequest *r) noexcept nogil
-# FAIL_NONE, or why the request can't be: every rule is here. Not for DISC.
-cdef int nbd_check(NbdRequest *r, NbdLimits *limits) noexcept nogil
-# The FAIL_* of an I/O that ended with status.
-cdef int nbd_failure(NbdRequest *r, int32_t status) noexcept nogil
-# The reply to r at `to` (NBD_REPLY_MAX bytes), without the data of a READ; its length.
-cdef uint32_t nbd_reply(char *to, NbdRequest *r, int failure, bint structured) noexcept nogil
+# Request at `data` (REQUEST_SIZE bytes) -> r; false if its magic is wrong.
+cdef bint decode(const char *data, NbdRequest *r) noexcept nogil
+# Fail.NONE, or why the request can't be: every rule is here. Not for DISC.
+cdef int check(NbdRequest *r, NbdLimits *limits) noexcept nogil
+# The Fail of an I/O that ended with status.
+cdef int failure_of(NbdRequest *r, int32_t status) noexcept nogil
+# The reply to r at `to` (REPLY_MAX bytes), without the data of a READ; its length.
+cdef uint32_t reply(char *to, NbdRequest *r, int failure, bint structured) noexcept nogil
 
+# ---- private: for the module itself
 cdef int _check_range(NbdRequest *r, NbdLimits *limits) noexcept nogil
 cdef uint32_t _error(int failure) noexcept nogil
 cdef const char *_text(int failure) noexcept nogil

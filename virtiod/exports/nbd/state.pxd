@@ -14,21 +14,22 @@ cdef enum:
     LARGE_REQUESTS = 4     # of a connection at once, that need that many
     SEND_SEGMENTS = 512    # of one sendmsg
 
-cdef enum:
+cdef enum State:
     RUNNING = 0
     DRAINING = 1           # reads no more requests; closes when those in flight are answered
     DEAD = 2               # has no socket any more; waits for the I/Os in flight
     GONE = 3               # the control plane's again
 
-cdef enum:
-    END_DISCONNECT = 0
-    END_EOF = 1
-    END_LOST = 2
-    END_MAGIC = 3
-    END_STOPPED = 4
-    END_ABORTED = 5
-    END_STALLED = 6
-    END_START = 7
+# Why a connection ended.
+cdef enum End:
+    DISCONNECT = 0
+    EOF = 1
+    LOST = 2
+    MAGIC = 3
+    STOPPED = 4
+    ABORTED = 5
+    STALLED = 6
+    START = 7
 
 # One request. Io is first: done() gets a slot.
 ctypedef NbdSlot *NbdSlotPtr
@@ -65,8 +66,8 @@ cdef struct NbdConn:
     Channel *channel
     NbdLimits limits
     int fd
-    uint8_t state
-    uint8_t end            # END_*
+    uint8_t state          # a State
+    uint8_t end            # an End
     uint8_t stopping       # new requests are refused; closes when those in flight are answered
     uint8_t paused         # requests wait for a slot or buffers
     uint8_t waiting        # in the share's queue
@@ -82,7 +83,7 @@ cdef struct NbdConn:
     uint32_t tail
     uint64_t skip          # bytes still to come of the payload of
     NbdSlot *refused       # a WRITE that will be answered
-    int refusal            # with this FAIL_*
+    int refusal            # with this Fail
     NbdSlot *filling       # WRITE whose payload is coming
     uint32_t fill_index    # next byte goes to its io.iov[fill_index] + fill_offset
     uint64_t fill_offset

@@ -1,17 +1,17 @@
-# The embedded target's virtio-blk requests; how they are served is in devblk.py.
+# The embedded target's virtio-blk requests.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.target.disk cimport Disk, TargetDisk
 from virtiod.target.ring cimport DeviceRing, DevRing
 
-cdef enum:
-    FAULT_NONE = 0
-    FAULT_ERROR = 1        # IOERR
-    FAULT_USED_ID = 2      # a used id that is not in flight
-    FAULT_USED_INDEX = 3   # a used index far ahead
-    FAULT_SILENCE = 4      # takes requests, answers none
-    FAULT_DEATH = 5        # SIGKILL
-    FAULT_NO_STATUS = 6    # completes without a status byte
+cdef enum Fault:
+    NONE = 0
+    ERROR = 1              # IOERR
+    USED_ID = 2            # a used id that is not in flight
+    USED_INDEX = 3         # a used index far ahead
+    SILENCE = 4            # takes requests, answers none
+    DEATH = 5              # SIGKILL
+    NO_STATUS = 6          # completes without a status byte
 
 ctypedef BlkUnit *BlkUnitPtr
 cdef struct BlkUnit:
@@ -19,14 +19,8 @@ cdef struct BlkUnit:
     uint64_t fault_after   # requests served well before the fault
     uint64_t fault_every   # then: 0 for good, else each so many
     uint64_t delay_ns      # of each completion
-    uint8_t fault
+    uint8_t fault          # a Fault
     char serial[20]
-
-cdef int _serve(DevRing *q, uint16_t head, uint64_t now) noexcept nogil
-cdef int _execute(DevRing *q, BlkUnit *u, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
-cdef int _transfer(DevRing *q, Disk *d, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
-cdef int _range_request(DevRing *q, Disk *d, uint32_t type, uint32_t first) noexcept nogil
-cdef bint _spoiled(DevRing *q, BlkUnit *u, uint16_t head, int *result) noexcept nogil
 
 
 cdef class TargetUnit:
@@ -36,3 +30,10 @@ cdef class TargetUnit:
 
 cdef class BlkRing(DeviceRing):
     pass
+
+# ---- private: for the module itself
+cdef int _serve(DevRing *q, uint16_t head, uint64_t now) noexcept nogil
+cdef int _execute(DevRing *q, BlkUnit *u, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
+cdef int _transfer(DevRing *q, Disk *d, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
+cdef int _range_request(DevRing *q, Disk *d, uint32_t type, uint32_t first) noexcept nogil
+cdef bint _spoiled(DevRing *q, BlkUnit *u, uint16_t head, int *result) noexcept nogil

@@ -8,52 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
+from cython import address, cast
 from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, strncpy
-from cython.cimports.virtiod.controllers.blk.queue import (
-    ID_BYTES,
-    VIRTIO_BLK_S_IOERR,
-    VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_DISCARD,
-    VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN,
-    VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES,
-)
-from cython.cimports.virtiod.core.atomics import vd_clock_ns
-from cython.cimports.virtiod.core.linux import kill_self
+from cython.cimports.virtiod.core import clock, linux
 from cython.cimports.virtiod.core.types import CharPtr
-from cython.cimports.virtiod.target.blk.requests import (
-    FAULT_DEATH,
-    FAULT_ERROR,
-    FAULT_NO_STATUS,
-    FAULT_NONE,
-    FAULT_SILENCE,
-    FAULT_USED_ID,
-    FAULT_USED_INDEX,
-    BlkUnit,
-    BlkUnitPtr,
-)
-from cython.cimports.virtiod.target.disk import (
-    DiskPtr,
-    TargetDisk,
-    disk_flush,
-    disk_read,
-    disk_write,
-    disk_zero,
-)
-from cython.cimports.virtiod.target.ring import (
-    DevRingPtr,
-    Held,
-    ring_collect,
-    ring_copy_out,
-    ring_hold,
-    ring_push,
-)
+from cython.cimports.virtiod.target import disk, ring
+from cython.cimports.virtiod.target.blk.requests import BlkUnit, BlkUnitPtr, Fault
+from cython.cimports.virtiod.target.disk import DiskPtr, TargetDisk
+from cython.cimports.virtiod.target.ring import DevRingPtr, Held
+from cython.cimports.virtiod.virtio.blk import ID_BYTES, RequestType, Status
 
 from virtiod.target.ring import DeviceRing
 
@@ -63,13 +29,13 @@ if TYPE_CHECKING:
     from virtiod.target.ring import TargetMemory
 
 FAULTS = {
-    "": FAULT_NONE,
-    "error": FAULT_ERROR,
-    "used-id": FAULT_USED_ID,
-    "used-index": FAULT_USED_INDEX,
-    "silence": FAULT_SILENCE,
-    "death": FAULT_DEATH,
-    "no-status": FAULT_NO_STATUS,
+    "": Fault.NONE,
+    "error": Fault.ERROR,
+    "used-id": Fault.USED_ID,
+    "used-index": Fault.USED_INDEX,
+    "silence": Fault.SILENCE,
+    "death": Fault.DEATH,
+    "no-status": Fault.NO_STATUS,
 }
 
 
@@ -79,17 +45,17 @@ def _range_request(q: DevRingPtr, d: DiskPtr, type: uint32_t, first: uint32_t) -
     offset: uint64_t
     length: uint64_t
     if d.read_only:
-        return VIRTIO_BLK_S_IOERR
-    while ring_copy_out(q, cython.address(what[0]), 16, cython.address(first)) == 16:
-        offset = (cython.cast(uint64_t, what[1]) << 32 | what[0]) << 9
-        length = cython.cast(uint64_t, what[2]) << 9
+        return Status.IOERR
+    while ring.copy_out(q, address(what[0]), 16, address(first)) == 16:
+        offset = (cast(uint64_t, what[1]) << 32 | what[0]) << 9
+        length = cast(uint64_t, what[2]) << 9
         if offset > d.size or length > d.size - offset:
-            return VIRTIO_BLK_S_IOERR
-        if what[3] & ~1 or (type == VIRTIO_BLK_T_DISCARD and what[3]):
-            return VIRTIO_BLK_S_UNSUPP
-        if disk_zero(d, offset, length) < 0:
-            return VIRTIO_BLK_S_IOERR
-    return VIRTIO_BLK_S_OK
+            return Status.IOERR
+        if what[3] & ~1 or (type == RequestType.DISCARD and what[3]):
+            return Status.UNSUPP
+        if disk.zero(d, offset, length) < 0:
+            return Status.IOERR
+    return Status.OK
 
 
 def _transfer(
@@ -101,40 +67,40 @@ def _transfer(
     offset: uint64_t = sector << 9
     i: uint32_t
     ret: cython.int
-    if type == VIRTIO_BLK_T_OUT:
+    if type == RequestType.OUT:
         n = q.n_out - first
         total = 0
         for i in range(n):
             total += q.out[first + i].iov_len
         if d.read_only:
-            return VIRTIO_BLK_S_IOERR
+            return Status.IOERR
     if total & 511 or sector >> 54 or offset > d.size or total > d.size - offset:
-        return VIRTIO_BLK_S_IOERR
-    if type == VIRTIO_BLK_T_OUT:
-        ret = disk_write(d, offset, total, cython.address(q.out[first]), n)
+        return Status.IOERR
+    if type == RequestType.OUT:
+        ret = disk.write(d, offset, total, address(q.out[first]), n)
     else:
         if n and q.into[n - 1].iov_len == 0:
             n -= 1
-        ret = disk_read(d, offset, total, cython.address(q.into[0]), n)
-    return VIRTIO_BLK_S_OK if ret == 0 else VIRTIO_BLK_S_IOERR
+        ret = disk.read(d, offset, total, address(q.into[0]), n)
+    return Status.OK if ret == 0 else Status.IOERR
 
 
 def _execute(
     q: DevRingPtr, u: BlkUnitPtr, type: uint32_t, sector: uint64_t, first: uint32_t, in_bytes: uint64_t
 ) -> cython.int:
     """The status of a request whose data is out[first..] and in_bytes of into[]."""
-    if type == VIRTIO_BLK_T_IN or type == VIRTIO_BLK_T_OUT:
+    if type == RequestType.IN or type == RequestType.OUT:
         return _transfer(q, u.disk, type, sector, first, in_bytes)
-    if type == VIRTIO_BLK_T_FLUSH:
-        return VIRTIO_BLK_S_OK if disk_flush(u.disk) == 0 else VIRTIO_BLK_S_IOERR
-    if type == VIRTIO_BLK_T_GET_ID:
+    if type == RequestType.FLUSH:
+        return Status.OK if disk.flush(u.disk) == 0 else Status.IOERR
+    if type == RequestType.GET_ID:
         if in_bytes > ID_BYTES:
             in_bytes = ID_BYTES
         memcpy(q.into[0].iov_base, u.serial, in_bytes if in_bytes < q.into[0].iov_len else q.into[0].iov_len)
-        return VIRTIO_BLK_S_OK
-    if type == VIRTIO_BLK_T_DISCARD or type == VIRTIO_BLK_T_WRITE_ZEROES:
+        return Status.OK
+    if type == RequestType.DISCARD or type == RequestType.WRITE_ZEROES:
         return _range_request(q, u.disk, type, first)
-    return VIRTIO_BLK_S_UNSUPP
+    return Status.UNSUPP
 
 
 def _spoiled(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t, result: cython.p_int) -> cython.bint:
@@ -143,18 +109,18 @@ def _spoiled(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t, result: cython.p_int)
         return False
     if u.fault_every and (q.requests - u.fault_after) % u.fault_every:
         return False
-    if u.fault == FAULT_DEATH:
-        kill_self(SIGKILL)
-    elif u.fault == FAULT_ERROR:
-        result[0] = VIRTIO_BLK_S_IOERR
+    if u.fault == Fault.DEATH:
+        linux.kill_self(SIGKILL)
+    elif u.fault == Fault.ERROR:
+        result[0] = Status.IOERR
         return False
-    elif u.fault == FAULT_USED_ID:
-        ring_push(q, q.size + 7, 0)
-    elif u.fault == FAULT_USED_INDEX:
+    elif u.fault == Fault.USED_ID:
+        ring.push(q, q.size + 7, 0)
+    elif u.fault == Fault.USED_INDEX:
         q.used_idx += q.size + 1
         q.source.dirty = 1
-    elif u.fault == FAULT_NO_STATUS:
-        ring_push(q, head, 0)
+    elif u.fault == Fault.NO_STATUS:
+        ring.push(q, head, 0)
     return True
 
 
@@ -166,28 +132,28 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     in_bytes: uint64_t = 0
     i: uint32_t
     result: cython.int
-    u: BlkUnitPtr = cython.cast(BlkUnitPtr, q.device)
+    u: BlkUnitPtr = cast(BlkUnitPtr, q.device)
     h: Held
-    if ring_collect(q, head) < 0 or q.n_in == 0 or q.into[q.n_in - 1].iov_len == 0:
+    if ring.collect(q, head) < 0 or q.n_in == 0 or q.into[q.n_in - 1].iov_len == 0:
         return -EINVAL
-    if ring_copy_out(q, cython.address(header[0]), 16, cython.address(first)) != 16:
+    if ring.copy_out(q, address(header[0]), 16, address(first)) != 16:
         return -EINVAL
     q.into[q.n_in - 1].iov_len -= 1  # the last byte is the status, however the segments lie
-    status = cython.cast(CharPtr, q.into[q.n_in - 1].iov_base) + q.into[q.n_in - 1].iov_len
+    status = cast(CharPtr, q.into[q.n_in - 1].iov_base) + q.into[q.n_in - 1].iov_len
     for i in range(q.n_in):
         in_bytes += q.into[i].iov_len
     q.requests += 1
-    result = _execute(q, u, header[0], cython.cast(uint64_t, header[3]) << 32 | header[2], first, in_bytes)
-    if u.fault and _spoiled(q, u, head, cython.address(result)):
+    result = _execute(q, u, header[0], cast(uint64_t, header[3]) << 32 | header[2], first, in_bytes)
+    if u.fault and _spoiled(q, u, head, address(result)):
         return 0
-    status[0] = cython.cast(cython.char, result)
+    status[0] = cast(cython.char, result)
     if u.delay_ns:
-        h.due_ns = vd_clock_ns() + u.delay_ns  # now is the round's start, which may be long before it came
-        h.written = cython.cast(uint32_t, in_bytes) + 1
+        h.due_ns = clock.now_ns() + u.delay_ns  # now is the round's start, which may be long before it came
+        h.written = cast(uint32_t, in_bytes) + 1
         h.head = head
-        ring_hold(q, cython.address(h))
+        ring.hold(q, address(h))
     else:
-        ring_push(q, head, cython.cast(uint32_t, in_bytes) + 1)
+        ring.push(q, head, cast(uint32_t, in_bytes) + 1)
     return 0
 
 
@@ -200,7 +166,7 @@ class TargetUnit:
     def __init__(self, disk: TargetDisk, serial: str = "") -> None:
         data: bytes = serial.encode("ascii")[:20]
         self.disk = disk
-        self.unit.disk = cython.address(disk.disk)
+        self.unit.disk = address(disk.disk)
         strncpy(self.unit.serial, data, 20)
 
     def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0) -> None:
@@ -217,4 +183,4 @@ class BlkRing(DeviceRing):
     def __init__(self, poller: Poller, memory: TargetMemory, setup: QueueSetup, unit: TargetUnit) -> None:
         DeviceRing.__init__(self, poller, memory, setup, unit)
         self.q.serve = _serve
-        self.q.device = cython.address(unit.unit)
+        self.q.device = address(unit.unit)

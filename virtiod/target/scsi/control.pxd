@@ -1,37 +1,20 @@
-# The embedded target's virtio-scsi control and event queues; how they are served is in devscsictl.py.
+# The embedded target's virtio-scsi control and event queues.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.target.ring cimport DeviceRing, DevRing
 from virtiod.target.scsi.host cimport ScsiHost
 from virtiod.core.types cimport Command, PollerCore, Source
 
-# virtio 1.2 §5.6.6.2
-cdef enum:
-    CONTROL_TMF = 0
-    CONTROL_AN_QUERY = 1
-    CONTROL_AN_SUBSCRIBE = 2
-    TMF_BYTES = 24             # type, subtype, lun, id
-    AN_BYTES = 16              # type, lun, event_requested
-    CONTROL_COMPLETE = 0       # function complete
-    CONTROL_BAD_TARGET = 3
-    CONTROL_SUCCEEDED = 10
-    CONTROL_REJECTED = 11
-    CONTROL_INCORRECT_LUN = 12
-
-# §5.6.6.3
-cdef enum:
-    EVENT_BYTES = 16           # event, lun, reason
-    EVENTS_MISSED = 0x80000000
-
-cdef enum:
-    CONTROL_NORMAL = 0
-    CONTROL_SILENT = 1         # takes functions, answers none
-    CONTROL_REJECTS = 2
+# How task management functions are met.
+cdef enum TmfMode:
+    NORMAL = 0
+    SILENT = 1                 # takes functions, answers none
+    REJECTS = 2
 
 ctypedef ScsiControl *ScsiControlPtr
 cdef struct ScsiControl:
     ScsiHost *host
-    uint32_t mode
+    uint32_t mode              # a TmfMode
     uint8_t pending            # a task management function that the request queues have yet to deal with
     uint16_t head              # its chain
 
@@ -39,6 +22,15 @@ ctypedef ScsiEvents *ScsiEventsPtr
 cdef struct ScsiEvents:
     uint8_t missed             # there was no buffer for an event
 
+
+cdef class ControlRing(DeviceRing):
+    cdef ScsiControl control
+
+
+cdef class EventRing(DeviceRing):
+    cdef ScsiEvents events
+
+# ---- private: for the module itself
 cdef void _respond(DevRing *q, uint16_t head, uint8_t response) noexcept nogil
 cdef int _begin(DevRing *q, uint16_t head, unsigned char *request) noexcept nogil
 cdef bint _finished(ScsiHost *host) noexcept nogil
@@ -49,11 +41,3 @@ cdef bint _tell(DevRing *q, uint32_t event, uint64_t lun, uint32_t reason) noexc
 cdef int _poll_events(Source *s, uint64_t now) noexcept nogil
 cdef bint _arm_events(Source *s) noexcept nogil
 cdef int64_t _cmd_event(PollerCore *p, Command *c) noexcept nogil
-
-
-cdef class ControlRing(DeviceRing):
-    cdef ScsiControl control
-
-
-cdef class EventRing(DeviceRing):
-    cdef ScsiEvents events

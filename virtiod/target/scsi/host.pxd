@@ -1,4 +1,4 @@
-# The targets and LUNs of the embedded SCSI target, and what its queues tell each other; more is in devhost.py.
+# The targets and LUNs of the embedded SCSI target, and what its queues tell each other.
 from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.target.scsi.lun cimport ScsiTarget
@@ -8,19 +8,7 @@ cdef enum:
     MAX_TARGETS = 256
     MAX_QUEUES = 64
     MAX_CDB = 255
-    MAX_SENSE = 252
     NO_LUN = 0xffffffff
-
-# "subtype" of a task management function, §5.6.6.2
-cdef enum:
-    TMF_ABORT_TASK = 0
-    TMF_ABORT_TASK_SET = 1
-    TMF_CLEAR_ACA = 2
-    TMF_CLEAR_TASK_SET = 3
-    TMF_I_T_NEXUS_RESET = 4
-    TMF_LOGICAL_UNIT_RESET = 5
-    TMF_QUERY_TASK = 6
-    TMF_QUERY_TASK_SET = 7
 
 # A task management function that the control queue has every request queue look at. Written by the control queue
 # before sequence, which the request queues read.
@@ -28,7 +16,7 @@ cdef struct Tmf:
     uint64_t sequence
     uint64_t tag
     uint64_t matched       # tasks found; any queue adds
-    uint32_t subtype
+    uint32_t subtype       # a TmfType
     uint32_t target
     uint32_t number
 

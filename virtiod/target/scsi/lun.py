@@ -1,73 +1,41 @@
-"""SCSI logical units of the embedded target: what they are, what is wrong with them, and how a command ends."""
+"""SCSI logical units of the embedded target: what they are, what is wrong with them, and what they have to tell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cython
-from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.core.atomics import (
-    vd_fetch_and_u32,
-    vd_fetch_or_u32,
-    vd_load_ptr,
-    vd_load_u32,
-    vd_load_u64,
-    vd_store_u32,
-    vd_store_u64,
-)
-from cython.cimports.virtiod.core.types import BytePtr, IovPtr
+from cython import NULL, address, cast
+from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.virtiod.core import atomics
+from cython.cimports.virtiod.scsi.spec import Asc
 from cython.cimports.virtiod.target.disk import TargetDisk
 from cython.cimports.virtiod.target.scsi.lun import (
     ANY_OPCODE,
-    ASC_CAPACITY,
-    ASC_LUNS,
-    ASC_NONE,
-    ASC_POWER_ON,
-    ASC_RESET,
-    ATTENTION_CAPACITY,
-    ATTENTION_LUNS,
-    ATTENTION_POWER_ON,
-    ATTENTION_RESET,
-    INQUIRY,
-    KEY_UNIT_ATTENTION,
     MAX_PAGES,
-    REPORT_LUNS,
-    REQUEST_SENSE,
-    RESPONSE_OVERRUN,
-    SCSI_FAULT_DEATH,
-    SCSI_FAULT_NO_RESPONSE,
-    SCSI_FAULT_NONE,
-    SCSI_FAULT_RESPONSE,
-    SCSI_FAULT_SENSE,
-    SCSI_FAULT_SILENCE,
-    SCSI_FAULT_STATUS,
-    SCSI_FAULT_USED_ID,
-    SCSI_FAULT_USED_INDEX,
-    STATUS_CHECK_CONDITION,
+    Attention,
+    Fault,
     LunFaultPtr,
     ScsiLun,
     ScsiLunPtr,
     ScsiTargetPtr,
-    ScsiTaskPtr,
 )
 
 FAULTS = {
-    "": SCSI_FAULT_NONE,
-    "sense": SCSI_FAULT_SENSE,
-    "status": SCSI_FAULT_STATUS,
-    "response": SCSI_FAULT_RESPONSE,
-    "silence": SCSI_FAULT_SILENCE,
-    "death": SCSI_FAULT_DEATH,
-    "used-id": SCSI_FAULT_USED_ID,
-    "used-index": SCSI_FAULT_USED_INDEX,
-    "no-response": SCSI_FAULT_NO_RESPONSE,
+    "": Fault.NONE,
+    "sense": Fault.SENSE,
+    "status": Fault.STATUS,
+    "response": Fault.RESPONSE,
+    "silence": Fault.SILENCE,
+    "death": Fault.DEATH,
+    "used-id": Fault.USED_ID,
+    "used-index": Fault.USED_INDEX,
+    "no-response": Fault.NO_RESPONSE,
 }
 ATTENTIONS = {
-    "power-on": ATTENTION_POWER_ON,
-    "reset": ATTENTION_RESET,
-    "capacity": ATTENTION_CAPACITY,
-    "luns": ATTENTION_LUNS,
+    "power-on": Attention.POWER_ON,
+    "reset": Attention.RESET,
+    "capacity": Attention.CAPACITY,
+    "luns": Attention.LUNS,
 }
 
 
@@ -75,72 +43,24 @@ def target_lun(t: ScsiTargetPtr, number: uint32_t) -> ScsiLunPtr:
     """The LUN of that number, NULL if there is none."""
     i: uint32_t
     lun: ScsiLunPtr
-    for i in range(vd_load_u32(cython.address(t.n))):
-        lun = cython.cast(ScsiLunPtr, vd_load_ptr(cython.address(t.luns[i])))
-        if lun != cython.NULL and lun.number == number:
+    for i in range(atomics.load_u32(address(t.n))):
+        lun = cast(ScsiLunPtr, atomics.load_ptr(address(t.luns[i])))
+        if lun != NULL and lun.number == number:
             return lun
-    return cython.NULL
-
-
-def task_check(t: ScsiTaskPtr, key: uint8_t, asc: uint16_t) -> None:
-    """End it with CHECK CONDITION."""
-    t.status = STATUS_CHECK_CONDITION
-    t.key = key
-    t.asc = asc
+    return NULL
 
 
 def lun_attention(lun: ScsiLunPtr) -> uint16_t:
-    """The unit attention to tell now, ASC_NONE if there is none; it is told once."""
-    waiting: uint32_t = vd_load_u32(cython.address(lun.attention))
+    """The unit attention to tell now, NO_ADDITIONAL_SENSE if there is none; it is told once."""
+    waiting: uint32_t = atomics.load_u32(address(lun.attention))
     bit: uint32_t = waiting & (0 - waiting)
-    if bit == 0 or not vd_fetch_and_u32(cython.address(lun.attention), ~bit) & bit:
-        return ASC_NONE
-    if bit == ATTENTION_POWER_ON:
-        return ASC_POWER_ON
-    if bit == ATTENTION_RESET:
-        return ASC_RESET
-    return ASC_CAPACITY if bit == ATTENTION_CAPACITY else ASC_LUNS
-
-
-def task_attention(t: ScsiTaskPtr) -> cython.bint:
-    """Does a unit attention end the command (SAM-5 §5.14)? INQUIRY, REPORT LUNS and REQUEST SENSE pass."""
-    asc: uint16_t
-    if t.lun == cython.NULL or vd_load_u32(cython.address(t.lun.attention)) == 0:
-        return False
-    if t.cdb[0] == INQUIRY or t.cdb[0] == REPORT_LUNS or t.cdb[0] == REQUEST_SENSE:
-        return False
-    asc = lun_attention(t.lun)
-    if asc == ASC_NONE:
-        return False
-    task_check(t, KEY_UNIT_ATTENTION, asc)
-    return True
-
-
-def task_trim(v: IovPtr, n: uint32_t, total: uint64_t) -> uint32_t:
-    """Cut the segments to total bytes, which they have; how many there are then."""
-    i: uint32_t
-    for i in range(n):
-        if total == 0:
-            return i
-        if v[i].iov_len > total:
-            v[i].iov_len = total
-        total -= v[i].iov_len
-    return n
-
-
-def task_reply(t: ScsiTaskPtr, data: BytePtr, n: uint64_t, allocated: uint64_t) -> None:
-    """Data-in of at most the allocation length. A buffer that is smaller than that is an overrun, as QEMU has it."""
-    i: uint32_t
-    take: uint64_t
-    if allocated > t.in_bytes:
-        t.response = RESPONSE_OVERRUN
-        return
-    if n > allocated:
-        n = allocated
-    for i in range(task_trim(t.into, t.n_in, n)):
-        take = t.into[i].iov_len
-        memcpy(t.into[i].iov_base, data + t.moved, take)
-        t.moved += take
+    if bit == 0 or not atomics.fetch_and_u32(address(lun.attention), ~bit) & bit:
+        return Asc.NO_ADDITIONAL_SENSE
+    if bit == Attention.POWER_ON:
+        return Asc.POWER_ON_OR_RESET
+    if bit == Attention.RESET:
+        return Asc.DEVICE_RESET
+    return Asc.CAPACITY_CHANGED if bit == Attention.CAPACITY else Asc.REPORTED_LUNS_CHANGED
 
 
 class TargetLun:
@@ -167,7 +87,7 @@ class TargetLun:
             raise ValueError(f"{len(pages)} pages, at most {MAX_PAGES} work")
         self.disk = disk
         self.keep = pages
-        self.lun.disk = cython.address(disk.disk)
+        self.lun.disk = address(disk.disk)
         self.lun.number = number
         self.lun.shift = block_size.bit_length() - 1
         self.lun.stopped = stopped
@@ -175,7 +95,7 @@ class TargetLun:
         self.lun.max_unmap = max_unmap
         self.lun.max_descriptors = max_descriptors
         self.lun.max_same = max_same
-        self.lun.attention = ATTENTION_POWER_ON
+        self.lun.attention = Attention.POWER_ON
         self.lun.n_pages = len(pages)
         for i, (opcode, evpd, code, answer) in enumerate(pages):
             self.lun.pages[i].opcode = opcode
@@ -186,11 +106,11 @@ class TargetLun:
 
     def attention(self, what: str) -> None:
         """Have the next command end with a unit attention: one of ATTENTIONS."""
-        vd_fetch_or_u32(cython.address(self.lun.attention), ATTENTIONS[what])
+        atomics.fetch_or_u32(address(self.lun.attention), ATTENTIONS[what])
 
     def resize(self, size: int) -> None:
         """Change the size in bytes; memory or file must be there."""
-        vd_store_u64(cython.address(self.lun.disk.size), size)
+        atomics.store_u64(address(self.lun.disk.size), size)
 
     def fault(
         self,
@@ -208,15 +128,15 @@ class TargetLun:
         sense_length: int = 18,
     ) -> None:
         """Spoil commands (of one opcode, or any) from now on, after so many good ones: all, or each so many."""
-        f: LunFaultPtr = cython.address(self.lun.fault)
-        vd_store_u32(cython.address(f.kind), SCSI_FAULT_NONE)
+        f: LunFaultPtr = address(self.lun.fault)
+        atomics.store_u32(address(f.kind), Fault.NONE)
         f.seen = f.spoiled = 0
         f.after, f.every, f.times, f.delay_ns = after, every, times, delay_us * 1000
         f.opcode = ANY_OPCODE if opcode is None else opcode
         f.key, f.asc, f.value = key, asc << 8 | ascq, value
         f.descriptor, f.sense_length = descriptor, sense_length
-        vd_store_u32(cython.address(f.kind), FAULTS[kind])
+        atomics.store_u32(address(f.kind), FAULTS[kind])
 
     def spoiled(self) -> int:
         """Commands that the fault hit since it was set."""
-        return vd_load_u64(cython.address(self.lun.fault.spoiled))
+        return atomics.load_u64(address(self.lun.fault.spoiled))

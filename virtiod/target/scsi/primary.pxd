@@ -1,9 +1,11 @@
-# The commands of the embedded target's logical units; how they work is in devspc.py.
-from virtiod.target.scsi.lun cimport ScsiTask
+# The commands of the embedded target's logical units.
+from virtiod.target.scsi.task cimport ScsiTask
 
+cdef void execute(ScsiTask *t) noexcept nogil
+
+# ---- private: for the module itself
 cdef void _request_sense(ScsiTask *t) noexcept nogil
 cdef void _prepared(ScsiTask *t) noexcept nogil
 cdef void _report_luns(ScsiTask *t) noexcept nogil
 cdef void _absent(ScsiTask *t) noexcept nogil
 cdef void _medium(ScsiTask *t) noexcept nogil
-cdef void task_execute(ScsiTask *t) noexcept nogil

@@ -1,21 +1,17 @@
-# The embedded target's virtio-scsi request queues; how they are served is in devscsi.py.
+# The embedded target's virtio-scsi request queues.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.target.scsi.host cimport ScsiHost, ScsiLink
-from virtiod.target.scsi.lun cimport LunFault, ScsiTask
+from virtiod.target.scsi.lun cimport LunFault
+from virtiod.target.scsi.task cimport ScsiTask
 from virtiod.target.ring cimport DeviceRing, DevRing, Held
 from virtiod.core.types cimport Source, iovec
 
-cdef enum:
-    REQUEST_HEADER = 19        # struct virtio_scsi_req_cmd before the CDB, virtio 1.2 §5.6.6.1
-    RESPONSE_HEADER = 12       # what the device writes before the sense data
 
-# "response", §5.6.6.1
-cdef enum:
-    RESPONSE_ABORTED = 2
-    RESPONSE_BAD_TARGET = 3
-    RESPONSE_RESET = 4
+cdef class ScsiRing(DeviceRing):
+    cdef ScsiLink *link
 
+# ---- private: for the module itself
 cdef int _split(DevRing *q, uint32_t n, uint32_t *cut) noexcept nogil
 cdef uint64_t _bytes(iovec *v, uint32_t n) noexcept nogil
 cdef uint32_t _fill_sense(unsigned char *sense, ScsiTask *t) noexcept nogil
@@ -30,7 +26,3 @@ cdef int _end_concerned(DevRing *q, ScsiLink *link) noexcept nogil
 cdef int _end_removed(DevRing *q, ScsiLink *link) noexcept nogil
 cdef int _poll(Source *s, uint64_t now) noexcept nogil
 cdef bint _arm(Source *s) noexcept nogil
-
-
-cdef class ScsiRing(DeviceRing):
-    cdef ScsiLink *link

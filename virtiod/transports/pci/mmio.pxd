@@ -37,7 +37,7 @@ cdef extern from *:
         sigaction(SIGBUS, &vd_before, 0); /* not ours: it faults again, for whoever was here before us */
     }
 
-    static int vd_guard_install(void) {
+    static int guard_install(void) {
         struct sigaction now, found;
         if (sigaction(SIGBUS, 0, &found) < 0) return -errno;
         if ((found.sa_flags & SA_SIGINFO) && found.sa_sigaction == vd_on_sigbus) return 0;
@@ -49,7 +49,7 @@ cdef extern from *:
         return sigaction(SIGBUS, &now, 0) < 0 ? -errno : 0;
     }
 
-    static int vd_guard_add(uint64_t start, uint64_t size) {
+    static int guard_add(uint64_t start, uint64_t size) {
         int i;
         for (i = 0; i < VD_GUARDS; i++)
             if (!vd_guards[i].start) {
@@ -60,13 +60,13 @@ cdef extern from *:
             }
         return -ENOSPC;
     }
-    static void vd_guard_remove(int i) { __atomic_store_n(&vd_guards[i].start, 0, __ATOMIC_RELEASE); }
-    static int vd_guard_lost(int i) { return __atomic_load_n(&vd_guards[i].lost, __ATOMIC_ACQUIRE); }
+    static void guard_remove(int i) { __atomic_store_n(&vd_guards[i].start, 0, __ATOMIC_RELEASE); }
+    static int guard_lost(int i) { return __atomic_load_n(&vd_guards[i].lost, __ATOMIC_ACQUIRE); }
     """
-    int vd_guard_install() noexcept nogil
-    int vd_guard_add(uint64_t start, uint64_t size) noexcept nogil
-    void vd_guard_remove(int i) noexcept nogil
-    int vd_guard_lost(int i) noexcept nogil
+    int guard_install() noexcept nogil
+    int guard_add(uint64_t start, uint64_t size) noexcept nogil
+    void guard_remove(int i) noexcept nogil
+    int guard_lost(int i) noexcept nogil
 
 
 cdef class Guard:

@@ -11,12 +11,7 @@ from __future__ import annotations
 import os
 
 import cython
-from cython.cimports.virtiod.transports.pci.mmio import (
-    vd_guard_add,
-    vd_guard_install,
-    vd_guard_lost,
-    vd_guard_remove,
-)
+from cython.cimports.virtiod.transports.pci.mmio import guard_add, guard_install, guard_lost, guard_remove
 
 
 class Guard:
@@ -28,9 +23,9 @@ class Guard:
         self.place = -1
 
     def __init__(self, address: int, size: int) -> None:
-        ret: cython.int = vd_guard_install()
+        ret: cython.int = guard_install()
         if ret == 0:
-            ret = vd_guard_add(address, size)
+            ret = guard_add(address, size)
         if ret < 0:
             raise OSError(-ret, os.strerror(-ret))
         self.place = ret
@@ -38,10 +33,10 @@ class Guard:
     @property
     def lost(self) -> bool:
         """Whether an access found the registers gone."""
-        return self.place >= 0 and vd_guard_lost(self.place) != 0
+        return self.place >= 0 and guard_lost(self.place) != 0
 
     def close(self) -> None:
         """Before the range is unmapped."""
         if self.place >= 0:
-            vd_guard_remove(self.place)
+            guard_remove(self.place)
             self.place = -1

@@ -7,16 +7,18 @@ Only while some wait can a client that has stopped in mid-transfer, for STALL_NS
 from __future__ import annotations
 
 import cython
+from cython import NULL
 from cython.cimports.libc.stdint import uint64_t
-from cython.cimports.virtiod.exports.nbd.state import FEW_SEGMENTS, MANY_SEGMENTS, ConnPtr, NbdSlotPtr, SharePtr
-from cython.cimports.virtiod.poller.buffers import LARGE_BUFFER, pool_get, pool_lose, pool_put
+from cython.cimports.virtiod.exports.nbd import state
+from cython.cimports.virtiod.exports.nbd.state import ConnPtr, NbdSlotPtr, SharePtr
+from cython.cimports.virtiod.poller import buffers
 
 HELD_MAX = cython.declare(uint64_t, 16 << 20)  # a single longer request is taken when nothing else is held
-FEW_BYTES = cython.declare(uint64_t, (FEW_SEGMENTS - 1) * LARGE_BUFFER)
+FEW_BYTES = cython.declare(uint64_t, (state.FEW_SEGMENTS - 1) * buffers.LARGE)
 STALL_NS = cython.declare(uint64_t, 5_000_000_000)
 
 
-def nbd_take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
+def take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
     """Buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
     length: uint64_t = slot.request.length
     share: SharePtr = c.share
@@ -24,15 +26,15 @@ def nbd_take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
         return False
     if length > FEW_BYTES and c.n_large == 0:
         return False
-    if share.first != cython.NULL and share.first != c:
+    if share.first != NULL and share.first != c:
         _wait(c)
         return False
     slot.io.iov = slot.few
-    slot.n_buffers = FEW_SEGMENTS
+    slot.n_buffers = state.FEW_SEGMENTS
     if length > FEW_BYTES:
         slot.io.iov = c.large[c.n_large - 1]
-        slot.n_buffers = MANY_SEGMENTS
-    slot.n_buffers = pool_get(share.pool, length, slot.io.iov, slot.n_buffers)
+        slot.n_buffers = state.MANY_SEGMENTS
+    slot.n_buffers = buffers.get(share.pool, length, slot.io.iov, slot.n_buffers)
     if slot.n_buffers == 0:
         _wait(c)
         return False
@@ -40,7 +42,7 @@ def nbd_take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
         c.n_large -= 1
         slot.large = 1
     c.held += length
-    nbd_leave_queue(c)
+    leave_queue(c)
     return True
 
 
@@ -49,8 +51,8 @@ def _wait(c: ConnPtr) -> None:
     if c.waiting:
         return
     c.waiting = 1
-    c.next_waiting = cython.NULL
-    if share.first == cython.NULL:
+    c.next_waiting = NULL
+    if share.first == NULL:
         share.first = c
         share.waiting_since = c.source.poller.now
     else:
@@ -58,7 +60,7 @@ def _wait(c: ConnPtr) -> None:
     share.last = c
 
 
-def nbd_leave_queue(c: ConnPtr) -> None:
+def leave_queue(c: ConnPtr) -> None:
     share: SharePtr = c.share
     before: ConnPtr = share.first
     if not c.waiting:
@@ -75,15 +77,15 @@ def nbd_leave_queue(c: ConnPtr) -> None:
         share.last = before
 
 
-def nbd_give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
+def give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
     """slot needs its buffers no longer. Lost ones are never used again: the device may still write to them."""
     c: ConnPtr = slot.conn
     if slot.n_buffers == 0:
         return
     if lost:
-        pool_lose(c.share.pool, slot.n_buffers)
+        buffers.lose(c.share.pool, slot.n_buffers)
     else:
-        pool_put(c.share.pool, slot.io.iov, slot.n_buffers)
+        buffers.put(c.share.pool, slot.io.iov, slot.n_buffers)
     slot.n_buffers = 0
     c.held -= slot.request.length
     if slot.large:
@@ -92,18 +94,18 @@ def nbd_give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
         c.n_large += 1
 
 
-def nbd_release(slot: NbdSlotPtr) -> None:
+def release(slot: NbdSlotPtr) -> None:
     c: ConnPtr = slot.conn
-    nbd_give_back(slot, False)
+    give_back(slot, False)
     c.free[c.n_free] = slot
     c.n_free += 1
 
 
-def nbd_stalled(c: ConnPtr, now: uint64_t) -> cython.bint:
+def stalled(c: ConnPtr, now: uint64_t) -> cython.bint:
     """Others wait for buffers, and this client has left some in mid-transfer."""
     share: SharePtr = c.share
-    if share.first == cython.NULL or now - share.waiting_since < STALL_NS or c.held == 0:
+    if share.first == NULL or now - share.waiting_since < STALL_NS or c.held == 0:
         return False
-    if c.filling != cython.NULL and now - c.fill_since > STALL_NS:
+    if c.filling != NULL and now - c.fill_since > STALL_NS:
         return True
     return c.blocked and now - c.out_since > STALL_NS

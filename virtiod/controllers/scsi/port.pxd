@@ -1,0 +1,72 @@
+# What a request queue of a virtio-scsi controller knows of its requests, and tells of them.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from virtiod.core.types cimport Message
+
+# A slot's area: command, response, UNMAP's list. 48 bytes of descriptors are before it. With the usual sizes all that a
+# READ or WRITE touches is in two cache lines; the sense, that is looked at after an error only, begins at the end of the
+# second.
+cdef enum:
+    USUAL_CDB = 32         # bytes: what devices ask for, and no less is written
+    RESPONSE_AT = 56       # where the response is in a slot's area, unless CDBs are long
+    MAX_UNMAP_RANGES = 4
+    MAX_REPORTS = 32
+    MAX_OVERDUE = 64
+
+# Report.cause: one of these, with what goes with it below
+cdef enum Cause:
+    RESPONSE = 0x01000000  # the response code
+    STATUS = 0x02000000    # the status
+    SENSE = 0x03000000     # key << 16 | asc << 8 | ascq
+    NO_SENSE = 0x04000000  # CHECK CONDITION without usable sense
+    SHORT = 0x05000000     # GOOD, but not all of the data
+
+# A command of the control plane. Owned by a ScsiCall.
+ctypedef Call *CallPtr
+cdef struct Call:
+    uint64_t lun
+    uint64_t id            # of the request, 0 before there was one
+    unsigned char cdb[64]
+    uint64_t data          # address, in DMA memory
+    uint32_t length
+    uint8_t response
+    uint8_t status
+    uint32_t resid
+    uint32_t sense_len
+    unsigned char sense[252]
+
+# Something that the control plane should know; equal ones are counted, not repeated.
+ctypedef Report *ReportPtr
+cdef struct Report:
+    uint64_t unit
+    uint64_t offset        # of the first, bytes
+    uint64_t count
+    uint32_t cause         # a Cause, with what goes with it
+    uint32_t op
+
+# A request that is in flight for too long.
+ctypedef Overdue *OverduePtr
+cdef struct Overdue:
+    uint64_t unit
+    uint64_t id
+
+# What a slot's request was told as.
+ctypedef Tag *TagPtr
+cdef struct Tag:
+    uint64_t id
+    uint8_t aborted        # by us: its I/O was overdue
+
+# A queue's own: IoQueue.kind points to it.
+ctypedef Port *PortPtr
+cdef struct Port:
+    uint32_t cdb_size
+    uint32_t sense_size
+    uint32_t response_at   # where things are in an area
+    uint32_t unmap_at
+    uint64_t retry_ns      # an I/O older than this is not retried any more
+    uint64_t next_id
+    Tag *tags
+    uint32_t n_reports
+    uint8_t announced      # the control plane was told that there are reports
+    Message event
+    Report reports[32]

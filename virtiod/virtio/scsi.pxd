@@ -1,0 +1,72 @@
+# virtio-scsi requests (virtio 1.2 §5.6.6), as driver and device see them.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    CDB_ROOM = 64          # the longest CDB that virtiod asks a device for
+    SENSE_ROOM = 252       # the longest sense data (SPC-4 §4.5.1)
+    CMD_HEADER = 19        # bytes of struct virtio_scsi_cmd_req before its CDB
+    RESP_HEADER = 12       # bytes of struct virtio_scsi_cmd_resp before its sense
+    NO_RESPONSE = 0xff     # what a driver writes first: no device answers it
+    TMF_BYTES = 24         # of struct virtio_scsi_ctrl_tmf before its response
+    AN_BYTES = 16          # of struct virtio_scsi_ctrl_an before its answer
+    EVENT_BYTES = 16       # of struct virtio_scsi_event: event, lun, reason
+    EVENTS_MISSED = 0x80000000
+
+# §5.6.6.1, §5.6.6.2
+cdef enum Response:
+    OK = 0                 # of a task management function: complete
+    OVERRUN = 1
+    ABORTED = 2
+    BAD_TARGET = 3
+    RESET = 4
+    BUSY = 5
+    TRANSPORT_FAILURE = 6
+    FUNCTION_SUCCEEDED = 10
+    FUNCTION_REJECTED = 11
+    INCORRECT_LUN = 12
+
+# §5.6.6.2 type
+cdef enum ControlType:
+    TMF = 0
+    AN_QUERY = 1
+    AN_SUBSCRIBE = 2
+
+# §5.6.6.2 subtype
+cdef enum TmfType:
+    ABORT_TASK = 0
+    ABORT_TASK_SET = 1
+    CLEAR_ACA = 2
+    CLEAR_TASK_SET = 3
+    I_T_NEXUS_RESET = 4
+    LOGICAL_UNIT_RESET = 5
+    QUERY_TASK = 6
+    QUERY_TASK_SET = 7
+
+# struct virtio_scsi_cmd_req; the device's cdb_size says how long cdb is
+ctypedef CmdReq *CmdReqPtr
+cdef packed struct CmdReq:
+    uint64_t lun
+    uint64_t id
+    uint8_t task_attr
+    uint8_t prio
+    uint8_t crn
+    unsigned char cdb[64]
+
+# struct virtio_scsi_cmd_resp; the device's sense_size says how long sense is
+ctypedef CmdResp *CmdRespPtr
+cdef packed struct CmdResp:
+    uint32_t sense_len
+    uint32_t resid
+    uint16_t status_qualifier
+    uint8_t status
+    uint8_t response
+    unsigned char sense[252]
+
+# struct virtio_scsi_ctrl_tmf; the last byte is for the device to write
+ctypedef CtrlTmf *CtrlTmfPtr
+cdef packed struct CtrlTmf:
+    uint32_t type
+    uint32_t subtype
+    uint64_t lun
+    uint64_t id
+    uint8_t response
