@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from virtiod.core.levels import NOTICE
 from virtiod.daemon.logformats import JournalHandler, JsonFormatter, handler_for, journal_entry, subjects
-from virtiod.daemon.logs import NOTICE, LogControl
+from virtiod.daemon.logs import LogControl
 
 
 def record(message: str, *args: Any, level: int = logging.INFO, **more: Any) -> logging.LogRecord:

@@ -86,7 +86,7 @@ async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, An
     try:
         names = [name for n, target in enumerate(args.targets) for name in await _add(system, args, n, target)]
         progress = draw if sys.stderr.isatty() else None
-        running = asyncio.ensure_future(system.load.run(names, workload, progress=progress))
+        running = spawn(system.load.run(names, workload, progress=progress), "load", awaited=True)
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, lambda: spawn(system.load.stop(), "end the load"))

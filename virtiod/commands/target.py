@@ -11,6 +11,7 @@ from dataclasses import replace
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.core.sizes import parse_size
+from virtiod.core.tasks import spawn
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns
@@ -88,7 +89,13 @@ async def _serve(target: Target) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     resizes: set[asyncio.Task[None]] = set()
-    loop.add_signal_handler(signal.SIGHUP, lambda: resizes.add(asyncio.ensure_future(_resize(target))))
+
+    def on_resize() -> None:
+        task = spawn(_resize(target), "resize")
+        resizes.add(task)
+        task.add_done_callback(resizes.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_resize)
     for path, device in target.devices.items():
         print(f"serving {device.size} bytes at {path}", flush=True)
     for path, host in target.hosts.items():

@@ -233,7 +233,7 @@ class Controller(ABC, Generic[Config]):
         """Do the work; if the device is lost meanwhile, end it and raise why."""
         self._loss = asyncio.get_running_loop().create_future()
         self.transport.on_lost = self._lost
-        task = asyncio.ensure_future(work)
+        task = spawn(work, f"attach {self.name}", awaited=True)
         try:
             either: set[asyncio.Future[Any]] = {task, self._loss}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

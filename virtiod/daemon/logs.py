@@ -9,16 +9,9 @@ from __future__ import annotations
 import logging
 
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.levels import LEVELS, NOTICE
 from virtiod.daemon.logformats import handler_for
 
-NOTICE = 25
-LEVELS = {
-    "ERROR": logging.ERROR,
-    "WARNING": logging.WARNING,
-    "NOTICE": NOTICE,
-    "INFO": logging.INFO,
-    "DEBUG": logging.DEBUG,
-}
 PARTS = ("bdev", "config", "controllers", "core", "daemon", "exports", "http", "rpc", "transports")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.levels import LEVELS
 from virtiod.daemon.logformats import FORMATS
-from virtiod.daemon.logs import LEVELS
 from virtiod.http.security.tls import TlsFiles
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"

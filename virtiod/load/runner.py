@@ -173,7 +173,7 @@ class LoadGenerator:
         seconds = workload.time_s or (0.0 if workload.total_bytes else DEFAULT_TIME_S)
         self._running.add(job)
         # Shielded: the buffers must not go before the last I/O is back.
-        running = asyncio.ensure_future(job.load.run(seconds))
+        running = spawn(job.load.run(seconds), f"load {job.bdev.name}", awaited=True)
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:

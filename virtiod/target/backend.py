@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument
+from virtiod.core.tasks import spawn
 from virtiod.target.interface import TargetDevice
 from virtiod.target.session import OFFERED, Session
 from virtiod.transports.vhost_user.connection import Channel
@@ -35,7 +36,7 @@ class Backend:
     async def start(self) -> None:
         """Listen, with permission for the own user only. A socket that nobody listens on is replaced."""
         self._listener = _listen(self._path)
-        self._task = asyncio.create_task(self._serve(self._listener), name=f"target {self._path}")
+        self._task = spawn(self._serve(self._listener), f"target {self._path}")
 
     async def stop(self) -> None:
         """Stop the queues, hang up, and remove the socket. Idempotent."""

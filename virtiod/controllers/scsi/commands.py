@@ -11,6 +11,7 @@ from virtiod.controllers.scsi.control import ControlQueue
 from virtiod.controllers.scsi.queue import CallBuffers, ScsiCall, ScsiQueue
 from virtiod.core.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
 from virtiod.core.memory import DmaMemory
+from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address, cause, sense
 from virtiod.scsi.sense import Sense
 
@@ -98,7 +99,7 @@ class Commands:
         call = ScsiCall(self._buffers, address.pack(target, lun), cdb, length)
         queue = self._queues[self._sent % len(self._queues)]
         self._sent += 1
-        answered = asyncio.ensure_future(queue.call(call))
+        answered = spawn(queue.call(call), f"command {cdb[0]:#04x} of {self._who}", awaited=True)
         try:
             await asyncio.wait({answered}, timeout=ends - asyncio.get_running_loop().time())
         finally:
@@ -113,7 +114,7 @@ class Commands:
         """Have the device give a command back that nobody waits for any more. Until it does, its place is taken."""
         self._unanswered[target] += 1
         answered.add_done_callback(lambda done: self._late(target, done))
-        task = asyncio.create_task(self._ask_back(target, lun, call, answered), name=f"abort {self._who}")
+        task = spawn(self._ask_back(target, lun, call, answered), f"abort {self._who}")
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)
 
@@ -170,11 +171,7 @@ class Commands:
 
     async def stop(self) -> None:
         """Abort nothing from here on."""
-        tasks = list(self._aborts)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel(*self._aborts)
 
     def close(self) -> None:
         """The device is cut off, nothing is in flight."""

@@ -20,6 +20,7 @@ from virtiod.controllers.scsi.events import EventListener, ReportReader
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
+from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
 from virtiod.scsi import config as scsi_config
 from virtiod.scsi.config import ScsiConfig
@@ -212,7 +213,7 @@ class ScsiController(Controller[ScsiConfig]):
     def _start_scan(self) -> None:
         wanted = self._to_scan is None or self._to_scan
         if wanted and self._scanning is None and self.state in {State.ATTACHING, State.UP}:
-            self._scanning = asyncio.create_task(self._scan(), name=f"scan {self.name}")
+            self._scanning = spawn(self._scan(), f"scan {self.name}")
 
     async def _scan(self) -> None:
         try:
@@ -239,7 +240,7 @@ class ScsiController(Controller[ScsiConfig]):
                 continue
             if place not in found or not disk.unit.is_same(found[place]):
                 log.info("controller %s: target %d LUN %d is gone", self.name, *place)
-                self._leaving[place] = asyncio.create_task(self._remove(place), name=f"remove {disk.bdev.name}")
+                self._leaving[place] = spawn(self._remove(place), f"remove {disk.bdev.name}")
         for place, unit in found.items():
             if place in self._leaving:
                 continue  # looked at again when it has left
@@ -295,7 +296,7 @@ class ScsiController(Controller[ScsiConfig]):
         if self._aborting is not None:
             return
         if self.state is State.UP and before and self._overdue(before):
-            self._aborting = asyncio.create_task(self._abort(before), name=f"abort {self.name}")
+            self._aborting = spawn(self._abort(before), f"abort {self.name}")
             return
         await super().supervise()
 
@@ -353,11 +354,7 @@ class ScsiController(Controller[ScsiConfig]):
     async def _end_tasks(self) -> None:
         """No scan and no abort from here on. Units that are leaving go on to."""
         self._to_scan = set()
-        tasks = {task for task in (self._scanning, self._aborting) if task is not None}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel(self._scanning, self._aborting)
 
     def _leave(self) -> list[Awaitable[None]]:
         stay = [disk.bdev for place, disk in self._disks.items() if place not in self._leaving]

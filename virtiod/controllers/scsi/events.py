@@ -11,6 +11,7 @@ from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.control import EventQueue
 from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
+from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address, cause, event, sense
 from virtiod.scsi.event import Event, What
 
@@ -35,7 +36,7 @@ class EventListener:
         self._queue = queue
         self._rescan = rescan
         count = min(BUFFERS, queue.size)
-        self._tasks = [asyncio.create_task(self._listen(), name=f"events {who}") for _ in range(count)]
+        self._tasks = [spawn(self._listen(), f"events {who}") for _ in range(count)]
 
     async def _listen(self) -> None:
         while True:
@@ -61,9 +62,7 @@ class EventListener:
             self._rescan({what.target})
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await cancel(*self._tasks)
 
 
 class ReportReader:
@@ -82,7 +81,7 @@ class ReportReader:
         queue.listen(lambda: self._start(queue))
 
     def _start(self, queue: ScsiQueue) -> None:
-        task = asyncio.create_task(self._read(queue), name=f"reports {self._who}")
+        task = spawn(self._read(queue), f"reports {self._who}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -110,9 +109,6 @@ class ReportReader:
     async def stop(self) -> None:
         for queue in self._queues:
             queue.unlisten()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel(*self._tasks)
         for queue in self._queues:
             queue.unlisten()

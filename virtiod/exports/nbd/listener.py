@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument
+from virtiod.core.tasks import cancel, spawn
 from virtiod.exports.nbd.export import Client
 from virtiod.exports.nbd.handshake import Directory, Handshake, Phase
 
@@ -96,7 +97,7 @@ class Listener:
         self._connect = connect
         self._free = asyncio.Semaphore(MAX_NEGOTIATING)
         self._negotiations: set[asyncio.Task[None]] = set()
-        self._acceptor = asyncio.create_task(self._accept(), name=f"accept on {address}")
+        self._acceptor = spawn(self._accept(), f"NBD accept on {address}")
 
     @classmethod
     async def open(cls, address: ListenAddress, directory: Directory, connect: Connect) -> Listener:
@@ -119,10 +120,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening and drops the clients that still negotiate. Connected ones stay."""
-        tasks = [self._acceptor, *self._negotiations]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(self._acceptor, *self._negotiations)
         self._sock.close()
         if self.address.path and self._owner:
             _unlink(self.address.path)
@@ -141,15 +139,13 @@ class Listener:
             except BaseException:
                 self._free.release()
                 raise
-            task = asyncio.create_task(self._negotiate(client))
+            task = spawn(self._negotiate(client), f"NBD negotiation on {self.address}")
             self._negotiations.add(task)
             task.add_done_callback(self._negotiated)
 
     def _negotiated(self, task: asyncio.Task[None]) -> None:
         self._negotiations.discard(task)
         self._free.release()
-        if not task.cancelled() and (error := task.exception()):
-            log.error("NBD negotiation on %s failed", self.address, exc_info=error)
 
     async def _negotiate(self, sock: socket.socket) -> None:
         """Owns `sock` until a client starts."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from virtiod.core.tasks import cancel, spawn
 from virtiod.http.security.buckets import Buckets, origin
 from virtiod.http.security.tls import Tls
 
@@ -73,7 +74,7 @@ class Connections:
         for listener in listeners:
             listener.setblocking(False)
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
-        self._reaper = asyncio.create_task(self._reap(), name="HTTP deadlines")
+        self._reaper = spawn(self._reap(), "HTTP deadlines")
 
     async def stop(self) -> None:
         """Accepts no more, and ends what has not even begun. Idempotent."""
@@ -81,13 +82,8 @@ class Connections:
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         self._listeners = []
-        tasks = [one.opening for one in self._open.values() if one.opening is not None]
-        if self._reaper is not None:
-            tasks.append(self._reaper)
-            self._reaper = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(self._reaper, *(one.opening for one in self._open.values()))
+        self._reaper = None
 
     @contextlib.contextmanager
     def unhurried(self, protocol: web.RequestHandler) -> Iterator[None]:
@@ -138,7 +134,7 @@ class Connections:
             self._make_room()
             connection = _Connection(source, self._factory(), loop.time() + self.request_s)
             self._open[connection.protocol] = connection
-            connection.opening = asyncio.create_task(self._serve(connection, accepted))
+            connection.opening = spawn(self._serve(connection, accepted), f"HTTP connection of {source}")
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from virtiod.api.caller import Caller
-from virtiod.daemon.logs import NOTICE
+from virtiod.core.levels import NOTICE
 
 MAX_PARAMS = 1024  # characters
 

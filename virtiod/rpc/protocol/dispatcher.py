@@ -32,6 +32,7 @@ from virtiod.api.errors import (
 from virtiod.api.params import ParamError, check_params
 from virtiod.api.registry import Method, State
 from virtiod.core.errors import VirtiodError
+from virtiod.core.tasks import spawn
 from virtiod.rpc.protocol.audit import audit
 from virtiod.rpc.protocol.timing import Timings
 
@@ -190,7 +191,7 @@ class Dispatcher:
 
     async def _run_to_its_end(self, entry: Method, params: dict[str, Any]) -> Any:
         # A client that goes away must not leave a change half made.
-        task = asyncio.ensure_future(entry.handler(*self._needed(entry), **params))
+        task = spawn(entry.handler(*self._needed(entry), **params), entry.name, awaited=True)
         self._running.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)

@@ -22,6 +22,7 @@ from typing import Any
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import INTERNAL_ERROR, PARSE_ERROR
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
+from virtiod.core.tasks import spawn
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.protocol.framer import Framer
 
@@ -151,7 +152,7 @@ class _Connection:
                 return
             for value in framer.feed(data):
                 await self._settle(MAX_IN_FLIGHT - 1)
-                task = asyncio.create_task(self._answer(value))
+                task = spawn(self._answer(value), f"answer {self.peer}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         logger.info("%s: %s", self.peer, framer.error)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 
 from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
+from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Request
@@ -63,7 +64,7 @@ class Client:
         self._turn = asyncio.Lock()
         self._open: tuple[int, asyncio.Future[bytes]] | None = None
         self._backend: Channel | None = None
-        self._tasks = [asyncio.create_task(self._receive(), name=f"vhost-user {path}")]
+        self._tasks = [spawn(self._receive(), f"vhost-user {path}")]
 
     def agreed(self, feature: ProtocolFeature) -> bool:
         return bool(self.protocol_features >> feature & 1)
@@ -88,9 +89,7 @@ class Client:
         """Hang up. Idempotent; on_lost is not called for it."""
         self.on_lost = self.on_config_change = None
         self.fail(LostError(f"{self.path}: the connection was closed"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks)
 
     # ---- requests, in the order of their first use
 
@@ -124,7 +123,7 @@ class Client:
         self._backend = Channel(ours)
         with theirs:
             await self._set(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
-        self._tasks.append(asyncio.create_task(self._serve(self._backend), name=f"back-end of {self.path}"))
+        self._tasks.append(spawn(self._serve(self._backend), f"back-end of {self.path}"))
 
     async def set_mem_table(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
         await self._set(Request.SET_MEM_TABLE, wire.pack_mem_table(regions), fds)

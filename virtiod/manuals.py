@@ -1,6 +1,6 @@
 """Manual pages and shell completions of both commands, made from their parsers when a package is built.
 
-python -m virtiod.commands.describe DIRECTORY
+python -m virtiod.manuals DIRECTORY
 
 writes man/virtiod.1, man/virtiod-rpc.1, bash/virtiod, bash/virtiod-rpc, zsh/_virtiod and zsh/_virtiod-rpc. It needs
 argparse-manpage and shtab; SOURCE_DATE_EPOCH sets the pages' date.

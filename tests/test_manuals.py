@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.peers import reap, requires
-from virtiod.commands.describe import PARSERS, write
+from virtiod.manuals import PARSERS, write
 from virtiod.rpc.methods import METHODS
 
 # Completes the words given, as bash does when its user presses the tabulator.
