@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+def layers() -> list[str]:
+    """The rooms from the ground up. Those of one layer, which do not know each other, one after the other."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = (one for one in config["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    return [room for layer in reversed(contract["layers"]) for room in layer.split(" | ")]
 
 
 def lint(tree: Path) -> tuple[bool, str]:
@@ -53,3 +62,10 @@ def test_an_import_that_goes_up_is_found(copy: Path, importer: str, imported: st
     assert not kept
     name = importer.removesuffix(".py").replace("/", ".")
     assert f"{name} -> {imported}" in said
+
+
+def test_the_page_shows_the_same_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    modules = {"cli", "manuals"}  # no rooms: the page names them below the table
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [room for room in layers() if room not in modules]
