@@ -69,3 +69,54 @@ def test_the_page_shows_the_same_order() -> None:
     table = page.partition("\n## Rooms\n")[2].partition("\n## ")[0]
     modules = {"cli", "manuals"}  # no rooms: the page names them below the table
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [room for room in layers() if room not in modules]
+
+
+# ---- cimports, which import-linter does not see
+
+CIMPORT = re.compile(
+    r"^(?:from cython\.cimports\.(?P<py>virtiod[\w.]*) import"
+    r"|from (?P<pxd>virtiod[\w.]*) cimport"
+    r"|cimport (?P<whole>virtiod[\w.]*))",
+    re.M,
+)
+
+
+def levels(tree: Path) -> dict[str, int]:
+    """How high each room is, by the contract; rooms that stand side by side are of one height."""
+    contracts = tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return {room.strip(): height for height, layer in enumerate(reversed(layers)) for room in layer.split("|")}
+
+
+def upward_cimports(tree: Path) -> list[str]:
+    """Cimports of what is not below: "virtiod/poller/rounds.py: virtiod.bdev.channel"."""
+    height = levels(tree)
+    found = []
+    for path in sorted([*(tree / "virtiod").rglob("*.py"), *(tree / "virtiod").rglob("*.pxd")]):
+        name = path.relative_to(tree)
+        own = name.parts[1].partition(".")[0]
+        for match in CIMPORT.finditer(path.read_text()):
+            module = match["py"] or match["pxd"] or match["whole"]
+            room = module.split(".")[1]
+            if room != own and height[room] >= height[own]:
+                found.append(f"{name}: {module}")
+    return found
+
+
+def test_cimports_go_down_only() -> None:
+    assert upward_cimports(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "line", "imported"),
+    [
+        ("poller/rounds.py", "from cython.cimports.virtiod.bdev import channel", "virtiod.bdev"),
+        ("virtqueue/layout.pxd", "from virtiod.controllers.scsi.port cimport Port", "virtiod.controllers.scsi.port"),
+        ("core/types.pxd", "cimport virtiod.load.job", "virtiod.load.job"),
+        ("target/ring.pxd", "from virtiod.controllers.blk.queue cimport BlkArea", "virtiod.controllers.blk.queue"),
+    ],
+)
+def test_a_cimport_that_goes_up_is_found(copy: Path, importer: str, line: str, imported: str) -> None:
+    path = copy / "virtiod" / importer
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    assert upward_cimports(copy) == [f"virtiod/{importer}: {imported}"]
