@@ -66,6 +66,41 @@ def test_type_exceptions_are_for_the_compiled_modules() -> None:
     assert excepted == MODULES
 
 
+def exported(pxd: str) -> dict[str, dict[str, int]]:
+    """The constants that a .pxd gives to Python, by the name of their enum; those of unnamed ones under ""."""
+    found: dict[str, dict[str, int]] = {}
+    members: dict[str, int] | None = None
+    for line in pxd.splitlines():
+        if match := re.match(r"cpdef enum ?(\w*):", line):
+            members = found.setdefault(match[1], {})
+        elif members is not None and (match := re.match(r"    (\w+) = (\w+)", line)):
+            members[match[1]] = int(match[2], 0)
+        elif line and not line.startswith((" ", "#")):
+            members = None
+    return found
+
+
+def stubbed(source: str) -> dict[str, set[str]]:
+    """The names of a .pyi, in the shape of exported()."""
+    found: dict[str, set[str]] = {"": set()}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = {ast.unparse(one.targets[0]) for one in node.body if isinstance(one, ast.Assign)}
+        elif isinstance(node, ast.AnnAssign):
+            found[""].add(ast.unparse(node.target))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if exported(source_of(name, ".pxd").read_text())])
+def test_enums_are_the_same_in_c_in_python_and_for_type_checkers(name: str) -> None:
+    module = importlib.import_module(name)
+    enums = exported(source_of(name, ".pxd").read_text())
+    for enum, members in enums.items():
+        owner = getattr(module, enum) if enum else module
+        assert {member: int(getattr(owner, member)) for member in members} == members
+    assert stubbed(source_of(name, ".pyi").read_text()) == {enum: set(members) for enum, members in enums.items()}
+
+
 class Signature(NamedTuple):
     parameters: list[tuple[str, str]]  # (name, type)
     returns: str

@@ -21,6 +21,7 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.poller.poller import Control, Poller
 from virtiod.virtqueue.routes import Routes
+from virtiod.virtqueue.spec import RingSpec
 
 ALL = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
 NO_LIMIT = 1 << 30
@@ -58,7 +59,7 @@ class Rig:
         self.memory = DmaMemory(16 * MIB)
         self.poller = Poller(self.control, 0, -1)
         segments = max_segments or size - 2
-        self.queue = BlkQueue(self.memory, self.poller, 0, size, segments, indirect, event_idx, "q0")
+        self.queue = BlkQueue(self.memory, self.poller, RingSpec(0, size, indirect, event_idx, segments, "q0"))
         self.channels = BdevChannels([self.poller])
         self.channels.limit(set(native), segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
         self.routes = Routes(self.channels, [self.queue])

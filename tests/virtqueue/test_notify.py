@@ -18,6 +18,7 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.poller.poller import Control, Poller
 from virtiod.virtqueue.routes import Routes
+from virtiod.virtqueue.spec import RingSpec
 
 INDEX = 3
 NEVER = 0xFFFF
@@ -30,7 +31,7 @@ class Quiet:
         self.control = Control()
         self.memory = DmaMemory(16 * MIB)
         self.poller = Poller(self.control, 0, -1, "adaptive", 0)
-        self.queue = BlkQueue(self.memory, self.poller, INDEX, 8, 6, True, event_idx, "q")
+        self.queue = BlkQueue(self.memory, self.poller, RingSpec(INDEX, 8, True, event_idx, 6))
         self.channels = BdevChannels([self.poller])
         self.channels.limit(set(ALL), 6, NO_LIMIT, MIB, MIB, MIB)
         self.routes = Routes(self.channels, [self.queue])

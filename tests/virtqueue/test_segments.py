@@ -16,6 +16,7 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.errors import NoMemory, NotSupported, VirtiodError
 from virtiod.core.memory import MIB, DmaMemory, Translation
 from virtiod.core.physical import PhysicalPages
+from virtiod.virtqueue.spec import RingSpec
 
 PAGE = 2 * MIB
 FIRST = 7  # where the device has the first page, in pages; the others come before it, in reverse order
@@ -111,10 +112,10 @@ async def test_a_ring_lies_in_one_page(pages_of_2_mib: None) -> None:
     translation = Physical(memory).translation
     memory.allocate(PAGE - 8192)
     for size in (4, 256):
-        queue = BlkQueue(memory, rig.poller, 0, size, 254, True, True, "q")
+        queue = BlkQueue(memory, rig.poller, RingSpec(0, size, max_segments=254))
         queue.translate(translation)
         queue.close()
-    queue = BlkQueue(memory, rig.poller, 0, 1024, 254, True, True, "q")
+    queue = BlkQueue(memory, rig.poller, RingSpec(0, 1024, max_segments=254))
     with pytest.raises(NoMemory, match=r"ring of 1024 descriptors needs .* in one page"):
         queue.translate(translation)
     queue.close()

@@ -25,8 +25,9 @@ from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.poller.poller import Poller
 from virtiod.transports.interface import QueueLayout, Transport
-from virtiod.virtio.features import feature_names
+from virtiod.virtio.features import Feature, feature_names
 from virtiod.virtqueue.handle import QueueCounters, RequestQueue
+from virtiod.virtqueue.spec import RingSpec
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,17 @@ class Controller(ABC, Generic[Config]):
         if self.request_queues:
             return self.request_queues[0].size
         return self.request.vq_size or min(DEFAULT_VQ_SIZE, self.transport.max_queue_size())
+
+    def _ring(self, index: int, what: str, max_segments: int = 1) -> RingSpec:
+        """The ring of a queue, as was negotiated. what: for its name in statistics."""
+        return RingSpec(
+            index,
+            self.ring_size(),
+            indirect=bool(self._features >> Feature.INDIRECT_DESC & 1),
+            event_idx=bool(self._features >> Feature.EVENT_IDX & 1),
+            max_segments=max_segments,
+            name=f"{self.name}_{what}",
+        )
 
     # ---- what is known of it
 

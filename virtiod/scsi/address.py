@@ -14,6 +14,11 @@ def pack(target: int, lun: int) -> bytes:
     return bytes([1, target, FLAT_SPACE | lun >> 8, lun & 0xFF, 0, 0, 0, 0])
 
 
+def pack_listed(target: int, lun: int) -> bytes:
+    """The same, but by peripheral device addressing below LUN 256, as REPORT LUNS lists them (SAM-5 §4.7)."""
+    return bytes([1, target, 0 if lun < 256 else FLAT_SPACE | lun >> 8, lun & 0xFF, 0, 0, 0, 0])
+
+
 def unpack(address: bytes) -> tuple[int, int] | None:
     """(target, LUN); None for what is no address of a unit."""
     if len(address) != 8 or address[0] != 1 or any(address[4:]) or address[2] & 0x80:

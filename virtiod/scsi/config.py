@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi.address import MAX_LUN, MAX_TARGET
+from virtiod.scsi.spec import FIXED_SENSE, MIN_CDB
+from virtiod.virtio.scsi import CDB_ROOM, SENSE_ROOM
 
 SECTOR = 512
-CONFIG_SIZE = 36
 # num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target, max_lun
-_LAYOUT = struct.Struct("<IIIIIIIHHI")
+LAYOUT = struct.Struct("<IIIIIIIHHI")
+CONFIG_SIZE = LAYOUT.size
+SENSE_SIZE_AT, CDB_SIZE_AT = 20, 24  # what a driver may change
+EVENT_SIZE = 16
 MAX_SEGMENTS = 254  # of one request; more would only cost memory
-MAX_CDB = 64
-MAX_SENSE = 252
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,17 @@ def parse(data: bytes) -> ScsiConfig:
         raise ProtocolError(f"configuration of {len(data)} bytes, {CONFIG_SIZE} are needed")
     (
         queues, seg_max, max_sectors, cmd_per_lun, event_size, sense_size, cdb_size, _channel, max_target, max_lun,
-    ) = _LAYOUT.unpack_from(data)  # fmt: skip
+    ) = LAYOUT.unpack_from(data)  # fmt: skip
     default = ScsiConfig()
     if queues == 0:
         raise ProtocolError("the device says it has 0 request queues (num_queues)")
-    if not 16 <= cdb_size <= MAX_CDB or not 18 <= sense_size <= MAX_SENSE:
+    if not MIN_CDB <= cdb_size <= CDB_ROOM or not FIXED_SENSE <= sense_size <= SENSE_ROOM:
         raise ProtocolError(
             f"the device's cdb_size {cdb_size} or sense_size {sense_size} can't be: "
-            f"16 to {MAX_CDB} and 18 to {MAX_SENSE} bytes are supported"
+            f"{MIN_CDB} to {CDB_ROOM} and {FIXED_SENSE} to {SENSE_ROOM} bytes are supported"
         )
-    if event_size not in {0, 16}:
-        raise ProtocolError(f"the device's events are of {event_size} bytes (event_info_size), not of 16")
+    if event_size not in {0, EVENT_SIZE}:
+        raise ProtocolError(f"the device's events are of {event_size} bytes (event_info_size), not of {EVENT_SIZE}")
     return ScsiConfig(
         num_queues=queues,
         max_segments=min(seg_max or default.max_segments, MAX_SEGMENTS),

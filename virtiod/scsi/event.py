@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address
+from virtiod.virtio.scsi import EventFlag, EventType, ResetReason
 
-EVENT_SIZE = 16
-_LAYOUT = struct.Struct("<I8sI")
-_MISSED = 1 << 31
-_TRANSPORT_RESET, _ASYNC_NOTIFY, _PARAM_CHANGE = 1, 2, 3
-_HARD_RESET, _RESCAN, _REMOVED = 0, 1, 2
+_LAYOUT = struct.Struct("<I8sI")  # struct virtio_scsi_event
 
 
 class What(enum.StrEnum):
@@ -24,6 +21,13 @@ class What(enum.StrEnum):
     REMOVED = "the unit, or with LUN 0 perhaps the target, is gone"
     RESET = "the unit was reset"
     CHANGED = "the unit's parameters changed"
+
+
+_RESETS: dict[int, What] = {
+    ResetReason.HARD: What.RESET,
+    ResetReason.RESCAN: What.RESCAN,
+    ResetReason.REMOVED: What.REMOVED,
+}
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ class Event:
 
 def parse(data: bytes) -> Event:
     """One event. Raises ProtocolError for what is none."""
-    if len(data) < EVENT_SIZE:
-        raise ProtocolError(f"event of {len(data)} bytes, {EVENT_SIZE} are needed")
+    if len(data) < _LAYOUT.size:
+        raise ProtocolError(f"event of {len(data)} bytes, {_LAYOUT.size} are needed")
     kind, where, reason = _LAYOUT.unpack_from(data)
-    missed = bool(kind & _MISSED)
-    kind &= ~_MISSED
+    missed = bool(kind & EventFlag.EVENTS_MISSED)
+    kind &= ~EventFlag.EVENTS_MISSED
     target, lun = address.unpack(where) or (-1, -1)
-    if kind == _TRANSPORT_RESET:
-        what = {_HARD_RESET: What.RESET, _RESCAN: What.RESCAN, _REMOVED: What.REMOVED}.get(reason, What.NOTHING)
+    if kind == EventType.TRANSPORT_RESET:
+        what = _RESETS.get(reason, What.NOTHING)
     else:
-        what = What.CHANGED if kind == _PARAM_CHANGE else What.NOTHING
+        what = What.CHANGED if kind == EventType.PARAM_CHANGE else What.NOTHING
     if what is not What.NOTHING and target < 0:
         raise ProtocolError(f"event {kind} about {where.hex()}, which is no unit's address")
     return Event(what, missed, target, lun, reason)

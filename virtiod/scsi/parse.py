@@ -10,10 +10,16 @@ import uuid
 from dataclasses import dataclass
 
 from virtiod.core.errors import ProtocolError
-
-DISK = 0x00
-NOT_CONNECTED = 0x03  # peripheral qualifier: the target has no such unit
-CACHING_PAGE = 0x08
+from virtiod.scsi.spec import (
+    CapacityFlag,
+    DesignatorType,
+    ModeFlag,
+    ModePage,
+    PeripheralQualifier,
+    PeripheralType,
+    ProvisioningFlag,
+    VpdPage,
+)
 
 
 def _need(data: bytes, size: int, what: str) -> None:
@@ -27,7 +33,7 @@ def _text(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who a unit is (SPC-4 §6.6.2). type: peripheral device type; qualifier 0: a unit is there."""
+    """Who a unit is (SPC-4 §6.6.2)."""
 
     qualifier: int
     type: int
@@ -35,6 +41,11 @@ class Inquiry:
     vendor: str
     product: str
     revision: str
+
+    @property
+    def is_disk(self) -> bool:
+        """A unit is there, and it is a disk."""
+        return self.qualifier == PeripheralQualifier.CONNECTED and self.type == PeripheralType.DISK
 
 
 def inquiry(data: bytes) -> Inquiry:
@@ -53,17 +64,17 @@ def _page(data: bytes, page: int) -> bytes:
 
 def supported_pages(data: bytes) -> frozenset[int]:
     """VPD page 0x00."""
-    return frozenset(_page(data, 0x00))
+    return frozenset(_page(data, VpdPage.SUPPORTED_PAGES))
 
 
 def serial(data: bytes) -> str:
     """VPD page 0x80."""
-    return _text(_page(data, 0x80))
+    return _text(_page(data, VpdPage.UNIT_SERIAL_NUMBER))
 
 
 @dataclass(frozen=True)
 class Designator:
-    """A name of a unit (SPC-4 §7.8.6). type: 1 T10 vendor, 2 EUI-64, 3 NAA, 8 SCSI name string, 10 UUID."""
+    """A name of a unit (SPC-4 §7.8.6). type: a DesignatorType."""
 
     type: int
     value: bytes
@@ -71,21 +82,31 @@ class Designator:
     @property
     def name(self) -> str:
         """As other systems write it."""
-        if self.type == 1:
+        if self.type == DesignatorType.T10_VENDOR_ID:
             return f"t10.{_text(self.value)}"
-        if self.type == 8:
+        if self.type == DesignatorType.NAME_STRING:
             return self.value.split(b"\0")[0].decode("utf-8", "replace").strip()
-        prefix = {2: "eui", 3: "naa", 10: "uuid"}[self.type]
-        return f"{prefix}.{self.value.hex()}"
+        return f"{_PREFIXES[self.type]}.{self.value.hex()}"
 
 
-_LENGTHS = {2: {8, 12, 16}, 3: {8, 16}, 10: {18}}
-_WORTH = (10, 3, 2, 8, 1)
+_PREFIXES: dict[int, str] = {DesignatorType.EUI_64: "eui", DesignatorType.NAA: "naa", DesignatorType.UUID: "uuid"}
+_LENGTHS: dict[int, set[int]] = {
+    DesignatorType.EUI_64: {8, 12, 16},
+    DesignatorType.NAA: {8, 16},
+    DesignatorType.UUID: {18},
+}
+_WORTH: tuple[int, ...] = (
+    DesignatorType.UUID,
+    DesignatorType.NAA,
+    DesignatorType.EUI_64,
+    DesignatorType.NAME_STRING,
+    DesignatorType.T10_VENDOR_ID,
+)
 
 
 def designators(data: bytes) -> list[Designator]:
     """VPD page 0x83: the unit's own designators (not its ports'), the most unique kind first."""
-    body = _page(data, 0x83)
+    body = _page(data, VpdPage.DEVICE_IDENTIFICATION)
     found = []
     at = 0
     while at + 4 <= len(body):
@@ -97,7 +118,7 @@ def designators(data: bytes) -> list[Designator]:
             continue
         if kind in _LENGTHS and size not in _LENGTHS[kind]:
             continue
-        if kind == 10:
+        if kind == DesignatorType.UUID:
             value = value[2:]  # §7.8.6.12: kind and a reserved byte before the UUID
         found.append(Designator(kind, value))
     return sorted(found, key=lambda d: _WORTH.index(d.type))
@@ -107,7 +128,7 @@ def unit_uuid(found: list[Designator]) -> str | None:
     """A UUID that is the unit's wherever it appears; None when it has no name that is."""
     if not found:
         return None
-    if found[0].type == 10:
+    if found[0].type == DesignatorType.UUID:
         return str(uuid.UUID(bytes=found[0].value))
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"scsi:{found[0].type}:{found[0].value.hex()}"))
 
@@ -125,7 +146,7 @@ class BlockLimits:
 
 def block_limits(data: bytes) -> BlockLimits:
     """VPD page 0xB0; the fields beyond its end are 0."""
-    body = _page(data, 0xB0)[:60].ljust(60, b"\0")
+    body = _page(data, VpdPage.BLOCK_LIMITS)[:60].ljust(60, b"\0")
     max_transfer, optimal = struct.unpack_from(">II", body, 4)
     max_unmap, descriptors = struct.unpack_from(">II", body, 16)
     (write_same,) = struct.unpack_from(">Q", body, 32)
@@ -142,9 +163,9 @@ class Provisioning:
 
 def provisioning(data: bytes) -> Provisioning:
     """VPD page 0xB2."""
-    body = _page(data, 0xB2)
+    body = _page(data, VpdPage.LOGICAL_BLOCK_PROVISIONING)
     _need(body, 2, "VPD page 0xb2's body")
-    return Provisioning(bool(body[1] & 0x80), bool(body[1] & 0x40))
+    return Provisioning(bool(body[1] & ProvisioningFlag.LBPU), bool(body[1] & ProvisioningFlag.LBPWS))
 
 
 def luns(data: bytes) -> tuple[list[int], int]:
@@ -187,7 +208,7 @@ def capacity_16(data: bytes) -> Capacity:
     _need(data, 12, "READ CAPACITY(16) data")
     last, size = struct.unpack_from(">QI", data)
     rest = data[12:16].ljust(4, b"\0")
-    return Capacity(last + 1, size, rest[1] & 0xF, bool(rest[2] & 0x80))
+    return Capacity(last + 1, size, rest[1] & 0xF, bool(rest[2] & CapacityFlag.LBPME))
 
 
 @dataclass(frozen=True)
@@ -209,10 +230,10 @@ def mode(data: bytes, long: bool) -> Mode:
     write_cache = None
     while at + 3 <= end:
         subpage = bool(data[at] & 0x40)
-        if data[at] & 0x3F == CACHING_PAGE and not subpage:
-            write_cache = bool(data[at + 2] & 0x04)
+        if data[at] & 0x3F == ModePage.CACHING and not subpage:
+            write_cache = bool(data[at + 2] & ModeFlag.WCE)
             break
         if subpage and at + 4 > end:
             break
         at += 4 + int.from_bytes(data[at + 2 : at + 4], "big") if subpage else 2 + data[at + 1]
-    return Mode(bool(specific & 0x80), bool(specific & 0x10), write_cache)
+    return Mode(bool(specific & ModeFlag.WP), bool(specific & ModeFlag.DPOFUA), write_cache)

@@ -4,87 +4,116 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_SENSE, RECOVERED, NOT_READY, MEDIUM, HARDWARE, ILLEGAL_REQUEST, UNIT_ATTENTION, DATA_PROTECT = range(8)
-ABORTED_COMMAND = 0xB
+import cython
+from cython import address, cast
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memset
+from cython.cimports.virtiod.core.types import BytePtr
+from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
+from cython.cimports.virtiod.scsi.spec import DESCRIPTOR_SENSE, FIXED_SENSE, Asc, SenseFormat
 
-KEYS = (
-    "no sense", "recovered error", "not ready", "medium error", "hardware error", "illegal request", "unit attention",
-    "data protect", "blank check", "vendor specific", "copy aborted", "aborted command", "reserved",
-    "volume overflow", "miscompare", "completed",
-)  # fmt: skip
+from virtiod.scsi import spec
+
 CODES = {
-    0x0400: "not ready, cause not reportable",
-    0x0401: "becoming ready",
-    0x0402: "initializing command required",
-    0x0404: "format in progress",
-    0x0500: "logical unit does not respond to selection",
-    0x0800: "logical unit communication failure",
-    0x0C00: "write error",
-    0x0C02: "write error, auto reallocation failed",
-    0x1000: "ID CRC or ECC error",
-    0x1100: "unrecovered read error",
-    0x1104: "unrecovered read error, auto reallocate failed",
-    0x1400: "recorded entity not found",
-    0x1A00: "parameter list length error",
-    0x2000: "invalid command operation code",
-    0x2100: "logical block address out of range",
-    0x2400: "invalid field in CDB",
-    0x2500: "logical unit not supported",
-    0x2600: "invalid field in parameter list",
-    0x2700: "write protected",
-    0x2707: "space allocation failed, write protected",
-    0x2800: "not ready to ready change",
-    0x2900: "power on, reset or bus device reset occurred",
-    0x2901: "power on occurred",
-    0x2902: "SCSI bus reset occurred",
-    0x2903: "bus device reset function occurred",
-    0x2904: "device internal reset",
-    0x2907: "I_T nexus loss occurred",
-    0x2A01: "mode parameters changed",
-    0x2A09: "capacity data has changed",
-    0x2F00: "commands cleared by another initiator",
-    0x3100: "medium format corrupted",
-    0x3A00: "medium not present",
-    0x3F03: "inquiry data has changed",
-    0x3F0E: "reported LUNs data has changed",
-    0x4400: "internal target failure",
-    0x4700: "SCSI parity error",
-    0x4900: "invalid message error",
-    0x4B00: "data phase error",
-    0x5500: "system resource failure",
-    0x5D00: "failure prediction threshold exceeded",
+    Asc.NOT_READY_CAUSE_NOT_REPORTABLE: "not ready, cause not reportable",
+    Asc.BECOMING_READY: "becoming ready",
+    Asc.INITIALIZING_COMMAND_REQUIRED: "initializing command required",
+    Asc.FORMAT_IN_PROGRESS: "format in progress",
+    Asc.NO_RESPONSE_TO_SELECTION: "logical unit does not respond to selection",
+    Asc.COMMUNICATION_FAILURE: "logical unit communication failure",
+    Asc.WRITE_ERROR: "write error",
+    Asc.WRITE_ERROR_REALLOCATION_FAILED: "write error, auto reallocation failed",
+    Asc.CRC_OR_ECC_ERROR: "ID CRC or ECC error",
+    Asc.UNRECOVERED_READ_ERROR: "unrecovered read error",
+    Asc.READ_ERROR_REALLOCATION_FAILED: "unrecovered read error, auto reallocate failed",
+    Asc.RECORDED_ENTITY_NOT_FOUND: "recorded entity not found",
+    Asc.PARAMETER_LIST_LENGTH_ERROR: "parameter list length error",
+    Asc.INVALID_OPCODE: "invalid command operation code",
+    Asc.LBA_OUT_OF_RANGE: "logical block address out of range",
+    Asc.INVALID_FIELD_IN_CDB: "invalid field in CDB",
+    Asc.LUN_NOT_SUPPORTED: "logical unit not supported",
+    Asc.INVALID_FIELD_IN_PARAMETER_LIST: "invalid field in parameter list",
+    Asc.WRITE_PROTECTED: "write protected",
+    Asc.SPACE_ALLOCATION_FAILED: "space allocation failed, write protected",
+    Asc.NOT_READY_TO_READY: "not ready to ready change",
+    Asc.POWER_ON_OR_RESET: "power on, reset or bus device reset occurred",
+    Asc.POWER_ON: "power on occurred",
+    Asc.BUS_RESET: "SCSI bus reset occurred",
+    Asc.DEVICE_RESET: "bus device reset function occurred",
+    Asc.INTERNAL_RESET: "device internal reset",
+    Asc.NEXUS_LOSS: "I_T nexus loss occurred",
+    Asc.MODE_PARAMETERS_CHANGED: "mode parameters changed",
+    Asc.CAPACITY_CHANGED: "capacity data has changed",
+    Asc.CLEARED_BY_ANOTHER_INITIATOR: "commands cleared by another initiator",
+    Asc.MEDIUM_FORMAT_CORRUPTED: "medium format corrupted",
+    Asc.MEDIUM_NOT_PRESENT: "medium not present",
+    Asc.INQUIRY_DATA_CHANGED: "inquiry data has changed",
+    Asc.REPORTED_LUNS_CHANGED: "reported LUNs data has changed",
+    Asc.INTERNAL_TARGET_FAILURE: "internal target failure",
+    Asc.PARITY_ERROR: "SCSI parity error",
+    Asc.INVALID_MESSAGE: "invalid message error",
+    Asc.DATA_PHASE_ERROR: "data phase error",
+    Asc.SYSTEM_RESOURCE_FAILURE: "system resource failure",
+    Asc.FAILURE_PREDICTION: "failure prediction threshold exceeded",
 }
 
 
 @dataclass(frozen=True)
 class Sense:
-    """asc: additional sense code, ascq: its qualifier; both 0 when not given."""
+    """asc: additional sense code, ascq: its qualifier; both 0 when not given. deferred: of an earlier command."""
 
     key: int
     asc: int = 0
     ascq: int = 0
+    deferred: bool = False
 
     @property
     def code(self) -> int:
-        """asc and ascq in one number."""
+        """asc and ascq in one number, as Asc has them."""
         return self.asc << 8 | self.ascq
 
     def __str__(self) -> str:
         """As in "medium error: unrecovered read error (3/11/00)"."""
         what = CODES.get(self.code) or CODES.get(self.asc << 8)
-        words = f"{KEYS[self.key]}: {what}" if what and self.code else KEYS[self.key]
+        key = spec.SenseKey(self.key).name.lower().replace("_", " ")
+        words = f"{key}: {what}" if what and self.code else key
         return f"{words} ({self.key:x}/{self.asc:02x}/{self.ascq:02x})"
+
+
+def decode(data: BytePtr, length: uint32_t, found: SenseDataPtr) -> cython.bint:
+    format: uint8_t
+    if length < 3:
+        return False
+    format = data[0] & 0x7F
+    found.deferred = format & 1
+    found.asc = 0
+    if format == SenseFormat.FIXED_CURRENT or format == SenseFormat.FIXED_DEFERRED:
+        found.key = data[2] & 0x0F
+        if length >= 14 and data[7] >= 6:
+            found.asc = data[12] << 8 | data[13]
+        return True
+    if (format == SenseFormat.DESCRIPTOR_CURRENT or format == SenseFormat.DESCRIPTOR_DEFERRED) and length >= 4:
+        found.key = data[1] & 0x0F
+        found.asc = data[2] << 8 | data[3]
+        return True
+    return False
+
+
+def encode(to: BytePtr, key: uint8_t, asc: uint16_t, descriptor: cython.bint) -> uint32_t:
+    if descriptor:
+        memset(to, 0, DESCRIPTOR_SENSE)
+        to[0], to[1] = SenseFormat.DESCRIPTOR_CURRENT, key
+        to[2], to[3] = cast(uint8_t, asc >> 8), cast(uint8_t, asc)
+        return DESCRIPTOR_SENSE
+    memset(to, 0, FIXED_SENSE)
+    to[0], to[2], to[7] = SenseFormat.FIXED_CURRENT, key, FIXED_SENSE - 8
+    to[12], to[13] = cast(uint8_t, asc >> 8), cast(uint8_t, asc)
+    return FIXED_SENSE
 
 
 def parse(data: bytes) -> Sense | None:
     """Fixed and descriptor format, current and deferred; None for anything else."""
-    if len(data) < 3:
+    found: SenseData
+    if not decode(data, cast(uint32_t, len(data)), address(found)):
         return None
-    kind = data[0] & 0x7F
-    if kind in {0x70, 0x71}:
-        if len(data) >= 14 and data[7] >= 6:
-            return Sense(data[2] & 0xF, data[12], data[13])
-        return Sense(data[2] & 0xF)
-    if kind in {0x72, 0x73} and len(data) >= 4:
-        return Sense(data[1] & 0xF, data[2], data[3])
-    return None
+    return Sense(found.key, found.asc >> 8, found.asc & 0xFF, found.deferred != 0)

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport Command, PollerCore, Source, iovec, source_fn, source_poll_fn
-from virtiod.virtqueue.layout cimport VringDesc, VringUsedElem
+from virtiod.virtqueue.layout cimport VringAvail, VringDesc, VringUsed
 
 cdef enum:
     MAX_REGIONS = 64
@@ -44,10 +44,10 @@ cdef struct DevRing:
     serve_fn serve
     void *device           # what serve works on
     VringDesc *desc
-    uint16_t *avail
-    uint16_t *used
-    VringUsedElem *used_ring
-    uint16_t *avail_event
+    VringAvail *avail
+    uint16_t *used_event   # behind the available ring: the driver's
+    VringUsed *used
+    uint16_t *avail_event  # behind the used ring: ours
     uint16_t size
     uint16_t mask
     uint16_t last_avail    # next entry to take

@@ -35,12 +35,14 @@ from cython.cimports.virtiod.target.ring import (
 )
 from cython.cimports.virtiod.virtqueue.layout import (
     AvailFlag,
+    AvailPtr,
     DescFlag,
     DescPtr,
     U16Ptr,
     U32Ptr,
     UsedElemPtr,
     UsedFlag,
+    UsedPtr,
     VringDesc,
 )
 
@@ -101,13 +103,14 @@ def _collect_table(q: DevRingPtr, table: DescPtr, n: uint32_t, at: uint32_t) -> 
             return -EINVAL
         d = table[at]
         if d.flags & DescFlag.INDIRECT:
-            if table == q.scratch or d.flags & DescFlag.NEXT or d.len & 15 or d.len == 0 or d.len > 16 * MAX_SEGMENTS:
+            n = d.len // sizeof(VringDesc)
+            if table == q.scratch or d.flags & DescFlag.NEXT or d.len % sizeof(VringDesc) or n == 0 or n > MAX_SEGMENTS:
                 return -EINVAL
             inner = _translate(q.table, d.addr, d.len)
             if inner == NULL:
                 return -EINVAL
             memcpy(q.scratch, inner, d.len)
-            return _collect_table(q, q.scratch, d.len >> 4, 0)
+            return _collect_table(q, q.scratch, n, 0)
         if _add_segment(q, address(d)) < 0:
             return -EINVAL
         if not d.flags & DescFlag.NEXT:
@@ -145,7 +148,7 @@ def copy_out(q: DevRingPtr, to: VoidPtr, n: uint64_t, index: U32Ptr) -> uint64_t
 
 def push(q: DevRingPtr, id: uint32_t, written: uint32_t) -> None:
     """Complete a request; it is seen at the next flush."""
-    elem: UsedElemPtr = address(q.used_ring[q.used_idx & q.mask])
+    elem: UsedElemPtr = address(q.used.ring[q.used_idx & q.mask])
     elem.id = id
     elem.len = written
     q.used_idx += 1
@@ -197,7 +200,7 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
         return 0
     if q.next_due_ns <= now:
         n = _poll_held(q, now)
-    seen = atomics.load_u16(address(q.avail[1]))  # acquire: the entries before it are complete
+    seen = atomics.load_u16(address(q.avail.idx))  # acquire: the entries before it are complete
     count = seen - q.last_avail
     if count == 0:
         return n
@@ -208,7 +211,7 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
         count = BATCH
     while count:
         count -= 1
-        ret = q.serve(q, atomics.load_u16(address(q.avail[2 + (q.last_avail & q.mask)])), now)
+        ret = q.serve(q, atomics.load_u16(address(q.avail.ring[q.last_avail & q.mask])), now)
         if ret < 0:
             give_up(q)
             break
@@ -224,10 +227,10 @@ def take(q: DevRingPtr) -> cython.bint:
     count: uint16_t
     if q.broken:
         return False
-    count = atomics.load_u16(address(q.avail[1])) - q.last_avail  # acquire: the entries before it are complete
+    count = atomics.load_u16(address(q.avail.idx)) - q.last_avail  # acquire: the entries before it are complete
     if count == 0:
         return False
-    q.taken = atomics.load_u16(address(q.avail[2 + (q.last_avail & q.mask)]))
+    q.taken = atomics.load_u16(address(q.avail.ring[q.last_avail & q.mask]))
     if count > q.size or collect(q, q.taken) < 0:
         give_up(q)
         return False
@@ -253,14 +256,14 @@ def _flush(s: SourcePtr) -> None:
     one: uint64_t = 1
     old: uint16_t = q.published
     event: uint16_t
-    atomics.store_u16(address(q.used[1]), q.used_idx)  # release: the entries are complete before the index
+    atomics.store_u16(address(q.used.idx), q.used_idx)  # release: the entries are complete before the index
     q.published = q.used_idx
     atomics.fence()  # the index is visible before the driver's wish is read; the driver does it the other way round
     if q.event_idx:
-        event = atomics.load_u16(address(q.avail[2 + q.size]))
+        event = atomics.load_u16(q.used_event)
         if cast(uint16_t, q.used_idx - event - 1) >= cast(uint16_t, q.used_idx - old):
             return
-    elif atomics.load_u16(q.avail) & AvailFlag.NO_INTERRUPT:
+    elif atomics.load_u16(address(q.avail.flags)) & AvailFlag.NO_INTERRUPT:
         return
     if q.call_fd >= 0:
         write(q.call_fd, address(one), 8)
@@ -276,9 +279,9 @@ def arm(s: SourcePtr) -> cython.bint:
     if q.event_idx:
         atomics.store_u16(q.avail_event, q.last_avail)
     else:
-        atomics.store_u16(q.used, 0)
+        atomics.store_u16(address(q.used.flags), 0)
     atomics.fence()  # the wish is visible before the index is read
-    return atomics.load_u16(address(q.avail[1])) != q.last_avail
+    return atomics.load_u16(address(q.avail.idx)) != q.last_avail
 
 
 def _disarm(s: SourcePtr) -> None:
@@ -286,7 +289,7 @@ def _disarm(s: SourcePtr) -> None:
     if q.event_idx:
         atomics.store_u16(q.avail_event, q.last_avail - 1)  # kicks again only after 65535 more entries
     else:
-        atomics.store_u16(q.used, UsedFlag.NO_NOTIFY)
+        atomics.store_u16(address(q.used.flags), UsedFlag.NO_NOTIFY)
 
 
 def _cmd_start(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -351,12 +354,12 @@ class DeviceRing:
         self.q.size = size
         self.q.mask = size - 1
         self.q.desc = cast(DescPtr, cast(uint64_t, setup.desc))
-        self.q.avail = cast(U16Ptr, cast(uint64_t, setup.avail))
-        self.q.used = cast(U16Ptr, cast(uint64_t, setup.used))
-        self.q.used_ring = cast(UsedElemPtr, cast(uint64_t, setup.used) + 4)
-        self.q.avail_event = cast(U16Ptr, cast(uint64_t, setup.used) + 4 + 8 * cast(uint64_t, size))
+        self.q.avail = cast(AvailPtr, cast(uint64_t, setup.avail))
+        self.q.used_event = address(self.q.avail.ring[size])
+        self.q.used = cast(UsedPtr, cast(uint64_t, setup.used))
+        self.q.avail_event = cast(U16Ptr, address(self.q.used.ring[size]))
         self.q.last_avail = setup.base
-        self.q.used_idx = atomics.load_u16(address(self.q.used[1]))
+        self.q.used_idx = atomics.load_u16(address(self.q.used.idx))
         self.q.published = self.q.used_idx
         self.q.event_idx = setup.event_idx
         self.q.call_fd = setup.call_fd

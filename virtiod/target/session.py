@@ -19,6 +19,7 @@ from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import Frame, ProtocolFeature, Request, VringAddr
 from virtiod.virtio.features import Feature, feature_names
+from virtiod.virtqueue.spec import parts
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +74,13 @@ class Ring:
         """Local addresses of the descriptor table, the available and the used ring (virtio 1.2 §2.7)."""
         if self.addr is None or not self.size:
             raise InvalidArgument("the ring has no size or no addresses")
-        parts = (
-            (self.addr.desc, 16 * self.size, 16),
-            (self.addr.avail, 6 + 2 * self.size, 2),
-            (self.addr.used, 6 + 8 * self.size, 4),
-        )
-        for user, size, align in parts:
-            if user % align or memory.local(user, size) % align:
-                raise InvalidArgument(f"ring address {user:#x} is not a multiple of {align}")
-        desc, avail, used = (memory.local(user, size) for user, size, _ in parts)
+        found = []
+        for user, part in zip((self.addr.desc, self.addr.avail, self.addr.used), parts(self.size), strict=True):
+            local = memory.local(user, part.size)
+            if user % part.align or local % part.align:
+                raise InvalidArgument(f"ring address {user:#x} is not a multiple of {part.align}")
+            found.append(local)
+        desc, avail, used = found
         return desc, avail, used
 
 

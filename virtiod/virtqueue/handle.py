@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from virtiod.core.memory import DmaMemory, Translation
     from virtiod.poller.poller import Poller
+    from virtiod.virtqueue.spec import RingSpec
 
 ZEROES = 65536
 
@@ -64,25 +65,16 @@ class RequestQueue:
         self.q.stopped = 1
         self.call_fd = -1
 
-    def allocate(
-        self,
-        memory: DmaMemory,
-        poller: Poller,
-        index: int,
-        size: int,
-        area_bytes: int,
-        max_segments: int,
-        indirect: bool,
-        event_idx: bool,
-    ) -> None:
-        """Lay the ring out. size: descriptors; max_segments: data segments of one request."""
+    def allocate(self, memory: DmaMemory, poller: Poller, spec: RingSpec, area_bytes: int) -> None:
+        """Lay the ring out. area_bytes: what the device layer needs beside each slot's descriptors."""
         i: uint32_t
-        chain: uint32_t = max_segments + requests.DATA_SEG
+        chain: uint32_t = spec.max_segments + requests.DATA_SEG
+        name: bytes = spec.name.encode()[:39]
         self.memory = memory
         self.poller = poller
-        self.index = index
+        self.index = spec.index
         self.q.poller = poller.core
-        self.bytes = split.footprint(size, area_bytes, chain)
+        self.bytes = split.footprint(spec.size, area_bytes, chain)
         self.address = memory.allocate(self.bytes, in_one_page=True)
         self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
         self.q.zeroes = cast(CharPtr, self.zeroes_address)
@@ -90,16 +82,15 @@ class RequestQueue:
         ret = split.init(
             address(self.q.vq),
             cast(VoidPtr, self.address),
-            size,
+            spec.size,
             area_bytes,
             chain,
-            indirect,
-            event_idx,
-            0,
+            spec.indirect,
+            spec.event_idx,
         )
         if ret:
-            raise OSError(-ret, f"ring of {size} descriptors")
-        self.q.slots = cast(SlotPtr, calloc(size, sizeof(Slot)))
+            raise OSError(-ret, f"ring of {spec.size} descriptors")
+        self.q.slots = cast(SlotPtr, calloc(spec.size, sizeof(Slot)))
         self.q.segs = cast(SegPtr, calloc(chain + requests.DATA_SEG, sizeof(Seg)))
         if self.q.slots == NULL or self.q.segs == NULL:
             raise MemoryError
@@ -107,15 +98,11 @@ class RequestQueue:
             self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else requests.NO_SLOT
         self.q.free_slot = 0
         self.q.spare = cast(uint16_t, self.q.vq.size - 1)
+        strncpy(self.q.source.name, name, 39)
         self.q.source.poll = requests.poll
         self.q.source.flush = notify.flush
         self.q.source.arm = notify.arm
         self.q.source.disarm = notify.disarm
-
-    def set_name(self, text: str) -> None:
-        """What thread_get_pollers shows."""
-        data: bytes = text.encode()[:39]
-        strncpy(self.q.source.name, data, 39)
 
     @property
     def size(self) -> int:

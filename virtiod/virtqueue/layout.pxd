@@ -19,10 +19,25 @@ cdef packed struct VringDesc:
     uint16_t flags
     uint16_t next
 
+# struct virtq_avail, §2.7.6. ring has the queue's size; behind it lies used_event, §2.7.7
+cdef struct VringAvail:
+    uint16_t flags         # AvailFlag
+    uint16_t idx           # where the driver puts the next entry
+    uint16_t ring[32768]
+
 # struct virtq_used_elem, §2.7.8: 8 bytes
 cdef packed struct VringUsedElem:
     uint32_t id
     uint32_t len
+
+# struct virtq_used, §2.7.8. ring has the queue's size; behind it lies avail_event, §2.7.10
+cdef struct VringUsed:
+    uint16_t flags         # UsedFlag
+    uint16_t idx           # where the device puts the next entry
+    VringUsedElem ring[32768]
+
+cdef enum:
+    MAX_QUEUE_SIZE = 32768 # §2.7
 
 # A piece of memory as the device addresses it.
 cdef struct Seg:
@@ -30,6 +45,8 @@ cdef struct Seg:
     uint32_t len
 
 ctypedef VringDesc *DescPtr
+ctypedef VringAvail *AvailPtr
+ctypedef VringUsed *UsedPtr
 ctypedef VringUsedElem *UsedElemPtr
 ctypedef Seg *SegPtr
 ctypedef uint8_t *U8Ptr
@@ -72,10 +89,10 @@ cdef struct Virtq:
     uint16_t free_head     # private free list of descriptors (not indirect)
     uint16_t n_free
     DescPtr desc
-    U16Ptr avail           # flags, idx, ring[size], used_event
-    U16Ptr used            # flags, idx
-    UsedElemPtr used_ring
-    U16Ptr avail_event
+    AvailPtr avail
+    U16Ptr used_event      # behind the available ring: ours
+    UsedPtr used
+    U16Ptr avail_event     # behind the used ring: the device's
     # private, per descriptor
     uint16_t *next         # free list and chains
     uint16_t *chain        # length of the chain that starts here, 0 when not in flight

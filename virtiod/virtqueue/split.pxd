@@ -1,5 +1,5 @@
 # The split ring, driver side.
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from virtiod.virtqueue.layout cimport Seg, Virtq, VringDesc
 
@@ -11,13 +11,13 @@ cdef enum:
 cdef char *area(Virtq *q, uint32_t slot) noexcept nogil
 cdef uint64_t footprint(uint16_t size, uint32_t area_bytes, uint32_t max_chain) noexcept nogil
 cdef int init(Virtq *q, void *memory, uint16_t size, uint32_t area_bytes, uint32_t max_chain,
-                    bint indirect, bint event_idx, int64_t to_device) noexcept nogil
+              bint indirect, bint event_idx) noexcept nogil
 cdef void destroy(Virtq *q) noexcept nogil
 
 # ---- private: for the module itself
 cdef uint32_t _stride(uint32_t area_bytes) noexcept nogil
-cdef uint64_t _used_offset(uint16_t size) noexcept nogil
-cdef uint64_t _areas_offset(uint16_t size) noexcept nogil
+cdef uint64_t _used_offset(uint64_t size) noexcept nogil
+cdef uint64_t _areas_offset(uint64_t size) noexcept nogil
 cdef void _fill(VringDesc *table, Seg *segs, uint32_t n_out, uint32_t n) noexcept nogil
 cdef int _add(Virtq *q, uint32_t slot, Seg *segs, uint32_t n_out, uint32_t n_in) noexcept nogil
 cdef int _add_direct(Virtq *q, Seg *segs, uint32_t n_out, uint32_t n) noexcept nogil

@@ -15,13 +15,15 @@ from __future__ import annotations
 import cython
 from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EAGAIN, EINVAL, ENOMEM, ENOSPC, EPROTO
-from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, VoidPtr
 from cython.cimports.virtiod.virtqueue.layout import (
+    MAX_QUEUE_SIZE,
     AvailFlag,
+    AvailPtr,
     DescFlag,
     DescPtr,
     SegPtr,
@@ -29,7 +31,10 @@ from cython.cimports.virtiod.virtqueue.layout import (
     U32Ptr,
     UsedElemPtr,
     UsedFlag,
+    UsedPtr,
     VirtqPtr,
+    VringDesc,
+    VringUsedElem,
 )
 from cython.cimports.virtiod.virtqueue.split import SMALL_TABLE, SMALL_TABLE_BYTES
 
@@ -42,18 +47,19 @@ def _stride(area_bytes: uint32_t) -> uint32_t:
     return (SMALL_TABLE_BYTES + area_bytes + 63) & ~cast(uint32_t, 63)
 
 
-def _used_offset(size: uint16_t) -> uint64_t:
-    # avail: flags, idx, ring, used_event; the used ring starts on a cache line of its own
-    return (16 * cast(uint64_t, size) + 6 + 2 * cast(uint64_t, size) + 63) & ~cast(uint64_t, 63)
+def _used_offset(size: uint64_t) -> uint64_t:
+    # flags, idx and used_event beside the ring; the used ring starts on a cache line of its own
+    return (size * sizeof(VringDesc) + 2 * (size + 3) + 63) & ~cast(uint64_t, 63)
 
 
-def _areas_offset(size: uint16_t) -> uint64_t:
-    return (_used_offset(size) + 6 + 8 * cast(uint64_t, size) + 63) & ~cast(uint64_t, 63)
+def _areas_offset(size: uint64_t) -> uint64_t:
+    # flags, idx and avail_event beside the ring
+    return (_used_offset(size) + size * sizeof(VringUsedElem) + 6 + 63) & ~cast(uint64_t, 63)
 
 
 def footprint(size: uint16_t, area_bytes: uint32_t, max_chain: uint32_t) -> uint64_t:
-    """Shared memory that init needs, in bytes; 64-byte aligned."""
-    return _areas_offset(size) + cast(uint64_t, size) * (_stride(area_bytes) + 16 * max_chain)
+    """Shared memory that init() needs, in bytes; 64-byte aligned."""
+    return _areas_offset(size) + cast(uint64_t, size) * (_stride(area_bytes) + sizeof(VringDesc) * max_chain)
 
 
 def init(
@@ -64,11 +70,10 @@ def init(
     max_chain: uint32_t,
     indirect: cython.bint,
     event_idx: cython.bint,
-    to_device: int64_t,
 ) -> cython.int:
-    """Lay a ring out in memory (footprint long) and empty it. -EINVAL for a size that is no power of two."""
+    """Lay a ring out in memory (footprint() long) and empty it. -EINVAL for a size that is no power of two."""
     base: CharPtr = cast(CharPtr, memory)
-    if size == 0 or size & (size - 1) or size > 32768:
+    if size == 0 or size & (size - 1) or size > MAX_QUEUE_SIZE:
         return -EINVAL
     memset(q, 0, sizeof(q[0]))
     q.next = cast(U16Ptr, calloc(size, 2))
@@ -81,14 +86,13 @@ def init(
     q.mask = size - 1
     q.indirect = indirect
     q.event_idx = event_idx
-    q.to_device = to_device
     q.area_stride = _stride(area_bytes)
     q.table_len = max_chain
     q.desc = cast(DescPtr, base)
-    q.avail = cast(U16Ptr, base + 16 * cast(uint64_t, size))
-    q.used = cast(U16Ptr, base + _used_offset(size))
-    q.used_ring = cast(UsedElemPtr, cast(CharPtr, q.used) + 4)
-    q.avail_event = cast(U16Ptr, cast(CharPtr, q.used) + 4 + 8 * cast(uint64_t, size))
+    q.avail = cast(AvailPtr, address(q.desc[size]))
+    q.used_event = address(q.avail.ring[size])
+    q.used = cast(UsedPtr, base + _used_offset(size))
+    q.avail_event = cast(U16Ptr, address(q.used.ring[size]))
     q.areas = base + _areas_offset(size)
     q.tables = q.areas + cast(uint64_t, size) * q.area_stride
     q.ops.add = _add
@@ -149,13 +153,13 @@ def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint3
         if n <= SMALL_TABLE:
             table = q.areas + cast(uint64_t, slot) * q.area_stride
         else:
-            table = q.tables + cast(uint64_t, slot) * q.table_len * 16
+            table = q.tables + cast(uint64_t, slot) * q.table_len * sizeof(VringDesc)
         _fill(cast(DescPtr, table), segs, n_out, n)
         desc = address(q.desc[head])
         if q.next[head] != n:  # next[] is free in this mode: it remembers what the descriptor says
             q.next[head] = cast(uint16_t, n)
             desc.addr = cast(uint64_t, table) + q.to_device
-            desc.len = n * 16
+            desc.len = n * sizeof(VringDesc)
             desc.flags = DescFlag.INDIRECT
             desc.next = 0
         q.chain[head] = 1
@@ -164,7 +168,7 @@ def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint3
             return -ENOSPC
         head = _add_direct(q, segs, n_out, n)
     q.slot_of[head] = cast(uint16_t, slot)
-    q.avail[2 + (q.avail_idx & q.mask)] = cast(uint16_t, head)
+    q.avail.ring[q.avail_idx & q.mask] = cast(uint16_t, head)
     q.avail_idx += 1
     q.in_flight += 1
     return 0
@@ -196,14 +200,14 @@ def _pop(q: VirtqPtr, written: U32Ptr) -> cython.int:
     if q.last_used == q.used_idx:
         if q.broken:
             return -EPROTO
-        seen = atomics.load_u16(address(q.used[1]))  # acquire: the entries before it are complete
+        seen = atomics.load_u16(address(q.used.idx))  # acquire: the entries before it are complete
         if seen == q.last_used:
             return -EAGAIN
         if cast(uint16_t, seen - q.last_used) > q.in_flight:
             q.broken = 1
             return -EPROTO
         q.used_idx = seen
-    elem = address(q.used_ring[q.last_used & q.mask])
+    elem = address(q.used.ring[q.last_used & q.mask])
     head = atomics.load_u32(address(elem.id))
     written[0] = atomics.load_u32(address(elem.len))
     if head >= q.size or q.chain[head] == 0:
@@ -238,7 +242,7 @@ def _publish(q: VirtqPtr) -> cython.bint:
     event: uint16_t
     if new == old:
         return False
-    atomics.store_u16(address(q.avail[1]), new)  # release: the entries are complete before the index
+    atomics.store_u16(address(q.avail.idx), new)  # release: the entries are complete before the index
     q.published = new
     atomics.fence()  # the index is visible before the device's wish is read; the device does it the other way round
     if q.event_idx:
@@ -246,21 +250,21 @@ def _publish(q: VirtqPtr) -> cython.bint:
             _disarm(q)  # keep used_event out of the way of an index that goes round
         event = atomics.load_u16(q.avail_event)
         return cast(uint16_t, new - event - 1) < cast(uint16_t, new - old)
-    return not atomics.load_u16(q.used) & UsedFlag.NO_NOTIFY
+    return not atomics.load_u16(address(q.used.flags)) & UsedFlag.NO_NOTIFY
 
 
 def _arm(q: VirtqPtr) -> cython.bint:
     if q.event_idx:
-        atomics.store_u16(address(q.avail[2 + q.size]), q.last_used)
+        atomics.store_u16(q.used_event, q.last_used)
     else:
-        atomics.store_u16(q.avail, 0)
+        atomics.store_u16(address(q.avail.flags), 0)
     atomics.fence()  # the wish is visible before the index is read
-    return not q.broken and q.last_used != atomics.load_u16(address(q.used[1]))
+    return not q.broken and q.last_used != atomics.load_u16(address(q.used.idx))
 
 
 def _disarm(q: VirtqPtr) -> None:
     if q.event_idx:
         q.event_at = q.last_used - 1
-        atomics.store_u16(address(q.avail[2 + q.size]), q.event_at)
+        atomics.store_u16(q.used_event, q.event_at)
     else:
-        atomics.store_u16(q.avail, AvailFlag.NO_INTERRUPT)
+        atomics.store_u16(address(q.avail.flags), AvailFlag.NO_INTERRUPT)

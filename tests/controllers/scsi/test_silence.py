@@ -11,11 +11,10 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.scsi_units import FakeUnit
-from virtiod.controllers.scsi.commands import ABORT_TASK
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.errors import AlreadyExists
+from virtiod.virtio.scsi import Response, TmfType
 
-ABORTED = 2
 READ_CAPACITY_16 = 0x9E
 READS = {0x28, 0x88}
 
@@ -31,7 +30,7 @@ def aborting(host: FakeHost) -> None:
     def abort(subtype: int, target: int, lun: int, task: int) -> int:
         for index, head, command in [h for h in host.held if h[2].id == task]:
             host.held.remove((index, head, command))
-            host.answer(index, head, Answer(response=ABORTED))
+            host.answer(index, head, Answer(response=Response.ABORTED))
         return 0
 
     host.tmf = abort
@@ -55,7 +54,7 @@ async def test_attach_answers_without_a_silent_target_which_appears_when_it_answ
             assert not s.host.tmfs  # its command is still waited for
             (held,) = s.host.held
             await s.until(lambda: s.host.tmfs)
-            assert s.host.tmfs == [(ABORT_TASK, 5, 0, held[2].id)]
+            assert s.host.tmfs == [(TmfType.ABORT_TASK, 5, 0, held[2].id)]
             await s.until(lambda: not s.host.held and not scsi(s).request_queues[0].counters().in_flight)
             await s.until(lambda: len(s.host.tmfs) == 2)  # it was asked again
             s.host.hook = lambda _: None

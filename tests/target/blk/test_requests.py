@@ -25,6 +25,7 @@ from virtiod.target.interface import QueueSetup
 from virtiod.target.ring import TargetMemory
 from virtiod.virtio.features import Feature
 from virtiod.virtqueue.routes import Routes
+from virtiod.virtqueue.spec import RingSpec
 
 BOTH = [True, False]
 DEADLINE_S = 20
@@ -103,7 +104,9 @@ async def system(
     unit = TargetUnit(TargetDisk(capacity, memory.allocate(capacity), -1, read_only), serial)
     channels = BdevChannels(own)
     channels.limit(set(ALL), 2, 1 << 20, 1 << 20, 1 << 20, 1 << 20)
-    rings = [BlkQueue(memory, own[i % pollers], i, size, 2, indirect, event_idx, f"q{i}") for i in range(queues)]
+    rings = [
+        BlkQueue(memory, own[i % pollers], RingSpec(i, size, indirect, event_idx, 2, f"q{i}")) for i in range(queues)
+    ]
     routes = Routes(channels, list(rings))
     bdev = Bdev("B0", BdevInfo(512, capacity >> 9), channels)
     s = System(memory, own, bdev, rings, unit, event_idx, target)

@@ -14,8 +14,9 @@ import pytest
 from tests.support.rig import in_loop
 from tests.target.scsi.frontend import REQUEST, connected, serving
 from virtiod.core.errors import InvalidArgument, NotFound
-from virtiod.target.scsi.device import EVENT_TRANSPORT_RESET, HostSpec
+from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, LunSpec, parse_luns
+from virtiod.virtio.scsi import EventType
 
 MIB = 1 << 20
 TWO = HostSpec({0: {0: LunSpec(MIB, memory=True), 1: LunSpec(MIB)}}, queues=2)
@@ -101,10 +102,10 @@ async def test_luns_come_change_and_go_with_an_event_each_and_silent_tasks_end_w
 @in_loop
 async def test_events_without_a_buffer_are_told_to_be_missed(path: str) -> None:
     async with serving(path, TWO) as device, connected(path, queues=4) as front:
-        assert not await device.tell(EVENT_TRANSPORT_RESET, 0, 0, 0)
+        assert not await device.tell(EventType.TRANSPORT_RESET, 0, 0, 0)
         assert await front.event(front.offer_event()) == (0x80000000, bytes(8), 0)
         offered = front.offer_event()
-        assert await device.tell(EVENT_TRANSPORT_RESET, 0, 0, 0)
+        assert await device.tell(EventType.TRANSPORT_RESET, 0, 0, 0)
         assert (await front.event(offered))[0] == 1
 
 
@@ -246,7 +247,7 @@ async def test_event_and_control_buffers_that_are_too_short_break_their_ring_onl
     async with serving(path, TWO) as device, connected(path, queues=4) as front:
         ring = front.rings[1]
         ring.submit([(ring.put(bytes(16)), 15, 2)])
-        assert not await device.tell(EVENT_TRANSPORT_RESET, 0, 0, 0)
+        assert not await device.tell(EventType.TRANSPORT_RESET, 0, 0, 0)
         ring = front.rings[0]
         ring.submit([(ring.put(bytes(16)), 3, 0), (ring.put(bytes(1)), 1, 2)])
         assert (await front.run(0, 0, TEST_UNIT_READY)).what == (6, 0x29, 0)

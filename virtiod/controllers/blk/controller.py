@@ -71,12 +71,7 @@ class BlkController(Controller[BlkConfig]):
             BlkQueue(
                 self.context.memory,
                 pollers[index % len(pollers)],
-                index,
-                self.ring_size(),
-                self._config.max_segments,
-                bool(self._features >> Feature.INDIRECT_DESC & 1),
-                bool(self._features >> Feature.EVENT_IDX & 1),
-                f"{self.name}_q{index}",
+                self._ring(index, f"q{index}", self._config.max_segments),
             )
             for index in range(self._queue_count(self._config))
         ]

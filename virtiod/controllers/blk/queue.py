@@ -12,7 +12,16 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.controllers.blk.queue import BlkArea, BlkAreaPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, IoFlag, Op
-from cython.cimports.virtiod.virtio.blk import ID_BYTES, NO_STATUS, RangeFlag, RequestType, Status
+from cython.cimports.virtiod.virtio.blk import (
+    ID_BYTES,
+    NO_STATUS,
+    SECTOR_SHIFT,
+    BlkHeader,
+    BlkRange,
+    RangeFlag,
+    RequestType,
+    Status,
+)
 from cython.cimports.virtiod.virtqueue import requests, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
@@ -22,6 +31,7 @@ from virtiod.virtqueue.handle import RequestQueue
 if TYPE_CHECKING:
     from virtiod.core.memory import DmaMemory
     from virtiod.poller.poller import Poller
+    from virtiod.virtqueue.spec import RingSpec
 
 
 def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
@@ -31,10 +41,10 @@ def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     seg: SegPtr = address(q.segs[requests.DATA_SEG - 1])
     n_out: uint32_t = 1
     area.header.reserved = 0
-    area.header.sector = s.offset >> 9
+    area.header.sector = s.offset >> SECTOR_SHIFT
     area.status = NO_STATUS
     seg[0].addr = at
-    seg[0].len = 16
+    seg[0].len = sizeof(BlkHeader)
     if s.kind == Op.READ:
         area.header.type = RequestType.IN
     elif s.kind == Op.WRITE:
@@ -46,20 +56,20 @@ def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     elif s.kind == Op.UNMAP or s.kind == Op.WRITE_ZEROES:
         area.header.type = RequestType.DISCARD if s.kind == Op.UNMAP else RequestType.WRITE_ZEROES
         area.header.sector = 0
-        area.range.sector = s.offset >> 9
-        area.range.sectors = cast(uint32_t, s.length >> 9)
+        area.range.sector = s.offset >> SECTOR_SHIFT
+        area.range.sectors = cast(uint32_t, s.length >> SECTOR_SHIFT)
         area.range.flags = 0 if s.kind == Op.UNMAP or s.io.flags & IoFlag.NO_HOLE else RangeFlag.MAY_UNMAP
-        seg[1].addr = at + 24
-        seg[1].len = 16
+        seg[1].addr = cast(uint64_t, address(area.range)) + q.vq.to_device
+        seg[1].len = sizeof(BlkRange)
         n = 1
         n_out = 2
     else:
         area.header.type = RequestType.GET_ID
         area.header.sector = 0
-        seg[1].addr = at + 40
+        seg[1].addr = cast(uint64_t, address(area.id[0])) + q.vq.to_device
         seg[1].len = ID_BYTES
         n = 1
-    seg[1 + n].addr = at + 16
+    seg[1 + n].addr = cast(uint64_t, address(area.status)) + q.vq.to_device
     seg[1 + n].len = 1
     return q.vq.ops.add(address(q.vq), slot, seg, n_out, 2 + n - n_out)
 
@@ -79,21 +89,10 @@ def _result_blk(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
 class BlkQueue(RequestQueue):
     """A request queue of a virtio-blk controller."""
 
-    def __init__(
-        self,
-        memory: DmaMemory,
-        poller: Poller,
-        index: int,
-        size: int,
-        max_segments: int,
-        indirect: bool,
-        event_idx: bool,
-        name: str,
-    ) -> None:
+    def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build_blk
         self.q.ops.result = _result_blk
-        self.allocate(memory, poller, index, size, sizeof(BlkArea), max_segments, indirect, event_idx)
-        self.set_name(name)
+        self.allocate(memory, poller, spec, sizeof(BlkArea))
 
     async def get_id(self) -> str:
         """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID), "" if it tells none."""

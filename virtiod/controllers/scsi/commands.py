@@ -7,13 +7,16 @@ import logging
 from collections import Counter
 
 from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi import cause
 from virtiod.controllers.scsi.control import ControlQueue
 from virtiod.controllers.scsi.queue import CallBuffers, ScsiCall, ScsiQueue
 from virtiod.core.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
 from virtiod.core.memory import DmaMemory
 from virtiod.core.tasks import cancel, spawn
-from virtiod.scsi import address, cause, sense
+from virtiod.scsi import address, sense
 from virtiod.scsi.sense import Sense
+from virtiod.scsi.spec import Asc, SenseKey, Status
+from virtiod.virtio.scsi import Response, TmfType
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +26,14 @@ COMMAND_DEADLINE_S = 1.5
 RETRY_S = (0.002, 0.01, 0.05, 0.1, 0.2)
 MAX_ATTENTIONS = 16  # in a row; a unit may have several queued
 TMF_DEADLINE_S = 2.0
-ABORT_TASK, LOGICAL_UNIT_RESET = 0, 5  # virtio 1.2 §5.6.6.2
-_RETRIED_RESPONSES = {2, 4, 5}  # aborted, reset, busy
-_RETRIED_STATUSES = {0x08, 0x28, 0x40}  # busy, task set full, task aborted
-_TMF_DONE = {0, 10}  # function complete, function succeeded
-_TMF_NAMES = {ABORT_TASK: "ABORT TASK", LOGICAL_UNIT_RESET: "LOGICAL UNIT RESET"}
+_RETRIED_RESPONSES = {Response.ABORTED, Response.RESET, Response.BUSY}
+_RETRIED_STATUSES = {Status.BUSY, Status.TASK_SET_FULL, Status.TASK_ABORTED}
+_UNSUPPORTED = {Asc.INVALID_OPCODE >> 8, Asc.INVALID_FIELD_IN_CDB >> 8}
+_TMF_DONE = {Response.OK, Response.FUNCTION_SUCCEEDED}
+_TMF_ERRORS: dict[int, str] = {
+    Response.FUNCTION_REJECTED: "function rejected",
+    Response.INCORRECT_LUN: "incorrect LUN",
+}
 
 
 class CheckCondition(DeviceError):
@@ -40,7 +46,8 @@ class CheckCondition(DeviceError):
     @property
     def unsupported(self) -> bool:
         """It does not know the command, or not with this field."""
-        return self.sense is not None and self.sense.key == sense.ILLEGAL_REQUEST and self.sense.asc in {0x20, 0x24}
+        reason = self.sense
+        return reason is not None and reason.key == SenseKey.ILLEGAL_REQUEST and reason.asc in _UNSUPPORTED
 
 
 class Commands:
@@ -87,7 +94,7 @@ class Commands:
                 if isinstance(reason, CheckCondition):
                     key = reason.sense.key if reason.sense else None
                     attentions += 1
-                    if key != sense.UNIT_ATTENTION or attentions > MAX_ATTENTIONS:
+                    if key != SenseKey.UNIT_ATTENTION or attentions > MAX_ATTENTIONS:
                         raise reason
                     continue
                 delay = next(delays, RETRY_S[-1])
@@ -121,7 +128,7 @@ class Commands:
     async def _ask_back(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
         try:
             if call.id and not answered.done():
-                await self.manage(ABORT_TASK, address.pack(target, lun), call.id)
+                await self.manage(TmfType.ABORT_TASK, address.pack(target, lun), call.id)
         except DeviceError as error:
             if not self._control.stopped:
                 self._said.say(logging.WARNING, (target, lun), "%s", str(error))
@@ -134,39 +141,38 @@ class Commands:
     @staticmethod
     def _verdict(call: ScsiCall, what: str) -> DeviceError | None:
         """None: it is done. CheckCondition to look at; DeviceError when it is to be retried."""
-        if call.response == cause.BAD_TARGET:
+        if call.response == Response.BAD_TARGET:
             raise NotFound(f"{what}: bad target")
-        if call.response:
+        if call.response != Response.OK:
             error = DeviceError(f"{what}: {cause.response_name(call.response)}")
             if call.response not in _RETRIED_RESPONSES:
                 raise error
             return error
-        if call.status == 0x02:
+        if call.status == Status.CHECK_CONDITION:
             reason = sense.parse(call.sense)
-            if reason is not None and reason.key == sense.ILLEGAL_REQUEST and reason.asc == 0x25:
+            if reason is not None and cause.is_missing(reason):
                 raise NotFound(f"{what}: {reason}")
-            if reason is not None and reason.key in {sense.NO_SENSE, sense.RECOVERED}:
+            if reason is not None and reason.key in {SenseKey.NO_SENSE, SenseKey.RECOVERED_ERROR}:
                 return None
             return CheckCondition(f"{what}: {reason or 'check condition without sense'}", reason)
-        if call.status:
+        if call.status != Status.GOOD:
             error = DeviceError(f"{what}: {cause.status_name(call.status)}")
             if call.status not in _RETRIED_STATUSES:
                 raise error
             return error
         return None
 
-    async def manage(self, subtype: int, unit: bytes, task: int = 0) -> None:
+    async def manage(self, function: TmfType, unit: bytes, task: int = 0) -> None:
         """A task management function, answered in time; raises DeviceError."""
-        name = _TMF_NAMES[subtype]
+        name = function.name.replace("_", " ")
         where = "target {} LUN {}".format(*(address.unpack(unit) or ("?", "?")))
         try:
             async with asyncio.timeout(TMF_DEADLINE_S):
-                response = await self._control.tmf(subtype, unit, task)
+                response = await self._control.tmf(function, unit, task)
         except TimeoutError:
             raise DeadlineError(f"{where}: no answer to {name} within {TMF_DEADLINE_S:g} s") from None
         if response not in _TMF_DONE:
-            names = {11: "function rejected", 12: "incorrect LUN"}
-            why = names.get(response) or cause.response_name(response)
+            why = _TMF_ERRORS.get(response) or cause.response_name(response)
             raise DeviceError(f"{where}: {name}: {why}")
 
     async def stop(self) -> None:

@@ -1,15 +1,9 @@
 # virtio-scsi's control and event queues (virtio 1.2 §5.6.6.2, §5.6.6.3).
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtio.scsi cimport TmfReq, TmfResp
 from virtiod.virtqueue.handle cimport RequestQueue
-
-# What a task management command asks for. Command.out.
-ctypedef Tmf *TmfPtr
-cdef struct Tmf:
-    uint32_t subtype
-    uint64_t lun
-    uint64_t id
+from virtiod.virtqueue.requests cimport IoQueue
 
 
 cdef class ControlQueue(RequestQueue):
@@ -20,6 +14,12 @@ cdef class EventQueue(RequestQueue):
     pass
 
 # ---- private: for the module itself
+# A slot's area on the control queue.
+ctypedef TmfArea *TmfAreaPtr
+cdef packed struct TmfArea:
+    TmfReq request
+    TmfResp answer
+
 cdef int _build_tmf(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 cdef int _result_tmf(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
 cdef int _build_event(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil

@@ -13,10 +13,10 @@ import cython
 from cython import address, cast, sizeof
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.virtiod.controllers.scsi.control import TmfPtr
+from cython.cimports.virtiod.controllers.scsi.control import TmfArea, TmfAreaPtr
 from cython.cimports.virtiod.core import atomics
-from cython.cimports.virtiod.core.types import BytePtr
-from cython.cimports.virtiod.virtio.scsi import EVENT_BYTES, NO_RESPONSE, TMF_BYTES, ControlType, CtrlTmf, CtrlTmfPtr
+from cython.cimports.virtiod.core.types import BytePtr, CharPtr
+from cython.cimports.virtiod.virtio.scsi import NO_RESPONSE, ControlType, Event, TmfReq, TmfReqPtr, TmfResp
 from cython.cimports.virtiod.virtqueue import requests, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
@@ -27,63 +27,56 @@ from virtiod.virtqueue.handle import QueueCounters, RequestQueue
 if TYPE_CHECKING:
     from virtiod.core.memory import DmaMemory
     from virtiod.poller.poller import Poller
+    from virtiod.virtqueue.spec import RingSpec
 
-_TMF = struct.Struct("<I4x8sQ")  # struct Tmf
+_TMF = struct.Struct("<II8sQ")  # struct virtio_scsi_ctrl_tmf, without its response
 
 
 def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: CtrlTmfPtr = cast(CtrlTmfPtr, split.area(address(q.vq), slot))
-    tmf: TmfPtr = cast(TmfPtr, q.slots[slot].command.out)
-    at: uint64_t = cast(uint64_t, area) + q.vq.to_device
+    area: TmfAreaPtr = cast(TmfAreaPtr, split.area(address(q.vq), slot))
     seg: SegPtr = address(q.segs[requests.DATA_SEG])
-    area.type = ControlType.TMF
-    area.subtype = tmf.subtype
-    area.lun = tmf.lun
-    area.id = tmf.id
-    area.response = NO_RESPONSE
-    seg[0].addr = at
-    seg[0].len = TMF_BYTES
-    seg[1].addr = at + TMF_BYTES
-    seg[1].len = 1
+    area.request = cast(TmfReqPtr, q.slots[slot].command.out)[0]
+    area.answer.response = NO_RESPONSE
+    seg[0].addr = cast(uint64_t, address(area.request)) + q.vq.to_device
+    seg[0].len = sizeof(TmfReq)
+    seg[1].addr = cast(uint64_t, address(area.answer)) + q.vq.to_device
+    seg[1].len = sizeof(TmfResp)
     return q.vq.ops.add(address(q.vq), slot, seg, 1, 1)
 
 
 def _result_tmf(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    area: CtrlTmfPtr = cast(CtrlTmfPtr, split.area(address(q.vq), slot))
-    return atomics.load_u8(address(area.response))
+    area: TmfAreaPtr = cast(TmfAreaPtr, split.area(address(q.vq), slot))
+    return atomics.load_u8(address(area.answer.response))
 
 
 def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: BytePtr = cast(BytePtr, split.area(address(q.vq), slot))
+    area: CharPtr = split.area(address(q.vq), slot)
     seg: SegPtr = address(q.segs[requests.DATA_SEG])
-    memset(area, 0, EVENT_BYTES)
+    memset(area, 0, sizeof(Event))
     seg[0].addr = cast(uint64_t, area) + q.vq.to_device
-    seg[0].len = EVENT_BYTES
+    seg[0].len = sizeof(Event)
     return q.vq.ops.add(address(q.vq), slot, seg, 0, 1)
 
 
 def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    memcpy(q.slots[slot].command.out, split.area(address(q.vq), slot), EVENT_BYTES)
+    memcpy(q.slots[slot].command.out, split.area(address(q.vq), slot), sizeof(Event))
     return 0
 
 
 class ControlQueue(RequestQueue):
     """Takes task management functions. A device may never answer one; its place on the ring is lost then."""
 
-    def __init__(
-        self, memory: DmaMemory, poller: Poller, index: int, size: int, indirect: bool, event_idx: bool, name: str
-    ) -> None:
+    def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build_tmf
         self.q.ops.result = _result_tmf
-        self.allocate(memory, poller, index, size, sizeof(CtrlTmf), 2, indirect, event_idx)
-        self.set_name(name)
+        self.allocate(memory, poller, spec, sizeof(TmfArea))
 
     async def tmf(self, subtype: int, lun: bytes, task: int = 0) -> int:
         """Ask for a task management function; the device's response. DeviceError when it could not be sent.
 
         The caller sees to a deadline.
         """
-        asked = bytearray(_TMF.pack(subtype, lun, task))
+        asked = bytearray(_TMF.pack(ControlType.TMF, subtype, lun, task))
         data: BytePtr = asked
         ret: int = await self.request(data, asked)
         if ret < 0:
@@ -94,13 +87,10 @@ class ControlQueue(RequestQueue):
 class EventQueue(RequestQueue):
     """Brings events, into buffers that wait on the ring."""
 
-    def __init__(
-        self, memory: DmaMemory, poller: Poller, index: int, size: int, indirect: bool, event_idx: bool, name: str
-    ) -> None:
+    def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build_event
         self.q.ops.result = _result_event
-        self.allocate(memory, poller, index, size, EVENT_BYTES, 1, indirect, event_idx)
-        self.set_name(name)
+        self.allocate(memory, poller, spec, sizeof(Event))
 
     def counters(self) -> QueueCounters:
         """Buffers that wait for events are no requests in flight."""
@@ -108,7 +98,7 @@ class EventQueue(RequestQueue):
 
     async def event(self) -> bytes:
         """Wait for an event, for as long as it takes; its bytes. DeviceError when the queue does not run."""
-        event = bytearray(EVENT_BYTES)
+        event = bytearray(sizeof(Event))
         data: BytePtr = event
         ret: int = await self.request(data, event)
         if ret:

@@ -13,7 +13,7 @@ from typing import Any
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
-from virtiod.controllers.scsi.commands import ABORT_TASK, LOGICAL_UNIT_RESET, Commands
+from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
 from virtiod.controllers.scsi.discovery import Discovery
 from virtiod.controllers.scsi.events import EventListener, ReportReader
@@ -25,6 +25,7 @@ from virtiod.scsi import address
 from virtiod.scsi import config as scsi_config
 from virtiod.scsi.config import ScsiConfig
 from virtiod.virtio.features import Feature, ScsiFeature
+from virtiod.virtio.scsi import TmfType
 from virtiod.virtqueue.handle import RequestQueue
 from virtiod.virtqueue.routes import Routes
 
@@ -119,27 +120,20 @@ class ScsiController(Controller[ScsiConfig]):
 
     def _make_queues(self) -> list[RequestQueue]:
         pollers = self.context.pollers
-        indirect = bool(self._features >> Feature.INDIRECT_DESC & 1)
-        event_idx = bool(self._features >> Feature.EVENT_IDX & 1)
         memory, size = self.context.memory, self.ring_size()
-        control = ControlQueue(memory, pollers[0], CONTROL, size, indirect, event_idx, f"{self.name}_control")
-        events = EventQueue(memory, pollers[0], EVENT, size, indirect, event_idx, f"{self.name}_event")
+        control = ControlQueue(memory, pollers[0], self._ring(CONTROL, "control"))
+        events = EventQueue(memory, pollers[0], self._ring(EVENT, "event"))
+        segments = min(self._config.max_segments, size - 2)
         timeout = self.context.io_timeout_s
         queues = [
             ScsiQueue(
                 memory,
                 pollers[number % len(pollers)],
-                FIRST_REQUEST + number,
-                size,
-                min(self._config.max_segments, size - 2),
-                indirect,
-                event_idx,
-                self._config.cdb_size,
-                self._config.sense_size,
+                self._ring(index, f"q{index}", segments),
+                self._config,
                 timeout * RETRY_SHARE if timeout else RETRY_S,
-                f"{self.name}_q{FIRST_REQUEST + number}",
             )
-            for number in range(self._queue_count(self._config))
+            for number, index in enumerate(range(FIRST_REQUEST, FIRST_REQUEST + self._queue_count(self._config)))
         ]
         self.service_queues = [control, events]
         self._commands = Commands(self.name, memory, queues, control)
@@ -281,7 +275,7 @@ class ScsiController(Controller[ScsiConfig]):
     async def _reset_unit(self, unit: Unit) -> None:
         if self.state is not State.UP or self._commands is None:
             raise DeviceError(f"controller {self.name} is {self.state}")
-        await self._commands.manage(LOGICAL_UNIT_RESET, address.pack(*unit.place))
+        await self._commands.manage(TmfType.LOGICAL_UNIT_RESET, address.pack(*unit.place))
 
     def _overdue(self, before: int) -> bool:
         return super()._overdue(before) or any(0 < d.bdev.channels.oldest_ns() < before for d, _ in self._left)
@@ -332,7 +326,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def _abort_tasks(self, tasks: Iterable[tuple[bytes, int]]) -> None:
         assert self._commands is not None
-        await asyncio.gather(*(self._commands.manage(ABORT_TASK, unit, task) for unit, task in tasks))
+        await asyncio.gather(*(self._commands.manage(TmfType.ABORT_TASK, unit, task) for unit, task in tasks))
 
     # ---- the end
 

@@ -13,8 +13,9 @@ from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.errors import DeadlineError, DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
-from virtiod.scsi import cdb, parse, sense
+from virtiod.scsi import cdb, parse
 from virtiod.scsi.config import ScsiConfig
+from virtiod.scsi.spec import Asc, ModePage, SenseKey, VpdPage
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ READY_DEADLINE_S = 4.0
 READY_POLL_S = 0.05
 GRACE_S = 0.5  # for a target's first answer, when others have given theirs
 
+_NOT_READY = Asc.NOT_READY_CAUSE_NOT_REPORTABLE >> 8
 Result = TypeVar("Result")
 
 
@@ -90,10 +92,12 @@ class Discovery:
         target, lun = unit.place
         try:
             who = await self._inquire(target, lun)
-            if who.qualifier or who.type != parse.DISK:
+            if not who.is_disk:
                 return None
-            serial = await self._page(target, lun, 0x80, parse.serial) if unit.serial else None
-            designators = await self._page(target, lun, 0x83, parse.designators) if unit.designators else None
+            serial = unit.serial and await self._page(target, lun, VpdPage.UNIT_SERIAL_NUMBER, parse.serial)
+            designators = unit.designators and await self._page(
+                target, lun, VpdPage.DEVICE_IDENTIFICATION, parse.designators
+            )
         except NotFound:
             return None
         return Identity(serial or "", designators or [])
@@ -134,7 +138,7 @@ class Discovery:
         """The disk, None when there is none or it can't be used."""
         try:
             who = await self._inquire(target, lun)
-            if who.qualifier or who.type != parse.DISK:
+            if not who.is_disk:
                 return None
             unit = await self._describe(target, lun, who)
             unit.bdev_info(self._config, self._ring_size).check()
@@ -150,13 +154,13 @@ class Discovery:
         await self._make_ready(target, lun)
         capacity = await self._capacity(target, lun)
         unit = Unit(target, lun, who, capacity, await self._mode(target, lun))
-        pages = await self._page(target, lun, 0x00, parse.supported_pages) or frozenset()
+        pages = await self._page(target, lun, VpdPage.SUPPORTED_PAGES, parse.supported_pages) or frozenset()
         found: dict[str, object] = {}
         for page, name, parser in (
-            (0x80, "serial", parse.serial),
-            (0x83, "designators", parse.designators),
-            (0xB0, "limits", parse.block_limits),
-            (0xB2, "provisioning", parse.provisioning),
+            (VpdPage.UNIT_SERIAL_NUMBER, "serial", parse.serial),
+            (VpdPage.DEVICE_IDENTIFICATION, "designators", parse.designators),
+            (VpdPage.BLOCK_LIMITS, "limits", parse.block_limits),
+            (VpdPage.LOGICAL_BLOCK_PROVISIONING, "provisioning", parse.provisioning),
         ):
             value = await self._page(target, lun, page, parser) if page in pages else None
             if value is not None:
@@ -182,9 +186,9 @@ class Discovery:
                 return
             except CheckCondition as error:
                 reason = error.sense
-                if reason is None or reason.key != sense.NOT_READY or reason.asc != 0x04 or loop.time() > ends:
+                if reason is None or reason.key != SenseKey.NOT_READY or reason.asc != _NOT_READY or loop.time() > ends:
                     raise
-                if reason.ascq == 0x02 and not started:
+                if reason.code == Asc.INITIALIZING_COMMAND_REQUIRED and not started:
                     started = True
                     await self._commands.run(target, lun, cdb.start_unit(), deadline_s=READY_DEADLINE_S)
                     continue
@@ -205,8 +209,8 @@ class Discovery:
     async def _mode(self, target: int, lun: int) -> parse.Mode:
         """By MODE SENSE (10), else (6), else by trying."""
         tries: tuple[tuple[bytes, bool], ...] = (
-            (cdb.mode_sense_10(parse.CACHING_PAGE), True),
-            (cdb.mode_sense_6(parse.CACHING_PAGE), False),
+            (cdb.mode_sense_10(ModePage.CACHING), True),
+            (cdb.mode_sense_6(ModePage.CACHING), False),
         )
         for command, long in tries:
             try:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 from virtiod.bdev.channel import OPS
 from virtiod.controllers.log_once import LogOnce
+from virtiod.controllers.scsi import cause
 from virtiod.controllers.scsi.control import EventQueue
 from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.core.tasks import cancel, spawn
-from virtiod.scsi import address, cause, event, sense
+from virtiod.scsi import address, event
 from virtiod.scsi.event import Event, What
+from virtiod.scsi.spec import Asc, SenseKey
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,12 @@ BUFFERS = 16  # that wait for events
 REPOST_S = 0.1  # while the queue does not run
 PAUSE_S = 0.02  # after an event, for each buffer: a device that floods is not served at its own rate
 GATHER_S = 0.05  # reports are read at most so often
-CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED = 0x2A09, 0x2A01, 0x3F0E, 0x3F03
+_CHANGES = {
+    Asc.CAPACITY_CHANGED,
+    Asc.MODE_PARAMETERS_CHANGED,
+    Asc.REPORTED_LUNS_CHANGED,
+    Asc.INQUIRY_DATA_CHANGED,
+}
 
 # (targets to look at again; None: all)
 Rescan = Callable[[set[int] | None], None]
@@ -96,9 +103,9 @@ class ReportReader:
         what = cause.describe(report.cause)
         reason = cause.sense_of(report.cause)
         key = (report.unit, report.cause)
-        if reason is not None and reason.key == sense.UNIT_ATTENTION:
+        if reason is not None and reason.key == SenseKey.UNIT_ATTENTION:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
-            if reason.code in {CAPACITY_CHANGED, MODE_CHANGED, LUNS_CHANGED, INQUIRY_CHANGED}:
+            if reason.code in _CHANGES:
                 self._rescan({target})
             return
         if cause.is_gone(report.cause):

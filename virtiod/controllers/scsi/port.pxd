@@ -13,14 +13,6 @@ cdef enum:
     MAX_REPORTS = 32
     MAX_OVERDUE = 64
 
-# Report.cause: one of these, with what goes with it below
-cdef enum Cause:
-    RESPONSE = 0x01000000  # the response code
-    STATUS = 0x02000000    # the status
-    SENSE = 0x03000000     # key << 16 | asc << 8 | ascq
-    NO_SENSE = 0x04000000  # CHECK CONDITION without usable sense
-    SHORT = 0x05000000     # GOOD, but not all of the data
-
 # A command of the control plane. Owned by a ScsiCall.
 ctypedef Call *CallPtr
 cdef struct Call:

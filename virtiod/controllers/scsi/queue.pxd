@@ -14,7 +14,6 @@ cdef class ScsiCall:
 
 cdef class ScsiQueue(RequestQueue):
     cdef Port port
-    cdef object listener
     cdef object _overdue(self, uint64_t before, bytearray found)
     cdef object _take(self, bytearray found)
 

@@ -26,7 +26,7 @@ from cython.cimports.virtiod.controllers.scsi.port import (
 from cython.cimports.virtiod.controllers.scsi.port import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
-from cython.cimports.virtiod.scsi.spec import UNMAP_HEADER, UNMAP_RANGE
+from cython.cimports.virtiod.scsi.spec import FIXED_SENSE, MIN_CDB, UNMAP_HEADER, UNMAP_RANGE
 from cython.cimports.virtiod.virtio.scsi import CDB_ROOM, CMD_HEADER, RESP_HEADER, SENSE_ROOM
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
 
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 
     from virtiod.core.memory import DmaMemory
     from virtiod.poller.poller import Poller
+    from virtiod.scsi.config import ScsiConfig
+    from virtiod.virtqueue.spec import RingSpec
 
 MAX_UNMAP_RANGES = _MAX_UNMAP_RANGES  # block descriptors of one UNMAP
 
 
 class UnitReport(NamedTuple):
-    """Something that happened `times` times to I/O of the unit (8 bytes: its address); cause: scsi/cause.py."""
+    """Something that happened `times` times to I/O of the unit (8 bytes: its address); cause: see cause.py."""
 
     unit: bytes
     offset: int
@@ -182,35 +184,21 @@ class ScsiCall:
 class ScsiQueue(RequestQueue):
     """A request queue of a virtio-scsi controller.
 
-    cdb_size and sense_size are the device's (§5.6.4). retry_s: how long an I/O is retried (seconds) while its unit is
-    busy. on_report is called, once, when there are reports to take.
+    retry_s: how long an I/O is retried (seconds) while its unit is busy.
     """
 
     port: Port
-    listener: Callable[[], None]
 
-    def __init__(
-        self,
-        memory: DmaMemory,
-        poller: Poller,
-        index: int,
-        size: int,
-        max_segments: int,
-        indirect: bool,
-        event_idx: bool,
-        cdb_size: int,
-        sense_size: int,
-        retry_s: float,
-        name: str,
-    ) -> None:
-        if not 16 <= cdb_size <= CDB_ROOM or not 18 <= sense_size <= SENSE_ROOM:
+    def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec, config: ScsiConfig, retry_s: float) -> None:
+        cdb_size, sense_size = config.cdb_size, config.sense_size
+        if not MIN_CDB <= cdb_size <= CDB_ROOM or not FIXED_SENSE <= sense_size <= SENSE_ROOM:
             raise ValueError(f"CDBs of {cdb_size} bytes, sense of {sense_size}")
         self.port.cdb_size = cdb_size
         self.port.sense_size = sense_size
         self.port.retry_ns = cast(uint64_t, retry_s * 1e9)
-        self.port.next_id = cast(uint64_t, index) << 48  # ids are unique in the device
+        self.port.next_id = cast(uint64_t, spec.index) << 48  # ids are unique in the device
         self.port.event.run = _announced
-        self.port.tags = cast(TagPtr, calloc(size, sizeof(self.port.tags[0])))
+        self.port.tags = cast(TagPtr, calloc(spec.size, sizeof(self.port.tags[0])))
         if self.port.tags == NULL:
             raise MemoryError
         self.q.kind = address(self.port)
@@ -219,8 +207,7 @@ class ScsiQueue(RequestQueue):
         area: int = self.port.unmap_at + UNMAP_HEADER + UNMAP_RANGE * MAX_UNMAP_RANGES
         self.q.ops.build = request.build
         self.q.ops.result = result.judge
-        self.allocate(memory, poller, index, size, area, max_segments, indirect, event_idx)
-        self.set_name(name)
+        self.allocate(memory, poller, spec, area)
 
     async def call(self, call: ScsiCall) -> None:
         """Send a command; returns when the device has answered.

@@ -9,8 +9,15 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.virtiod.controllers.scsi.port import USUAL_CDB, CallPtr, PortPtr, TagPtr
 from cython.cimports.virtiod.core import atomics, bigendian, bits
 from cython.cimports.virtiod.core.types import BdevCorePtr, BytePtr, CharPtr, IoFlag, Op
-from cython.cimports.virtiod.scsi.spec import MAX_RANGE_BLOCKS, UNMAP_HEADER, UNMAP_RANGE, CdbFlag, Opcode
-from cython.cimports.virtiod.virtio.scsi import CMD_HEADER, NO_RESPONSE, RESP_HEADER, CmdReqPtr, CmdRespPtr
+from cython.cimports.virtiod.scsi.spec import UNMAP_HEADER, UNMAP_RANGE, CdbFlag, Opcode, RangeLimit
+from cython.cimports.virtiod.virtio.scsi import (
+    CMD_HEADER,
+    NO_RESPONSE,
+    RESP_HEADER,
+    CmdReqPtr,
+    CmdRespPtr,
+    TaskAttribute,
+)
 from cython.cimports.virtiod.virtqueue import requests, segments, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
@@ -25,7 +32,7 @@ def _header(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr, lun
     tag.aborted = 0
     req.lun = lun
     req.id = port.next_id
-    req.task_attr = 0  # SIMPLE
+    req.task_attr = TaskAttribute.SIMPLE
     req.prio = 0
     req.crn = 0
     resp.response = NO_RESPONSE
@@ -65,7 +72,7 @@ def _put_command(cdb: BytePtr, s: SlotPtr, lba: uint64_t, blocks: uint64_t) -> N
     else:
         cdb[0] = Opcode.WRITE_SAME_16
         if b.zeroes_unmap and not s.io.flags & IoFlag.NO_HOLE:
-            cdb[1] = CdbFlag.WRITE_SAME_UNMAP
+            cdb[1] = CdbFlag.MAY_UNMAP
     _put_range(cdb, lba, blocks)
 
 
@@ -77,7 +84,7 @@ def _unmap_list(p: BytePtr, lba: uint64_t, blocks: uint64_t) -> uint32_t:
     n: uint32_t = UNMAP_HEADER
     take: uint64_t
     while blocks:
-        take = blocks if blocks < MAX_RANGE_BLOCKS else MAX_RANGE_BLOCKS
+        take = blocks if blocks < RangeLimit.MAX_RANGE_BLOCKS else RangeLimit.MAX_RANGE_BLOCKS
         bigendian.put64(p + n, lba)
         bigendian.put32(p + n + 8, cast(uint32_t, take))
         bigendian.put32(p + n + 12, 0)

@@ -1,18 +1,19 @@
 # What a device's answer means.
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.virtqueue.requests cimport IoQueue, Slot
+from virtiod.scsi.sense cimport SenseData
 from virtiod.virtio.scsi cimport CmdResp
 
 # DeviceOps.result
 cdef int judge(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
-cdef uint32_t sense_value(unsigned char *sense, uint32_t length) noexcept nogil
 
 # ---- private: for the module itself
 cdef int _result_call(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
 cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
 cdef int _by_response(IoQueue *q, uint32_t slot, unsigned int response) noexcept nogil
 cdef int _by_status(IoQueue *q, uint32_t slot, unsigned int status) noexcept nogil
-cdef int _by_sense(IoQueue *q, uint32_t slot, uint32_t code) noexcept nogil
+cdef int _by_sense(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
+cdef int _refused(Slot *s, uint8_t asc) noexcept nogil
 cdef int _again(IoQueue *q, uint32_t slot, uint64_t wait_ns, int instead) noexcept nogil
 cdef void _report(IoQueue *q, Slot *s, uint32_t cause) noexcept nogil

@@ -12,11 +12,14 @@ from cython import address, cast
 from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, Cause, PortPtr, ReportPtr
+from cython.cimports.virtiod.controllers.scsi.cause import Cause
+from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, PortPtr, ReportPtr
 from cython.cimports.virtiod.core import atomics
-from cython.cimports.virtiod.core.types import BytePtr, Op
+from cython.cimports.virtiod.core.types import Op
 from cython.cimports.virtiod.poller import rounds
-from cython.cimports.virtiod.scsi.spec import SenseKey, Status
+from cython.cimports.virtiod.scsi import sense
+from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
+from cython.cimports.virtiod.scsi.spec import Asc, SenseKey, Status
 from cython.cimports.virtiod.virtio.scsi import CmdRespPtr, Response
 from cython.cimports.virtiod.virtqueue import requests, split
 from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
@@ -24,21 +27,6 @@ from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
 MAX_TRIES = cython.declare(cython.int, 8)  # of what is not known to end by itself
 BACKOFF_NS = cython.declare(uint64_t, 1_000_000)  # doubled with each try, up to 128 ms
 BACKOFF_SHIFT = cython.declare(cython.int, 7)
-
-
-def sense_value(sense: BytePtr, length: uint32_t) -> uint32_t:
-    """key << 16 | asc << 8 | ascq of fixed and descriptor sense (SPC-4 §4.5); CAUSE_NO_SENSE if it is neither."""
-    kind: uint8_t
-    if length < 3:
-        return Cause.NO_SENSE
-    kind = sense[0] & 0x7F
-    if kind == 0x70 or kind == 0x71:
-        if length >= 14 and sense[7] >= 6:
-            return Cause.SENSE | (sense[2] & 0x0F) << 16 | sense[12] << 8 | sense[13]
-        return Cause.SENSE | (sense[2] & 0x0F) << 16
-    if (kind == 0x72 or kind == 0x73) and length >= 4:
-        return Cause.SENSE | (sense[1] & 0x0F) << 16 | sense[2] << 8 | sense[3]
-    return Cause.NO_SENSE
 
 
 def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
@@ -66,12 +54,16 @@ def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
     """CHECK CONDITION: what happened is in the sense."""
     port: PortPtr = cast(PortPtr, q.kind)
     length: uint32_t = atomics.load_u32(address(resp.sense_len))
-    sense: cython.uchar[14]
+    data: cython.uchar[14]
+    found: SenseData
     if length > port.sense_size:
         length = port.sense_size
     # A private copy: the device may write on. Safety: the area has room for at least 18 bytes of sense.
-    memcpy(address(sense[0]), address(resp.sense[0]), 14)
-    return _by_sense(q, slot, sense_value(address(sense[0]), length))
+    memcpy(address(data[0]), address(resp.sense[0]), 14)
+    if sense.decode(address(data[0]), length, address(found)):
+        return _by_sense(q, slot, address(found))
+    _report(q, address(q.slots[slot]), Cause.NO_SENSE)
+    return -EIO
 
 
 def _result_call(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
@@ -136,35 +128,38 @@ def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int
     return -EIO
 
 
-def _by_sense(q: IoQueuePtr, slot: uint32_t, code: uint32_t) -> cython.int:
-    """What sense says, as sense_value() has it (SPC-4 §4.5.6, annex F)."""
+def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
+    """What sense data says (SPC-4 §4.5.6, annex F)."""
     s: SlotPtr = address(q.slots[slot])
-    key: uint32_t = code >> 16 & 0xF
-    asc: uint32_t = code >> 8 & 0xFF
-    if code == Cause.NO_SENSE:
-        _report(q, s, code)
-        return -EIO
+    key: uint8_t = found.key
+    cause: uint32_t = Cause.SENSE | cast(uint32_t, key) << 16 | found.asc
     if key == SenseKey.NO_SENSE or key == SenseKey.RECOVERED_ERROR:
         return 0
     if key == SenseKey.UNIT_ATTENTION:
-        _report(q, s, code)
+        _report(q, s, cause)
         return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
     if key == SenseKey.ABORTED_COMMAND and s.tries < MAX_TRIES:
         return _again(q, slot, _backoff(s), -EIO)
-    if key == SenseKey.NOT_READY and code & 0xFFFF == 0x0401:  # becoming ready
+    if key == SenseKey.NOT_READY and found.asc == Asc.BECOMING_READY:
         return _again(q, slot, _backoff(s), -ETIMEDOUT)
-    _report(q, s, code)
+    _report(q, s, cause)
     if key == SenseKey.DATA_PROTECT:
-        return -ENOSPC if code & 0xFFFF == 0x2707 else -EPERM  # 27/07: out of space for thin provisioning
+        return -ENOSPC if found.asc == Asc.SPACE_ALLOCATION_FAILED else -EPERM
     if key == SenseKey.VOLUME_OVERFLOW:
         return -ENOSPC
     if key == SenseKey.ILLEGAL_REQUEST:
-        if asc == 0x21:
-            return -ENOSPC  # LBA out of range
-        if asc == 0x25:
-            return -ENODEV  # logical unit not supported
-        if asc == 0x20 or (asc == 0x24 and s.kind > Op.WRITE):
-            return -EOPNOTSUPP  # no such command; a command without such an option
+        return _refused(s, found.asc >> 8)
+    return -EIO
+
+
+def _refused(s: SlotPtr, asc: uint8_t) -> cython.int:
+    """ILLEGAL REQUEST, whatever the qualifier of its additional sense code."""
+    if asc == Asc.LBA_OUT_OF_RANGE >> 8:
+        return -ENOSPC
+    if asc == Asc.LUN_NOT_SUPPORTED >> 8:
+        return -ENODEV
+    if asc == Asc.INVALID_OPCODE >> 8 or (asc == Asc.INVALID_FIELD_IN_CDB >> 8 and s.kind > Op.WRITE):
+        return -EOPNOTSUPP  # no such command; a command without such an option
     return -EIO
 
 
@@ -191,10 +186,3 @@ def _report(q: IoQueuePtr, s: SlotPtr, cause: uint32_t) -> None:
     if not port.announced:
         port.announced = 1
         rounds.post(q.poller.control, address(port.event))
-
-
-def sense_code(sense: bytes) -> int:
-    """What the data path makes of sense: key << 16 | asc << 8 | ascq, -1 when it is none. For tests."""
-    data: BytePtr = sense
-    code: uint32_t = sense_value(data, cast(uint32_t, len(sense)))
-    return -1 if code == Cause.NO_SENSE else code & 0xFFFFFF

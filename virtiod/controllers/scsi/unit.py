@@ -9,10 +9,10 @@ from virtiod.bdev import BdevInfo
 from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
 from virtiod.scsi.config import ScsiConfig
 from virtiod.scsi.parse import BlockLimits, Capacity, Designator, Inquiry, Mode, Provisioning, unit_uuid
+from virtiod.scsi.spec import DesignatorType, RangeLimit
 
 PRODUCT_NAME = "Virtio SCSI Disk"
 NO_LIMIT = 1 << 30
-MAX_RANGE_BLOCKS = 0xFFFFFFFF  # of UNMAP and WRITE SAME(16)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Unit:
         )
 
     def aliases(self) -> list[str]:
-        return list(dict.fromkeys(d.name for d in self.designators if d.type != 1))
+        return list(dict.fromkeys(d.name for d in self.designators if d.type != DesignatorType.T10_VENDOR_ID))
 
     def is_same(self, other: Unit) -> bool:
         """Not another disk, nor one that users of the bdev would not recognise."""
@@ -74,8 +74,8 @@ class Unit:
         """Bytes of one UNMAP; 0: it has none."""
         if not self.provisioning.unmap or not self.limits.max_unmap_descriptors:
             return 0
-        blocks = min(self.limits.max_unmap, MAX_RANGE_BLOCKS)
-        if blocks == MAX_RANGE_BLOCKS:  # of all descriptors: no limit
+        blocks = min(self.limits.max_unmap, RangeLimit.MAX_RANGE_BLOCKS)
+        if blocks == RangeLimit.MAX_RANGE_BLOCKS:  # of all descriptors: no limit
             blocks *= min(self.limits.max_unmap_descriptors, MAX_UNMAP_RANGES)
         return blocks * self.capacity.block_size
 
@@ -86,7 +86,7 @@ class Unit:
         transfer = min(config.max_transfer, segments * NO_LIMIT)
         if self.limits.max_transfer:
             transfer = min(transfer, self.limits.max_transfer * block)
-        write_same = min(self.limits.max_write_same or MAX_RANGE_BLOCKS, MAX_RANGE_BLOCKS)
+        write_same = min(self.limits.max_write_same or RangeLimit.MAX_RANGE_BLOCKS, RangeLimit.MAX_RANGE_BLOCKS)
         return segments, NO_LIMIT, max(block, transfer // block * block), self._max_unmap(), write_same * block
 
     def bdev_info(self, config: ScsiConfig, ring_size: int) -> BdevInfo:

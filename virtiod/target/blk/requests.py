@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
-from cython import address, cast
+from cython import address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
@@ -19,7 +19,15 @@ from cython.cimports.virtiod.target import disk, ring
 from cython.cimports.virtiod.target.blk.requests import BlkUnit, BlkUnitPtr, Fault
 from cython.cimports.virtiod.target.disk import DiskPtr, TargetDisk
 from cython.cimports.virtiod.target.ring import DevRingPtr, Held
-from cython.cimports.virtiod.virtio.blk import ID_BYTES, RequestType, Status
+from cython.cimports.virtiod.virtio.blk import (
+    ID_BYTES,
+    SECTOR_SHIFT,
+    BlkHeader,
+    BlkRange,
+    RangeFlag,
+    RequestType,
+    Status,
+)
 
 from virtiod.target.ring import DeviceRing
 
@@ -41,17 +49,17 @@ FAULTS = {
 
 def _range_request(q: DevRingPtr, d: DiskPtr, type: uint32_t, first: uint32_t) -> cython.int:
     """DISCARD and WRITE_ZEROES: any number of ranges."""
-    what: uint32_t[4]  # sector (64 bits), sectors, flags
+    what: BlkRange
     offset: uint64_t
     length: uint64_t
     if d.read_only:
         return Status.IOERR
-    while ring.copy_out(q, address(what[0]), 16, address(first)) == 16:
-        offset = (cast(uint64_t, what[1]) << 32 | what[0]) << 9
-        length = cast(uint64_t, what[2]) << 9
+    while ring.copy_out(q, address(what), sizeof(BlkRange), address(first)) == sizeof(BlkRange):
+        offset = what.sector << SECTOR_SHIFT
+        length = cast(uint64_t, what.sectors) << SECTOR_SHIFT
         if offset > d.size or length > d.size - offset:
             return Status.IOERR
-        if what[3] & ~1 or (type == RequestType.DISCARD and what[3]):
+        if what.flags & ~RangeFlag.MAY_UNMAP or (type == RequestType.DISCARD and what.flags):
             return Status.UNSUPP
         if disk.zero(d, offset, length) < 0:
             return Status.IOERR
@@ -64,7 +72,7 @@ def _transfer(
     """READ and WRITE of the data segments: out[first..] or into[] less the status byte."""
     n: uint32_t = q.n_in
     total: uint64_t = in_bytes
-    offset: uint64_t = sector << 9
+    offset: uint64_t = sector << SECTOR_SHIFT
     i: uint32_t
     ret: cython.int
     if type == RequestType.OUT:
@@ -74,7 +82,7 @@ def _transfer(
             total += q.out[first + i].iov_len
         if d.read_only:
             return Status.IOERR
-    if total & 511 or sector >> 54 or offset > d.size or total > d.size - offset:
+    if total & ((1 << SECTOR_SHIFT) - 1) or sector >> (63 - SECTOR_SHIFT) or offset > d.size or total > d.size - offset:
         return Status.IOERR
     if type == RequestType.OUT:
         ret = disk.write(d, offset, total, address(q.out[first]), n)
@@ -126,7 +134,7 @@ def _spoiled(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t, result: cython.p_int)
 
 def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     """Answer one request. Negative when the front-end broke the ring."""
-    header: uint32_t[4]  # type, reserved, sector (64 bits)
+    header: BlkHeader
     status: CharPtr
     first: uint32_t = 0
     in_bytes: uint64_t = 0
@@ -136,14 +144,14 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     h: Held
     if ring.collect(q, head) < 0 or q.n_in == 0 or q.into[q.n_in - 1].iov_len == 0:
         return -EINVAL
-    if ring.copy_out(q, address(header[0]), 16, address(first)) != 16:
+    if ring.copy_out(q, address(header), sizeof(BlkHeader), address(first)) != sizeof(BlkHeader):
         return -EINVAL
     q.into[q.n_in - 1].iov_len -= 1  # the last byte is the status, however the segments lie
     status = cast(CharPtr, q.into[q.n_in - 1].iov_base) + q.into[q.n_in - 1].iov_len
     for i in range(q.n_in):
         in_bytes += q.into[i].iov_len
     q.requests += 1
-    result = _execute(q, u, header[0], cast(uint64_t, header[3]) << 32 | header[2], first, in_bytes)
+    result = _execute(q, u, header.type, header.sector, first, in_bytes)
     if u.fault and _spoiled(q, u, head, address(result)):
         return 0
     status[0] = cast(cython.char, result)
@@ -164,10 +172,10 @@ class TargetUnit:
     disk: TargetDisk
 
     def __init__(self, disk: TargetDisk, serial: str = "") -> None:
-        data: bytes = serial.encode("ascii")[:20]
+        data: bytes = serial.encode("ascii")[:ID_BYTES]
         self.disk = disk
         self.unit.disk = address(disk.disk)
-        strncpy(self.unit.serial, data, 20)
+        strncpy(self.unit.serial, data, ID_BYTES)
 
     def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0) -> None:
         """Spoil requests after so many good ones: for good, or each so many; delay_us holds back every completion."""

@@ -11,7 +11,16 @@ from cython.cimports.libc.stdint import UINT32_MAX, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.core import atomics, bigendian
 from cython.cimports.virtiod.core.types import BytePtr, CharPtr, IovPtr
-from cython.cimports.virtiod.scsi.spec import Asc, Opcode, SenseKey
+from cython.cimports.virtiod.scsi.spec import (
+    UNMAP_HEADER,
+    UNMAP_RANGE,
+    Asc,
+    CapacityFlag,
+    CdbFlag,
+    Opcode,
+    SenseKey,
+    ServiceAction,
+)
 from cython.cimports.virtiod.target import disk, ring
 from cython.cimports.virtiod.target.scsi import task
 from cython.cimports.virtiod.target.scsi.task import ScsiTaskPtr
@@ -36,13 +45,13 @@ def capacity(t: ScsiTaskPtr) -> None:
         bigendian.put32(address(data[0]), 0xFFFFFFFF if last >> 32 else cast(uint32_t, last))
         bigendian.put32(address(data[4]), block)
         task.reply(t, address(data[0]), 8, 8)
-    elif t.cdb[1] & 0x1F != 0x10:
+    elif t.cdb[1] & 0x1F != ServiceAction.READ_CAPACITY_16:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
     else:
         bigendian.put32(address(data[0]), cast(uint32_t, last >> 32))
         bigendian.put32(address(data[4]), cast(uint32_t, last))
         bigendian.put32(address(data[8]), block)
-        data[14] = 0xC0  # LBPME, LBPRZ: unmapped blocks read as zeroes
+        data[14] = CapacityFlag.LBPME | CapacityFlag.UNMAPPED_ARE_ZEROES
         task.reply(t, address(data[0]), 32, bigendian.get32(t.cdb + 10))
 
 
@@ -85,12 +94,12 @@ def _flush_cache(t: ScsiTaskPtr, lba: uint64_t, blocks: uint64_t) -> None:
 def _unmap(t: ScsiTaskPtr) -> None:
     """SBC-3 §5.28. Ranges are looked at one by one; what came before a bad one is unmapped."""
     length: uint64_t = bigendian.get16(t.cdb + 7)
-    data: cython.uchar[16]
+    data: cython.uchar[UNMAP_RANGE]
     lba: uint64_t
     n: uint32_t
     _i: uint32_t
     blocks: uint64_t = 0
-    if t.cdb[1] & 1:
+    if t.cdb[1] & CdbFlag.ANCHOR:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
         return
     if length > t.out_bytes:
@@ -98,18 +107,18 @@ def _unmap(t: ScsiTaskPtr) -> None:
         return
     if length == 0:
         return
-    if length < 8:
+    if length < UNMAP_HEADER:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
         return
-    ring.copy_out(t.q, address(data[0]), 8, address(t.first))
-    n = bigendian.get16(address(data[2])) >> 4
-    if 8 + (n << 4) > length:
-        n = cast(uint32_t, length - 8) >> 4
+    ring.copy_out(t.q, address(data[0]), UNMAP_HEADER, address(t.first))
+    n = bigendian.get16(address(data[2])) // UNMAP_RANGE
+    if UNMAP_HEADER + n * UNMAP_RANGE > length:
+        n = cast(uint32_t, length - UNMAP_HEADER) // UNMAP_RANGE
     if n > t.lun.max_descriptors:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST)
         return
     for _i in range(n):
-        ring.copy_out(t.q, address(data[0]), 16, address(t.first))
+        ring.copy_out(t.q, address(data[0]), UNMAP_RANGE, address(t.first))
         lba = bigendian.get64(address(data[0]))
         length = bigendian.get32(address(data[8]))
         blocks += length
@@ -140,7 +149,7 @@ def _write_same(t: ScsiTaskPtr, lba: uint64_t, blocks: uint64_t, no_data: cython
     out: IovPtr = address(t.q.out[t.first])
     n: uint32_t
     ret: cython.int
-    if blocks == 0 or blocks > t.lun.max_same or t.cdb[1] & 0xF0:
+    if blocks == 0 or blocks > t.lun.max_same or t.cdb[1] & CdbFlag.SAME_PROTECT:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
         return
     if not _in_range(t, lba, blocks):
@@ -189,7 +198,7 @@ def media(t: ScsiTaskPtr) -> None:
         lba = bigendian.get32(cdb + 2)
         blocks = bigendian.get32(cdb + 6) if group == 5 else bigendian.get16(cdb + 7)
     if op == Opcode.READ_10 or op == Opcode.READ_16 or op == Opcode.READ_12 or op == Opcode.READ_6:
-        if group and cdb[1] & 0xE0:  # protection information: there is none
+        if group and cdb[1] & CdbFlag.PROTECT:  # protection information: there is none
             task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
         else:
             _read(t, lba, blocks)
@@ -200,8 +209,8 @@ def media(t: ScsiTaskPtr) -> None:
     elif op == Opcode.UNMAP:
         _unmap(t)
     elif op == Opcode.WRITE_SAME_10 or op == Opcode.WRITE_SAME_16:
-        _write_same(t, lba, blocks, op == Opcode.WRITE_SAME_16 and cdb[1] & 1)
-    elif group and cdb[1] & 0xE0:
+        _write_same(t, lba, blocks, op == Opcode.WRITE_SAME_16 and cdb[1] & CdbFlag.NDOB)
+    elif group and cdb[1] & CdbFlag.PROTECT:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
     else:
-        _write(t, lba, blocks, group != 0 and cdb[1] & 8)
+        _write(t, lba, blocks, group != 0 and cdb[1] & CdbFlag.FUA)

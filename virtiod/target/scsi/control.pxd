@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.target.ring cimport DeviceRing, DevRing
+from virtiod.virtio.scsi cimport TmfReq
 from virtiod.target.scsi.host cimport ScsiHost
 from virtiod.core.types cimport Command, PollerCore, Source
 
@@ -32,7 +33,7 @@ cdef class EventRing(DeviceRing):
 
 # ---- private: for the module itself
 cdef void _respond(DevRing *q, uint16_t head, uint8_t response) noexcept nogil
-cdef int _begin(DevRing *q, uint16_t head, unsigned char *request) noexcept nogil
+cdef int _begin(DevRing *q, uint16_t head, TmfReq *request) noexcept nogil
 cdef bint _finished(ScsiHost *host) noexcept nogil
 cdef int _serve(DevRing *q, uint16_t head, uint64_t now) noexcept nogil
 cdef int _poll(Source *s, uint64_t now) noexcept nogil

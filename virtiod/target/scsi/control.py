@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
-from cython import NULL, address, cast
+from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, PollerPtr, SourcePtr
 from cython.cimports.virtiod.target import ring
@@ -28,15 +27,17 @@ from cython.cimports.virtiod.target.scsi.host import (
 )
 from cython.cimports.virtiod.target.scsi.lun import Attention, ScsiLunPtr, ScsiTargetPtr, target_lun
 from cython.cimports.virtiod.virtio.scsi import (
-    AN_BYTES,
-    EVENT_BYTES,
-    EVENTS_MISSED,
-    TMF_BYTES,
+    AnReq,
+    AnReqPtr,
+    AnResp,
     ControlType,
+    Event,
+    EventFlag,
     Response,
+    TmfReq,
+    TmfReqPtr,
     TmfType,
 )
-from cython.cimports.virtiod.virtqueue.layout import U32Ptr
 
 from virtiod.target.ring import DeviceRing
 
@@ -59,12 +60,13 @@ def _respond(q: DevRingPtr, head: uint16_t, response: uint8_t) -> None:
         ring.push(q, head, 1)
 
 
-def _begin(q: DevRingPtr, head: uint16_t, request: BytePtr) -> cython.int:
+def _begin(q: DevRingPtr, head: uint16_t, request: TmfReqPtr) -> cython.int:
     """Have the request queues look for the tasks that a function means."""
     c: ScsiControlPtr = cast(ScsiControlPtr, q.device)
     host: ScsiHostPtr = c.host
-    subtype: uint32_t = cast(U32Ptr, request)[1]
-    target: ScsiTargetPtr = host_target(host, request + 8)
+    subtype: uint32_t = request.subtype
+    where: BytePtr = cast(BytePtr, address(request.lun))
+    target: ScsiTargetPtr = host_target(host, where)
     lun: ScsiLunPtr
     i: uint32_t
     if c.mode == TmfMode.SILENT:
@@ -75,7 +77,7 @@ def _begin(q: DevRingPtr, head: uint16_t, request: BytePtr) -> cython.int:
     if target == NULL:
         _respond(q, head, Response.BAD_TARGET)
         return 0
-    lun = target_lun(target, lun_number(request + 8))
+    lun = target_lun(target, lun_number(where))
     if lun == NULL and subtype != TmfType.I_T_NEXUS_RESET:
         _respond(q, head, Response.INCORRECT_LUN)
         return 0
@@ -87,9 +89,9 @@ def _begin(q: DevRingPtr, head: uint16_t, request: BytePtr) -> cython.int:
             if lun != NULL:
                 atomics.fetch_or_u32(address(lun.attention), Attention.RESET)
     host.tmf.subtype = subtype
-    host.tmf.target = request[9]
-    host.tmf.number = lun_number(request + 8)
-    memcpy(address(host.tmf.tag), request + 16, 8)
+    host.tmf.target = where[1]
+    host.tmf.number = lun_number(where)
+    host.tmf.tag = request.id
     host.tmf.matched = 0
     c.head = head
     c.pending = 1
@@ -110,30 +112,29 @@ def _finished(host: ScsiHostPtr) -> cython.bint:
 
 
 def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
-    request: cython.uchar[24]
-    answer: cython.uchar[5]  # event_actual: none, response
-    i: uint32_t = 0
+    request: TmfReq  # the longest
+    other: AnReqPtr = cast(AnReqPtr, address(request))
+    answer: AnResp
+    first: uint32_t = 0
     n: uint64_t
-    kind: uint32_t
     if ring.collect(q, head) < 0:
         return -EINVAL
-    n = ring.copy_out(q, address(request[0]), TMF_BYTES, address(i))
-    if n < 4:
+    n = ring.copy_out(q, address(request), sizeof(TmfReq), address(first))
+    if n < sizeof(request.type):
         return -EINVAL
-    memcpy(address(kind), address(request[0]), 4)
     q.requests += 1
-    if kind == ControlType.TMF:
-        if n < TMF_BYTES or q.n_in == 0:
+    if request.type == ControlType.TMF:
+        if n < sizeof(TmfReq) or q.n_in == 0:
             return -EINVAL
-        return _begin(q, head, address(request[0]))
-    if kind == ControlType.AN_QUERY or kind == ControlType.AN_SUBSCRIBE:
-        for i in range(5):
-            answer[i] = 0
-        if host_target(cast(ScsiControlPtr, q.device).host, address(request[4])) == NULL:
-            answer[4] = Response.BAD_TARGET
-        if n < AN_BYTES or not ring.put(q, address(answer[0]), 5):
+        return _begin(q, head, address(request))
+    if request.type == ControlType.AN_QUERY or request.type == ControlType.AN_SUBSCRIBE:
+        answer.event_actual = 0
+        answer.response = Response.OK
+        if host_target(cast(ScsiControlPtr, q.device).host, cast(BytePtr, address(other.lun))) == NULL:
+            answer.response = Response.BAD_TARGET
+        if n < sizeof(AnReq) or not ring.put(q, cast(BytePtr, address(answer)), sizeof(AnResp)):
             return -EINVAL
-        ring.push(q, head, 5)
+        ring.push(q, head, sizeof(AnResp))
         return 0
     ring.push(q, head, 0)  # nobody knows where its response would be
     return 0
@@ -185,16 +186,16 @@ class ControlRing(DeviceRing):
 
 def _tell(q: DevRingPtr, event: uint32_t, lun: uint64_t, reason: uint32_t) -> cython.bint:
     """Fill a buffer with an event; false if there is none."""
-    data: cython.uchar[16]
+    told: Event
     if not ring.take(q):
         return False
-    memcpy(address(data[0]), address(event), 4)
-    memcpy(address(data[4]), address(lun), 8)
-    memcpy(address(data[12]), address(reason), 4)
-    if not ring.put(q, address(data[0]), EVENT_BYTES):
+    told.event = event
+    told.lun = lun
+    told.reason = reason
+    if not ring.put(q, cast(BytePtr, address(told)), sizeof(Event)):
         ring.give_up(q)
         return False
-    ring.push(q, q.taken, EVENT_BYTES)
+    ring.push(q, q.taken, sizeof(Event))
     q.requests += 1
     return True
 
@@ -202,7 +203,7 @@ def _tell(q: DevRingPtr, event: uint32_t, lun: uint64_t, reason: uint32_t) -> cy
 def _poll_events(s: SourcePtr, now: uint64_t) -> cython.int:
     q: DevRingPtr = cast(DevRingPtr, s)
     e: ScsiEventsPtr = cast(ScsiEventsPtr, q.device)
-    if not e.missed or not _tell(q, EVENTS_MISSED, 0, 0):
+    if not e.missed or not _tell(q, EventFlag.EVENTS_MISSED, 0, 0):
         return 0
     e.missed = 0
     return 1
@@ -218,7 +219,7 @@ def _cmd_event(p: PollerPtr, c: CommandPtr) -> int64_t:
     e: ScsiEventsPtr = cast(ScsiEventsPtr, q.device)
     event: uint32_t = cast(uint32_t, c.arg)
     if e.missed:
-        event |= EVENTS_MISSED
+        event |= EventFlag.EVENTS_MISSED
     e.missed = not _tell(q, event, cast(uint64_t, c.arg2), cast(uint32_t, c.arg >> 32))
     return e.missed
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from virtiod.core.errors import Busy, InvalidArgument, NotFound
 from virtiod.poller.poller import Poller
+from virtiod.scsi.address import MAX_LUN, MAX_TARGET, pack_listed
+from virtiod.scsi.config import CDB_SIZE_AT, EVENT_SIZE, LAYOUT, SENSE_SIZE_AT
+from virtiod.scsi.spec import Asc
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
 from virtiod.target.ring import DeviceRing, TargetMemory
 from virtiod.target.scsi.control import MODES, ControlRing, EventRing
 from virtiod.target.scsi.host import TargetHost
 from virtiod.target.scsi.lun import TargetLun
 from virtiod.target.scsi.luns import LunFault, LunSpec
-from virtiod.target.scsi.pages import Identity, pages
+from virtiod.target.scsi.pages import Identity, Limits, pages
 from virtiod.target.scsi.requests import ScsiRing
 from virtiod.target.store import Store
 from virtiod.virtio.features import ScsiFeature
+from virtiod.virtio.scsi import EventType, ResetReason
 
 CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE = range(3)
 MAX_REQUEST_QUEUES = 64
-MAX_LUN = 16383
-EVENT_BYTES = 16
-# num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target, max_lun
-_CONFIG = struct.Struct("<7IHHI")
-_SENSE_SIZE_AT, _CDB_SIZE_AT = 20, 24
-
-EVENT_TRANSPORT_RESET, EVENT_ASYNC_NOTIFY, EVENT_PARAM_CHANGE = 1, 2, 3
-RESET_HARD, RESET_RESCAN, RESET_REMOVED = range(3)
-CAPACITY_CHANGED = 0x2A | 0x09 << 8  # asc, ascq
+CAPACITY_CHANGED = Asc.CAPACITY_CHANGED >> 8 | (Asc.CAPACITY_CHANGED & 0xFF) << 8  # asc, ascq
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class HostSpec:
     seg_max: int = 126
     max_sectors: int = 0xFFFF
     cmd_per_lun: int = 128
-    max_target: int = 255
+    max_target: int = MAX_TARGET
     silent: frozenset[int] = frozenset()
     control: str = ""
     config: bool = True
@@ -54,18 +49,13 @@ class HostSpec:
         """Raise InvalidArgument for what can't be."""
         if not 1 <= self.queues <= MAX_REQUEST_QUEUES:
             raise InvalidArgument(f"{self.queues} request queues: must be from 1 to {MAX_REQUEST_QUEUES}")
-        if not 0 <= self.max_target <= 255:
-            raise InvalidArgument(f"max_target {self.max_target}: must be from 0 to 255")
+        if not 0 <= self.max_target <= MAX_TARGET:
+            raise InvalidArgument(f"max_target {self.max_target}: must be from 0 to {MAX_TARGET}")
         if self.control not in MODES:
             raise InvalidArgument(f"control {self.control!r}: must be one of {sorted(MODES)}")
         for target in {*self.targets, *self.silent}:
             if not 0 <= target <= self.max_target:
                 raise InvalidArgument(f"target {target}: must be from 0 to {self.max_target}")
-
-
-def address(target: int, lun: int) -> bytes:
-    """How events name a LUN (virtio 1.2 §5.6.6.1): as REPORT LUNS does, peripheral addressing below 256, flat above."""
-    return bytes([1, target, 0 if lun < 256 else 0x40 | lun >> 8, lun & 0xFF, 0, 0, 0, 0])
 
 
 class ScsiDevice(TargetDevice):
@@ -108,14 +98,14 @@ class ScsiDevice(TargetDevice):
         spec.check()
         store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
         serial = spec.serial or f"virtiod-{target}-{number}"
-        limits = (
+        limits = Limits(
             self.spec.max_sectors * 512 // spec.block_size or 1,
             spec.max_unmap,
             spec.max_descriptors,
             spec.max_same,
         )
-        identity = Identity(serial, spec.block_size, spec.read_only, spec.write_cache, *limits)
-        lun = TargetLun(number, store.disk, spec.block_size, pages(identity), spec.stopped, *limits)
+        identity = Identity(serial, spec.block_size, spec.read_only, spec.write_cache, limits)
+        lun = TargetLun(number, store.disk, identity, pages(identity), spec.stopped)
         _spoil(lun, spec.fault)
         self._host.add_target(target, target in self.spec.silent)
         try:
@@ -142,7 +132,7 @@ class ScsiDevice(TargetDevice):
         """Serve a new LUN, and report it. False if the front-end had no buffer for the event."""
         self._add(target, number, spec)
         self._luns_changed(target)
-        return await self.tell(EVENT_TRANSPORT_RESET, target, number, RESET_RESCAN)
+        return await self.tell(EventType.TRANSPORT_RESET, target, number, ResetReason.RESCAN)
 
     async def hot_remove(self, target: int, number: int) -> bool:
         """Serve a LUN no more: what is held for it is aborted, and its removal reported."""
@@ -151,7 +141,7 @@ class ScsiDevice(TargetDevice):
         self._gone.append(self._stores.pop((target, number)))  # a poller may still be at it
         self._host.remove_lun(target, number)
         self._luns_changed(target)
-        return await self.tell(EVENT_TRANSPORT_RESET, target, number, RESET_REMOVED)
+        return await self.tell(EventType.TRANSPORT_RESET, target, number, ResetReason.REMOVED)
 
     async def resize(self, target: int, number: int, size: int | None = None) -> bool:
         """Change a LUN's size (bytes; None: to the file's), and report it by event and unit attention."""
@@ -159,7 +149,7 @@ class ScsiDevice(TargetDevice):
         self._stores[target, number].resize(size)
         lun.resize(self._stores[target, number].size)
         lun.attention("capacity")
-        return await self.tell(EVENT_PARAM_CHANGE, target, number, CAPACITY_CHANGED)
+        return await self.tell(EventType.PARAM_CHANGE, target, number, CAPACITY_CHANGED)
 
     async def resize_files(self) -> None:
         """Take the sizes that the files of LUNs have now, where they changed."""
@@ -172,7 +162,7 @@ class ScsiDevice(TargetDevice):
         queue = self._queues.get(EVENT_QUEUE)
         if not isinstance(queue, EventRing):
             return False
-        told: bool = await queue.tell(event, address(target, number), reason)
+        told: bool = await queue.tell(event, pack_listed(target, number), reason)
         return told
 
     def _luns_changed(self, target: int) -> None:
@@ -201,18 +191,18 @@ class ScsiDevice(TargetDevice):
 
     def config(self) -> bytes:
         spec = self.spec
-        return _CONFIG.pack(
-            spec.queues, spec.seg_max, spec.max_sectors, spec.cmd_per_lun, EVENT_BYTES,
+        return LAYOUT.pack(
+            spec.queues, spec.seg_max, spec.max_sectors, spec.cmd_per_lun, EVENT_SIZE,
             self._sense_size, self._cdb_size, 0, spec.max_target, MAX_LUN,
         )  # fmt: skip
 
     def set_config(self, offset: int, data: bytes) -> None:
         """§5.6.4: a driver may set sense_size and cdb_size."""
         sense, cdb = self._sense_size, self._cdb_size
-        if len(data) != 4 or offset not in {_SENSE_SIZE_AT, _CDB_SIZE_AT}:
+        if len(data) != 4 or offset not in {SENSE_SIZE_AT, CDB_SIZE_AT}:
             raise InvalidArgument(f"configuration at {offset}+{len(data)} can't be written")
         value = int.from_bytes(data, "little")
-        sense, cdb = (value, cdb) if offset == _SENSE_SIZE_AT else (sense, value)
+        sense, cdb = (value, cdb) if offset == SENSE_SIZE_AT else (sense, value)
         try:
             self._host.sizes(cdb, sense)
         except ValueError as error:

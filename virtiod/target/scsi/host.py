@@ -8,6 +8,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.posix.unistd import write
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, PollerPtr
+from cython.cimports.virtiod.scsi.spec import FIXED_SENSE, MIN_CDB
 from cython.cimports.virtiod.target.scsi.host import MAX_CDB, MAX_QUEUES, MAX_TARGETS, NO_LUN, ScsiHost, ScsiHostPtr
 from cython.cimports.virtiod.target.scsi.lun import MAX_LUNS, ScsiTarget, ScsiTargetPtr, TargetLun
 from cython.cimports.virtiod.virtio.scsi import SENSE_ROOM
@@ -60,7 +61,7 @@ class TargetHost:
 
     def sizes(self, cdb_size: int, sense_size: int) -> None:
         """What requests hold, in bytes, from the next on. ValueError for what can't be."""
-        if not 16 <= cdb_size <= MAX_CDB or not 18 <= sense_size <= SENSE_ROOM:
+        if not MIN_CDB <= cdb_size <= MAX_CDB or not FIXED_SENSE <= sense_size <= SENSE_ROOM:
             raise ValueError(f"CDBs of {cdb_size} bytes with {sense_size} bytes of sense data")
         atomics.store_u32(address(self.host.cdb_size), cdb_size)
         atomics.store_u32(address(self.host.sense_size), sense_size)

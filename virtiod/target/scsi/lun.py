@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cython import NULL, address, cast
 from cython.cimports.libc.stdint import uint16_t, uint32_t
@@ -19,6 +20,9 @@ from cython.cimports.virtiod.target.scsi.lun import (
     ScsiLunPtr,
     ScsiTargetPtr,
 )
+
+if TYPE_CHECKING:
+    from virtiod.target.scsi.pages import Identity
 
 FAULTS = {
     "": Fault.NONE,
@@ -64,7 +68,7 @@ def lun_attention(lun: ScsiLunPtr) -> uint16_t:
 
 
 class TargetLun:
-    """A logical unit over a disk. pages: (opcode, evpd, code, answer); limits in blocks."""
+    """A logical unit over a disk. pages: (opcode, evpd, code, answer)."""
 
     lun: ScsiLun
     disk: TargetDisk
@@ -74,13 +78,9 @@ class TargetLun:
         self,
         number: int,
         disk: TargetDisk,
-        block_size: int,
+        unit: Identity,
         pages: Sequence[tuple[int, int, int, bytes]],
         stopped: bool,
-        max_transfer: int,
-        max_unmap: int,
-        max_descriptors: int,
-        max_same: int,
     ) -> None:
         answer: bytes
         if len(pages) > MAX_PAGES:
@@ -89,12 +89,12 @@ class TargetLun:
         self.keep = pages
         self.lun.disk = address(disk.disk)
         self.lun.number = number
-        self.lun.shift = block_size.bit_length() - 1
+        self.lun.shift = unit.block_size.bit_length() - 1
         self.lun.stopped = stopped
-        self.lun.max_transfer = max_transfer
-        self.lun.max_unmap = max_unmap
-        self.lun.max_descriptors = max_descriptors
-        self.lun.max_same = max_same
+        self.lun.max_transfer = unit.limits.max_transfer
+        self.lun.max_unmap = unit.limits.max_unmap
+        self.lun.max_descriptors = unit.limits.max_descriptors
+        self.lun.max_same = unit.limits.max_same
         self.lun.attention = Attention.POWER_ON
         self.lun.n_pages = len(pages)
         for i, (opcode, evpd, code, answer) in enumerate(pages):

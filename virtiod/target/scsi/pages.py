@@ -6,36 +6,48 @@ import hashlib
 import struct
 from typing import NamedTuple
 
-INQUIRY = 0x12
-MODE_SENSE_6 = 0x1A
-MODE_SENSE_10 = 0x5A
-CACHING = 0x08
-ALL_PAGES = 0x3F
-DPOFUA = 0x10
-WRITE_PROTECTED = 0x80
+from virtiod.scsi.spec import CdbFlag, DesignatorType, ModeFlag, ModePage, Opcode, ProvisioningFlag, VpdPage
+
 VENDOR = "VIRTIOD"
 PRODUCT = "TARGET"
 REVISION = "0001"
+BINARY, ASCII = 1, 2  # code sets of designators, SPC-4 §7.8.6
 
 
-class Identity(NamedTuple):
-    """What pages are made of. Limits in blocks."""
+class Limits(NamedTuple):
+    """In blocks, but max_descriptors: of one UNMAP."""
 
-    serial: str
-    block_size: int
-    read_only: bool
-    write_cache: bool
     max_transfer: int
     max_unmap: int
     max_descriptors: int
     max_same: int
 
 
+class Identity(NamedTuple):
+    """What a unit is, and what its pages are made of."""
+
+    serial: str
+    block_size: int
+    read_only: bool
+    write_cache: bool
+    limits: Limits
+
+
 def pages(unit: Identity) -> list[tuple[int, int, int, bytes]]:
     """(operation code, EVPD, page or byte 2 of the CDB, answer) of all that the unit answers."""
-    vpd = {0x80: _serial(unit), 0x83: _designators(unit), 0xB0: _limits(unit), 0xB1: _characteristics(), 0xB2: _thin()}
-    vpd[0x00] = _page(0x00, bytes(sorted({0, *vpd})))
-    return [(INQUIRY, 0, 0, _inquiry()), *((INQUIRY, 1, code, data) for code, data in vpd.items()), *_modes(unit)]
+    vpd = {
+        VpdPage.UNIT_SERIAL_NUMBER: unit.serial.encode("ascii"),
+        VpdPage.DEVICE_IDENTIFICATION: _designators(unit),
+        VpdPage.BLOCK_LIMITS: _limits(unit),
+        VpdPage.BLOCK_DEVICE_CHARACTERISTICS: _characteristics(),
+        VpdPage.LOGICAL_BLOCK_PROVISIONING: _thin(),
+    }
+    vpd[VpdPage.SUPPORTED_PAGES] = bytes(sorted({VpdPage.SUPPORTED_PAGES, *vpd}))
+    return [
+        (Opcode.INQUIRY, 0, 0, _inquiry()),
+        *((Opcode.INQUIRY, CdbFlag.EVPD, code, _page(code, data)) for code, data in vpd.items()),
+        *_modes(unit),
+    ]
 
 
 def _inquiry() -> bytes:
@@ -49,10 +61,6 @@ def _page(code: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 0, code, len(data)) + data
 
 
-def _serial(unit: Identity) -> bytes:
-    return _page(0x80, unit.serial.encode("ascii"))
-
-
 def naa(serial: str) -> bytes:
     """A locally assigned NAA identifier (SPC-4 §7.8.6.6.4), the same for the same serial."""
     digest = hashlib.sha256(serial.encode()).digest()[:8]
@@ -62,37 +70,45 @@ def naa(serial: str) -> bytes:
 def _designators(unit: Identity) -> bytes:
     """SPC-4 §7.8.6: of the logical unit, binary NAA and ASCII T10 vendor identification."""
     text = VENDOR.ljust(8).encode() + unit.serial.encode("ascii")
-    return _page(0x83, bytes([0x01, 0x03, 0, 8]) + naa(unit.serial) + bytes([0x02, 0x01, 0, len(text)]) + text)
+    return (
+        bytes([BINARY, DesignatorType.NAA, 0, 8])
+        + naa(unit.serial)
+        + bytes([ASCII, DesignatorType.T10_VENDOR_ID, 0, len(text)])
+        + text
+    )
 
 
 def _limits(unit: Identity) -> bytes:
     """SBC-3 §6.6.4. WSNZ is set; transfers have no granularity; unmapping has that of a block."""
     data = struct.pack(
-        ">BBHIIIIIIIQ", 1, 0, 0, unit.max_transfer, unit.max_transfer, 0,
-        unit.max_unmap, unit.max_descriptors, 1, 0, unit.max_same,
+        ">BBHIIIIIIIQ", 1, 0, 0, unit.limits.max_transfer, unit.limits.max_transfer, 0,
+        unit.limits.max_unmap, unit.limits.max_descriptors, 1, 0, unit.limits.max_same,
     )  # fmt: skip
-    return _page(0xB0, data.ljust(60, b"\0"))
+    return data.ljust(60, b"\0")
 
 
 def _characteristics() -> bytes:
     """SBC-3 §6.6.2: the medium does not turn."""
-    return _page(0xB1, struct.pack(">H", 1).ljust(60, b"\0"))
+    return struct.pack(">H", 1).ljust(60, b"\0")
 
 
 def _thin() -> bytes:
     """SBC-3 §6.6.6: LBPU, LBPWS, LBPWS10, LBPRZ; provisioned thinly."""
-    return _page(0xB2, bytes([0, 0xE4, 2, 0]))
+    flags = ProvisioningFlag.LBPU | ProvisioningFlag.LBPWS | ProvisioningFlag.LBPWS10 | ProvisioningFlag.LBPRZ
+    return bytes([0, flags, 2, 0])
 
 
 def _modes(unit: Identity) -> list[tuple[int, int, int, bytes]]:
     """The caching page (SBC-3 §6.5.5) for each page control but "saved"; nothing can be changed."""
-    device = DPOFUA | (WRITE_PROTECTED if unit.read_only else 0)
-    found = []
+    device = ModeFlag.DPOFUA | (ModeFlag.WP if unit.read_only else 0)
+    found: list[tuple[int, int, int, bytes]] = []
     for control in (0, 1, 2):
-        enabled = 0x04 if unit.write_cache and control != 1 else 0  # WCE
-        page = bytes([CACHING, 18, enabled]).ljust(20, b"\0")
-        for code in (CACHING, ALL_PAGES):
+        enabled = ModeFlag.WCE if unit.write_cache and control != 1 else 0
+        page = bytes([ModePage.CACHING, 18, enabled]).ljust(20, b"\0")
+        for code in ModePage:
             at = control << 6 | code
-            found.append((MODE_SENSE_6, 0, at, bytes([3 + len(page), 0, device, 0]) + page))
-            found.append((MODE_SENSE_10, 0, at, struct.pack(">HBBBBH", 6 + len(page), 0, device, 0, 0, 0) + page))
+            found.append((Opcode.MODE_SENSE_6, 0, at, bytes([3 + len(page), 0, device, 0]) + page))
+            found.append(
+                (Opcode.MODE_SENSE_10, 0, at, struct.pack(">HBBBBH", 6 + len(page), 0, device, 0, 0, 0) + page)
+            )
     return found

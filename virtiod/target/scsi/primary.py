@@ -10,7 +10,8 @@ from cython import NULL, address, cast
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.core import atomics, bigendian
-from cython.cimports.virtiod.scsi.spec import Asc, Opcode, SenseKey
+from cython.cimports.virtiod.scsi import sense
+from cython.cimports.virtiod.scsi.spec import Asc, CdbFlag, ModePage, Opcode, PeripheralQualifier, SenseKey
 from cython.cimports.virtiod.target.scsi import block, task
 from cython.cimports.virtiod.target.scsi.lun import ScsiLunPtr, lun_attention
 from cython.cimports.virtiod.target.scsi.task import ScsiTaskPtr
@@ -18,27 +19,21 @@ from cython.cimports.virtiod.target.scsi.task import ScsiTaskPtr
 
 def _request_sense(t: ScsiTaskPtr) -> None:
     """Unit attentions are told here too (SPC-4 §6.39); there is never other sense data left."""
-    sense: cython.uchar[18]
+    data: cython.uchar[18]
     asc: uint16_t = Asc.LUN_NOT_SUPPORTED
     key: uint8_t = SenseKey.ILLEGAL_REQUEST
+    n: uint32_t
     if t.lun != NULL:
         asc = lun_attention(t.lun)
         key = SenseKey.NO_SENSE if asc == Asc.NO_ADDITIONAL_SENSE else SenseKey.UNIT_ATTENTION
-    memset(address(sense[0]), 0, 18)
-    if t.cdb[1] & 1:
-        sense[0], sense[1] = 0x72, key
-        sense[2], sense[3] = cast(uint8_t, asc >> 8), cast(uint8_t, asc)
-        task.reply(t, address(sense[0]), 8, t.cdb[4])
-    else:
-        sense[0], sense[2], sense[7] = 0x70, key, 10
-        sense[12], sense[13] = cast(uint8_t, asc >> 8), cast(uint8_t, asc)
-        task.reply(t, address(sense[0]), 18, t.cdb[4])
+    n = sense.encode(address(data[0]), key, asc, t.cdb[1] & CdbFlag.DESC)
+    task.reply(t, address(data[0]), n, t.cdb[4])
 
 
 def _prepared(t: ScsiTaskPtr) -> None:
     """INQUIRY (SPC-4 §6.6) and MODE SENSE (§6.13, §6.14)."""
     op: uint8_t = t.cdb[0]
-    evpd: uint8_t = t.cdb[1] & 1 if op == Opcode.INQUIRY else 0
+    evpd: uint8_t = t.cdb[1] & CdbFlag.EVPD if op == Opcode.INQUIRY else 0
     allocated: uint64_t = bigendian.get16(t.cdb + 3)
     i: uint32_t
     if op == Opcode.MODE_SENSE_6:
@@ -48,7 +43,7 @@ def _prepared(t: ScsiTaskPtr) -> None:
     if op != Opcode.INQUIRY and t.cdb[2] >> 6 == 3:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.SAVING_NOT_SUPPORTED)
         return
-    if op == Opcode.INQUIRY or t.cdb[3] == 0 or (t.cdb[3] == 0xFF and t.cdb[2] & 0x3F == 0x3F):
+    if op == Opcode.INQUIRY or t.cdb[3] == 0 or (t.cdb[3] == 0xFF and t.cdb[2] & 0x3F == ModePage.ALL_PAGES):
         for i in range(t.lun.n_pages):
             if t.lun.pages[i].opcode == op and t.lun.pages[i].evpd == evpd and t.lun.pages[i].code == t.cdb[2]:
                 task.reply(t, t.lun.pages[i].data, t.lun.pages[i].length, allocated)
@@ -85,7 +80,7 @@ def _absent(t: ScsiTaskPtr) -> None:
     data: cython.uchar[36]
     if t.cdb[0] == Opcode.INQUIRY:
         memset(address(data[0]), 0, 36)
-        data[0], data[2], data[3], data[4] = 0x7F, 6, 2, 31
+        data[0], data[2], data[3], data[4] = PeripheralQualifier.NOT_CAPABLE << 5 | 0x1F, 6, 2, 31
         task.reply(t, address(data[0]), 36, bigendian.get16(t.cdb + 3))
     else:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.LUN_NOT_SUPPORTED)
@@ -116,7 +111,7 @@ def execute(t: ScsiTaskPtr) -> None:
     elif op == Opcode.INQUIRY or op == Opcode.MODE_SENSE_6 or op == Opcode.MODE_SENSE_10:
         _prepared(t)
     elif op == Opcode.START_STOP_UNIT:
-        atomics.store_u32(address(t.lun.stopped), not t.cdb[4] & 1)
+        atomics.store_u32(address(t.lun.stopped), not t.cdb[4] & CdbFlag.START)
     elif op == Opcode.TEST_UNIT_READY or op == Opcode.READ_CAPACITY_10 or op == Opcode.SERVICE_ACTION_IN_16:
         _medium(t)
     else:

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING
 import cython
 from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL
-from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.virtiod.core import atomics, clock, linux
-from cython.cimports.virtiod.core.types import BytePtr, CharPtr, IovPtr, SourcePtr
+from cython.cimports.libc.string import memset
+from cython.cimports.virtiod.core import atomics, clock
+from cython.cimports.virtiod.core.types import BytePtr, IovPtr, SourcePtr
 from cython.cimports.virtiod.scsi.spec import Status
 from cython.cimports.virtiod.target import ring
 from cython.cimports.virtiod.target.ring import DevRingPtr, Held, HeldPtr
-from cython.cimports.virtiod.target.scsi import primary, task
+from cython.cimports.virtiod.target.scsi import faults, primary, response, task
 from cython.cimports.virtiod.target.scsi.host import ScsiHostPtr, ScsiLinkPtr, TargetHost, host_target, lun_number
-from cython.cimports.virtiod.target.scsi.lun import ANY_OPCODE, Fault, LunFaultPtr, ScsiTargetPtr, target_lun
-from cython.cimports.virtiod.target.scsi.task import ScsiTask, ScsiTaskPtr
-from cython.cimports.virtiod.virtio.scsi import CMD_HEADER, RESP_HEADER, SENSE_ROOM, Response, TmfType
-from cython.cimports.virtiod.virtqueue.layout import U32Ptr
+from cython.cimports.virtiod.target.scsi.lun import ScsiTargetPtr, target_lun
+from cython.cimports.virtiod.target.scsi.task import ScsiTask
+from cython.cimports.virtiod.virtio.scsi import CMD_HEADER, RESP_HEADER, SENSE_ROOM, CmdReqPtr, Response, TmfType
 
 from virtiod.target.ring import DeviceRing
 
@@ -35,21 +33,7 @@ if TYPE_CHECKING:
     from virtiod.target.ring import TargetMemory
 
 
-# ---- answers ------------------------------------------------------------------------------------
-
-
-def _split(q: DevRingPtr, n: uint32_t, cut: U32Ptr) -> cython.int:
-    """Part the first n bytes of into[] from the data: the segment where data starts, cut what of it is not data."""
-    i: uint32_t
-    for i in range(q.n_in):
-        if q.into[i].iov_len > n or (n == 0 and i):
-            q.into[i].iov_base = cast(CharPtr, q.into[i].iov_base) + n
-            q.into[i].iov_len -= n
-            cut[0] = n
-            return cast(cython.int, i)
-        n -= cast(uint32_t, q.into[i].iov_len)
-    cut[0] = 0
-    return -EINVAL if n else cast(cython.int, q.n_in)
+# ---- requests -----------------------------------------------------------------------------------
 
 
 def _bytes(v: IovPtr, n: uint32_t) -> uint64_t:
@@ -60,105 +44,11 @@ def _bytes(v: IovPtr, n: uint32_t) -> uint64_t:
     return total
 
 
-def _fill_sense(sense: BytePtr, t: ScsiTaskPtr) -> uint32_t:
-    """Sense data for t, in fixed or descriptor format (SPC-4 §4.5); its length."""
-    if t.descriptor:
-        sense[0], sense[1] = 0x72, t.key
-        sense[2], sense[3] = cast(uint8_t, t.asc >> 8), cast(uint8_t, t.asc)
-        return 8
-    sense[0], sense[2], sense[7] = 0x70, t.key, 10
-    sense[12], sense[13] = cast(uint8_t, t.asc >> 8), cast(uint8_t, t.asc)
-    return 18
-
-
-def _fill_response(p: BytePtr, t: ScsiTaskPtr, sense_size: uint32_t) -> None:
-    """struct virtio_scsi_cmd_resp with all of its sense (§5.6.6.1)."""
-    n: uint32_t = 0
-    left: uint32_t = cast(uint32_t, t.out_bytes + t.in_bytes - t.moved)
-    memset(p + RESP_HEADER, 0, sense_size)
-    if t.response == Response.OK and t.status == Status.CHECK_CONDITION:
-        n = _fill_sense(p + RESP_HEADER, t)
-        if t.sense_length < n:
-            memset(p + RESP_HEADER + t.sense_length, 0, n - t.sense_length)
-            n = t.sense_length
-    memcpy(p, address(n), 4)
-    memcpy(p + 4, address(left), 4)
-    p[8] = p[9] = 0
-    p[10], p[11] = t.status, t.response
-
-
-def _answer(q: DevRingPtr, t: ScsiTaskPtr, at: uint32_t, cut: uint32_t) -> None:
-    """Write the response into what _split kept of into[]: all segments before at, and cut bytes in front of it."""
-    response: cython.uchar[264]  # RESPONSE_HEADER + MAX_SENSE
-    sense_size: uint32_t = atomics.load_u32(address(cast(ScsiLinkPtr, q.device).host.sense_size))
-    done: uint32_t = 0
-    i: uint32_t
-    if at == 1 and cut == 0:  # as drivers do it: a segment of its own
-        _fill_response(cast(BytePtr, q.into[0].iov_base), t, sense_size)
-        return
-    _fill_response(address(response[0]), t, sense_size)
-    for i in range(at):
-        memcpy(q.into[i].iov_base, address(response[done]), q.into[i].iov_len)
-        done += cast(uint32_t, q.into[i].iov_len)
-    if cut:
-        memcpy(cast(CharPtr, q.into[at].iov_base) - cut, address(response[done]), cut)
-
-
-# ---- faults -------------------------------------------------------------------------------------
-
-
-def _hit(f: LunFaultPtr, opcode: uint8_t) -> cython.bint:
-    """Is this command one to spoil? Any poller may ask: the counts are atomic."""
-    seen: uint64_t
-    if f.opcode != ANY_OPCODE and f.opcode != opcode:
-        return False
-    seen = atomics.fetch_add_u64(address(f.seen), 1) + 1
-    if seen <= f.after or (f.every and (seen - f.after) % f.every):
-        return False
-    if f.times and atomics.load_u64(address(f.spoiled)) >= f.times:
-        return False
-    atomics.fetch_add_u64(address(f.spoiled), 1)
-    return True
-
-
-def _spoiled(t: ScsiTaskPtr, h: HeldPtr) -> cython.bint:
-    """Do what the fault asks for in place of the command; true if it gets no response."""
-    f: LunFaultPtr = address(t.lun.fault)
-    q: DevRingPtr = t.q
-    kind: uint32_t = f.kind
-    if kind == Fault.SENSE:
-        task.check(t, f.key, f.asc)
-        t.sense_length = f.sense_length
-        t.descriptor = f.descriptor
-    elif kind == Fault.STATUS:
-        t.status = f.value
-    elif kind == Fault.RESPONSE:
-        t.response = f.value
-    elif kind == Fault.DEATH:
-        linux.kill_self(SIGKILL)
-    elif kind == Fault.USED_ID:
-        ring.push(q, q.size + 7, 0)
-        return True
-    elif kind == Fault.USED_INDEX:
-        q.used_idx += q.size + 1
-        q.source.dirty = 1
-        return True
-    elif kind == Fault.NO_RESPONSE:
-        ring.push(q, h.head, 0)
-        return True
-    elif kind == Fault.SILENCE:
-        h.due_ns = ring.HELD_FOR_EVER
-        ring.hold(q, h)
-        return True
-    return False
-
-
-# ---- requests -----------------------------------------------------------------------------------
-
-
 def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     """Answer one request. Negative when the front-end broke the ring."""
-    header: cython.uchar[274]  # REQUEST_HEADER + MAX_CDB
+    header: cython.uchar[274]  # CMD_HEADER + MAX_CDB
+    req: CmdReqPtr = cast(CmdReqPtr, address(header[0]))
+    lun: BytePtr = cast(BytePtr, address(req.lun))
     link: ScsiLinkPtr = cast(ScsiLinkPtr, q.device)
     host: ScsiHostPtr = link.host
     cdb_size: uint32_t = atomics.load_u32(address(host.cdb_size))
@@ -173,14 +63,14 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
         return -EINVAL
     if ring.copy_out(q, address(header[0]), CMD_HEADER + cdb_size, address(first)) < CMD_HEADER + cdb_size:
         return -EINVAL
-    at = _split(q, size, address(cut))
+    at = response.part(q, size, address(cut))
     if at < 0:
         return -EINVAL
     q.requests += 1
     t.q = q
     t.lun = NULL
     t.first = first
-    t.cdb = address(header[CMD_HEADER])
+    t.cdb = address(req.cdb[0])
     t.into = address(q.into[at])
     t.n_in = q.n_in - at
     t.moved = 0
@@ -190,11 +80,11 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     t.sense_length = SENSE_ROOM
     t.in_bytes = _bytes(t.into, t.n_in)
     t.out_bytes = _bytes(address(q.out[first]), q.n_out - first)
-    t.target = host_target(host, header)
+    t.target = host_target(host, lun)
     h.head = head
     h.due_ns = now
-    h.unit = cast(uint64_t, header[1]) << 32 | lun_number(header)
-    memcpy(address(h.tag), address(header[8]), 8)
+    h.unit = cast(uint64_t, lun[1]) << 32 | lun_number(lun)
+    h.tag = req.id
     if t.target == NULL:
         t.response = Response.BAD_TARGET
     else:
@@ -206,12 +96,12 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
         if t.lun != NULL:
             if t.lun.fault.delay_ns:
                 h.due_ns = clock.now_ns() + t.lun.fault.delay_ns  # now is the round's start, maybe long before it came
-            hit = atomics.load_u32(address(t.lun.fault.kind)) and _hit(address(t.lun.fault), t.cdb[0])
-            if hit and _spoiled(address(t), address(h)):
+            hit = atomics.load_u32(address(t.lun.fault.kind)) and faults.hit(address(t.lun.fault), t.cdb[0])
+            if hit and faults.spoil(address(t), address(h)):
                 return 0
         if t.response == Response.OK and t.status == 0 and not task.attention(address(t)):
             primary.execute(address(t))
-    _answer(q, address(t), at, cut)
+    response.write(q, address(t), at, cut)
     h.written = size + (cast(uint32_t, t.moved) if t.in_bytes else 0)
     if h.due_ns > now:
         ring.hold(q, address(h))
@@ -235,20 +125,20 @@ def _concerns(host: ScsiHostPtr, h: HeldPtr) -> cython.bint:
     return h.tag == host.tmf.tag or (subtype != TmfType.ABORT_TASK and subtype != TmfType.QUERY_TASK)
 
 
-def _end_held(q: DevRingPtr, h: HeldPtr, response: uint8_t) -> None:
+def _end_held(q: DevRingPtr, h: HeldPtr, why: uint8_t) -> None:
     """Complete a held request with this response. Its chain is walked again: it is as little trusted as before."""
     size: uint32_t = RESP_HEADER + atomics.load_u32(address(cast(ScsiLinkPtr, q.device).host.sense_size))
     cut: uint32_t = 0
     at: cython.int
     t: ScsiTask
     memset(address(t), 0, sizeof(ScsiTask))
-    t.response = response
+    t.response = why
     if ring.collect(q, h.head) < 0:
         return
-    at = _split(q, size, address(cut))
+    at = response.part(q, size, address(cut))
     if at < 0:
         return
-    _answer(q, address(t), at, cut)
+    response.write(q, address(t), at, cut)
     ring.push(q, h.head, size)
 
 
