@@ -97,7 +97,6 @@ class TransportContract:
                     assert len(config) == CONFIG_SIZE
                     assert struct.unpack_from("<Q", config)[0] * 512 == case.capacity
                     assert [await transport.stop_queue(index) for index in range(case.queues)] == [0] * case.queues
-                    await transport.reset()
                     await transport.close()
                     await transport.close()
             assert not case.lost
@@ -122,17 +121,6 @@ class TransportContract:
                 config = await case.bring_up(transport)
                 for offset, size in ((0, 8), (8, 4), (20, 4), (WRITEBACK, 1), (34, 2), (36, 24)):
                     assert await transport.read_config(offset, size) == config[offset : offset + size]
-            assert not case.lost
-
-        run(main)
-
-    def test_the_write_cache_can_be_switched(self, case: Case) -> None:
-        async def main() -> None:
-            async with case.transport() as transport:
-                await case.bring_up(transport)
-                for mode in (b"\0", b"\1"):
-                    await transport.write_config(WRITEBACK, mode)
-                    assert await transport.read_config(WRITEBACK, 1) == mode
             assert not case.lost
 
         run(main)

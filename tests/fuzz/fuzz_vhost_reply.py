@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from virtiod.core.errors import LostError, VirtiodError
+from virtiod.core.memory import MIB, DmaMemory
 from virtiod.transports.interface import QueueLayout
 from virtiod.transports.vhost_user.client import Client
 from virtiod.transports.vhost_user.connection import Channel
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import Frame, FrameReader
-
-
-class _Region(NamedTuple):
-    address: int
-    size: int
-    offset: int
-
-
-class _Memory:
-    fd = 0
-    regions = (_Region(1 << 32, 1 << 20, 0), _Region(1 << 33, 1 << 20, 1 << 20))
 
 
 class _Replies(Channel):
@@ -64,7 +53,9 @@ class _Transport(VhostUserTransport):
 
 
 async def _attach_and_detach(data: bytes) -> None:
-    transport = _Transport("fuzz", _Memory())
+    memory = DmaMemory(MIB, 4096)
+    memory.allocate(2 * MIB)  # in a second region
+    transport = _Transport("fuzz", memory)
     transport.data = data
     try:
         await transport.connect(5.0)
@@ -74,13 +65,12 @@ async def _attach_and_detach(data: bytes) -> None:
         await transport.setup_queue(0, QueueLayout(128, 1 << 32, 2 << 32, 3 << 32))
         await transport.start_queue(0)
         await transport.driver_ok()
-        await transport.write_config(32, b"\1")
         await transport.stop_queue(0)
-        await transport.reset()
     except VirtiodError:
         pass
     finally:
         await transport.close()
+        memory.close()
 
 
 def fuzz(data: bytes) -> None:

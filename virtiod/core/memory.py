@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtiod.core import libc
 from virtiod.core.errors import InvalidArgument, NoMemory
 
 log = logging.getLogger(__name__)
@@ -23,16 +24,6 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 RESERVED = 256 << 30  # address space kept for growth; costs nothing
-PROT_NONE = 0
-MAP_FIXED = 0x10
-MAP_NORESERVE = 0x4000
-MADV_HUGEPAGE = 14
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 @dataclass(frozen=True)
@@ -97,13 +88,8 @@ class DmaMemory:
         self._reserved = 0
         try:
             # One page more than is used: huge pages can be mapped at multiples of their size only.
-            self._reserved = _mmap(
-                0,
-                RESERVED + self.page_size,
-                PROT_NONE,
-                mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE,
-                -1,
-            )
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | libc.MAP_NORESERVE
+            self._reserved = libc.mmap(None, RESERVED + self.page_size, libc.PROT_NONE, flags, -1)
             self._base = self._round(self._reserved)
             self._grow(self._step)
         except BaseException:
@@ -148,20 +134,15 @@ class DmaMemory:
             raise NoMemory(f"DMA memory is limited to {RESERVED >> 30} GiB")
         try:
             os.ftruncate(self.fd, offset + size)
-            address = _mmap(
-                self._base + offset,
-                size,
-                mmap.PROT_READ | mmap.PROT_WRITE,
-                mmap.MAP_SHARED | MAP_FIXED,
-                self.fd,
-                offset,
-            )
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            flags = mmap.MAP_SHARED | libc.MAP_FIXED
+            address = libc.mmap(self._base + offset, size, protection, flags, self.fd, offset)
         except OSError as e:
             raise NoMemory(
                 f"grow DMA memory by {size // MIB} MiB of {self.page_size // 1024} KiB pages: {e.strerror}"
             ) from e
         if self.page_size == mmap.PAGESIZE:
-            _libc.madvise(address, size, MADV_HUGEPAGE)  # only a wish
+            libc.madvise(address, size, libc.MADV_HUGEPAGE)  # only a wish
         region = Region(address, size, offset)
         self.regions.append(region)
         self._seams.add(address)
@@ -225,16 +206,8 @@ class DmaMemory:
     def close(self) -> None:
         """Unmap and close. Nobody may use an address of it any more."""
         if self._reserved:
-            _libc.munmap(self._reserved, RESERVED + self.page_size)
+            libc.munmap(self._reserved, RESERVED + self.page_size)
             self._reserved = 0
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def _mmap(address: int, size: int, prot: int, flags: int, fd: int, offset: int = 0) -> int:
-    result = _libc.mmap(address, size, prot, flags, fd, offset)
-    if result in {None, ctypes.c_void_p(-1).value}:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return int(result)

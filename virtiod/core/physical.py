@@ -13,6 +13,7 @@ import struct
 import threading
 from pathlib import Path
 
+from virtiod.core import libc
 from virtiod.core.errors import NoMemory, NotSupported, VirtiodError
 from virtiod.core.memory import MIB, RESERVED, DmaMemory, Region, Translation
 
@@ -20,9 +21,6 @@ PAGEMAP = Path("/proc/self/pagemap")
 PRESENT = 1 << 63
 FRAME_BITS = 55
 NOWHERE = 0xFF  # each byte of an entry that is not known: no device has such an address
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class PhysicalPages:
@@ -55,12 +53,13 @@ class PhysicalPages:
         return Translation(table=ctypes.addressof(self._entries), base=self._memory.base, shift=self._shift)
 
     def _pin(self, region: Region) -> None:
-        if _libc.mlock(region.address, region.size):
-            code = ctypes.get_errno()
+        try:
+            libc.mlock(region.address, region.size)
+        except OSError as error:
             raise NoMemory(
-                f"lock {region.size // MIB} MiB of DMA memory: {os.strerror(code)}; "
+                f"lock {region.size // MIB} MiB of DMA memory: {error.strerror}; "
                 f"raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)"
-            )
+            ) from error
 
     def _look_up(self, region: Region) -> list[int]:
         """The physical address of each page of a region."""

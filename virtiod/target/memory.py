@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import logging
 import mmap
@@ -10,6 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from virtiod.core import libc
 from virtiod.core.errors import InvalidArgument, NoMemory
 from virtiod.target.interface import MappedRegion
 from virtiod.transports.vhost_user.wire import MemoryRegion
@@ -17,12 +17,6 @@ from virtiod.transports.vhost_user.wire import MemoryRegion
 log = logging.getLogger(__name__)
 
 MAX_SLOTS = 64
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class _Mapping:
@@ -43,16 +37,16 @@ class _Mapping:
         skip = region.offset % page
         self._length = -(-(skip + region.size) // page) * page
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        start = _libc.mmap(None, self._length, protection, mmap.MAP_SHARED, fd, region.offset - skip)
-        if start in {None, _MAP_FAILED}:
-            code = ctypes.get_errno()
-            raise NoMemory(f"region at {region.guest:#x}: mmap: {os.strerror(code)}", code)
+        try:
+            start = libc.mmap(None, self._length, protection, mmap.MAP_SHARED, fd, region.offset - skip)
+        except OSError as error:
+            raise NoMemory(f"region at {region.guest:#x}: mmap: {error.strerror}", error.errno) from error
         self._start: int | None = start
         self.region = MappedRegion(region.guest, region.size, region.user, start + skip)
 
     def unmap(self) -> None:
         if self._start is not None:
-            _libc.munmap(self._start, self._length)
+            libc.munmap(self._start, self._length)
             self._start = None
 
 

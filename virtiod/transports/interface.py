@@ -14,31 +14,11 @@ doorbell, nothing else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from virtiod.core.errors import DeviceError
 from virtiod.core.memory import Translation
-
-
-class Region(Protocol):
-    """A run of DMA memory: `address` is both where this process has it and what devices are told."""
-
-    @property
-    def address(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-
-
-class Memory(Protocol):
-    """The DMA memory that a transport makes known to its device: regions of one file; they only grow."""
-
-    @property
-    def fd(self) -> int: ...
-    @property
-    def regions(self) -> Sequence[Region]: ...
 
 
 class QueueLayout(NamedTuple):
@@ -95,10 +75,6 @@ class Transport(ABC):
         """Read the configuration; shorter where the device's ends. NotSupported if it has none."""
 
     @abstractmethod
-    async def write_config(self, offset: int, data: bytes) -> None:
-        """Write a field of the configuration that the driver may write, e.g. blk's writeback."""
-
-    @abstractmethod
     def max_queues(self) -> int:
         """How many queues the device can serve, at least 1; its configuration may still say fewer."""
 
@@ -138,14 +114,10 @@ class Transport(ABC):
     @abstractmethod
     async def stop_queue(self, index: int) -> int:
         """Stop a queue; the available index from which the device would go on, 0 if it can't tell. It can be set up
-        again, unless its device can only be stopped as a whole, which reset() and close() do.
+        again, unless its device can only be stopped as a whole, which close() does.
 
         Called by the controller when nothing is in flight any more, or given up: some devices don't wait.
         """
-
-    @abstractmethod
-    async def reset(self) -> None:
-        """Stop every queue by whatever the device offers; it forgets what was in flight."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.target import Target
 from virtiod.transports.interface import QueueLayout
 from virtiod.transports.vhost_user.transport import VhostUserTransport
+from virtiod.transports.vhost_user.wire import Request, pack_config
 
 SIZE = 64
 DEADLINE_S = 5.0
@@ -124,6 +125,10 @@ class FrontEnd:
         for index, ring in enumerate(self.rings):
             ring.kick_fd = (await self.transport.setup_queue(index, ring.layout)).kick_fd
             await self.transport.start_queue(index)
+
+    async def set_config(self, offset: int, data: bytes) -> None:
+        """Write to the device's configuration, which virtiod's driver never does."""
+        await self.transport._peer()._set(Request.SET_CONFIG, pack_config(offset, data))
 
     def header(self, target: int, lun: int, cdb: bytes, tag: int = 0) -> bytes:
         where = bytes([1, target, 0x40 | lun >> 8, lun & 0xFF, 0, 0, 0, 0])

@@ -217,14 +217,14 @@ async def test_sizes_of_cdb_and_sense_data_are_those_that_the_driver_set(
     async with serving(path, SIMPLE), connected(path) as front:
         config = await front.transport.read_config(0, 36)
         assert struct.unpack("<7IHHI", config) == (1, 126, 0xFFFF, 128, 16, 96, 32, 0, 255, 16383)
-        await front.transport.write_config(20, struct.pack("<I", 18))
-        await front.transport.write_config(24, struct.pack("<I", 16))
+        await front.set_config(20, struct.pack("<I", 18))
+        await front.set_config(24, struct.pack("<I", 16))
         front.sense_size, front.cdb_size = 18, 16
         assert (await front.run(0, 0, TEST_UNIT_READY))[:2] == (0, 2)
         reply = await front.run(0, 0, inquiry(), into=255)
         assert (reply.response, reply.used) == (0, 30 + 96)
         with pytest.raises(DeviceError):
-            await front.transport.write_config(24, struct.pack("<I", 4096))
+            await front.set_config(24, struct.pack("<I", 4096))
     caplog.clear()  # the refusal, whose traceback holds the pollers
 
 

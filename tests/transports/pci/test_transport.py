@@ -172,10 +172,6 @@ async def test_the_configuration_is_read_up_to_its_end() -> None:
         assert await found.read_config(8, 12) == config[8:20]
         assert await found.read_config(0, 23) == config[:23]
         assert await found.read_config(0x1001, 4) == b""
-        await found.write_config(32, b"\1")
-        assert device.config[31:34] == b"\x1f\1\x21"
-        with pytest.raises(InvalidArgument, match="no configuration of 4097 bytes"):
-            await found.write_config(0x1000, b"\1")
 
 
 @in_loop

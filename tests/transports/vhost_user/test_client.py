@@ -190,12 +190,12 @@ def test_zero_queues_are_refused(path: str, memory: DmaMemory) -> None:
 
 def test_a_refusal_is_told_and_leaves_the_connection_usable(path: str, memory: DmaMemory) -> None:
     async def main() -> None:
-        refusal: dict[Request, Script] = {Request.SET_CONFIG: lambda f: u64(f.request, 22)}
+        refusal: dict[Request, Script] = {Request.ADD_MEM_REG: lambda f: u64(f.request, 22)}
         async with ScriptedBackend(refusal).at(path):
             transport = VhostUserTransport(path, memory)
             await transport.connect(2)
-            with pytest.raises(DeviceError, match=r"SET_CONFIG was refused \(result 22\)"):
-                await transport.write_config(32, b"\1")
+            with pytest.raises(DeviceError, match=r"ADD_MEM_REG was refused \(result 22\)"):
+                await transport.share_memory()
             assert len(await transport.read_config(0, 60)) == 60
             await transport.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from virtiod.core.errors import DeadlineError, InvalidArgument, NotSupported, ProtocolError, RemovedError
+from virtiod.core.errors import DeadlineError, NotSupported, ProtocolError, RemovedError
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access, Window
 from virtiod.transports.pci.wire import Common, Status
@@ -117,13 +117,6 @@ class Client:
                 break
             data += window.read(width, len(data)).to_bytes(width, "little")
         return data + bytes(window.read(1, at) for at in range(len(data), end))
-
-    def write_config(self, offset: int, data: bytes) -> None:
-        """Write bytes of the configuration, each by itself: the fields that a driver may write are bytes."""
-        if self._device is None or self._layout.device is None or offset + len(data) > self._layout.device.length:
-            raise InvalidArgument(f"{self._name}: the device has no configuration of {offset + len(data)} bytes")
-        for at, value in enumerate(data, offset):
-            self._device.write(1, at, value)
 
     def set_config_vector(self, vector: int) -> int:
         """Which MSI-X vector tells of configuration changes; the device's answer, NO_VECTOR if it can't."""

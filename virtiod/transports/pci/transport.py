@@ -198,9 +198,6 @@ class PciTransport(Transport):
     async def read_config(self, offset: int, size: int) -> bytes:
         return self._peer().read_config(offset, size)
 
-    async def write_config(self, offset: int, data: bytes) -> None:
-        self._peer().write_config(offset, data)
-
     def max_queues(self) -> int:
         return len(self._queues)
 
@@ -252,9 +249,6 @@ class PciTransport(Transport):
         if self._accepted >> Feature.RING_RESET & 1:
             await self._peer().reset_queue(index)
         return 0
-
-    async def reset(self) -> None:
-        await self._peer().reset()
 
     # ---- the end
 

@@ -131,9 +131,6 @@ class Client:
     async def add_mem_reg(self, region: MemoryRegion, fd: int) -> None:
         await self._set(Request.ADD_MEM_REG, wire.pack_region(region), [fd])
 
-    async def rem_mem_reg(self, region: MemoryRegion) -> None:
-        await self._set(Request.REM_MEM_REG, wire.pack_region(region))
-
     async def set_vring_num(self, index: int, size: int) -> None:
         await self._set(Request.SET_VRING_NUM, wire.VRING_STATE.pack(index, size))
 
@@ -176,12 +173,6 @@ class Client:
             if data and (got, len(data)) != (offset, size):
                 raise ProtocolError(f"GET_CONFIG: got {got}+{len(data)} where {offset}+{size} was asked for")
         return data or None
-
-    async def set_config(self, offset: int, data: bytes) -> None:
-        await self._set(Request.SET_CONFIG, wire.pack_config(offset, data))
-
-    async def reset_device(self) -> None:
-        await self._set(Request.RESET_DEVICE)
 
     async def get_status(self) -> int:
         return await self._get_u64(Request.GET_STATUS)

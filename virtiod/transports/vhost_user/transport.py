@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
-from virtiod.transports.interface import Doorbell, Memory, QueueLayout, Region, Transport
+from virtiod.core.memory import DmaMemory, Region
+from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
@@ -20,7 +21,6 @@ WANTED = (
     | 1 << ProtocolFeature.REPLY_ACK
     | 1 << ProtocolFeature.BACKEND_REQ
     | 1 << ProtocolFeature.CONFIG
-    | 1 << ProtocolFeature.RESET_DEVICE
     | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS
     | 1 << ProtocolFeature.STATUS
 )
@@ -48,7 +48,7 @@ class VhostUserTransport(Transport):
     def __init__(
         self,
         path: str,
-        memory: Memory,
+        memory: DmaMemory,
         *,
         config_sizes: Sequence[int] = BLK_CONFIG_SIZES,
         queues_without_mq: int = 1,
@@ -201,12 +201,6 @@ class VhostUserTransport(Transport):
         self._watch(self._peer())
         return data
 
-    async def write_config(self, offset: int, data: bytes) -> None:
-        client = self._peer()
-        if not client.agreed(ProtocolFeature.CONFIG):
-            raise NotSupported(f"{self._path}: the back-end lacks CONFIG, so it has no configuration to write")
-        await client.set_config(offset, data)
-
     def max_queues(self) -> int:
         return self._queue_num
 
@@ -273,16 +267,6 @@ class VhostUserTransport(Transport):
         base = await self._peer().get_vring_base(index)
         self._queues[index].running = False
         return base
-
-    async def reset(self) -> None:
-        client = self._peer()
-        for index, queue in self._queues.items():
-            if queue.running:
-                await self.stop_queue(index)
-        if client.agreed(ProtocolFeature.RESET_DEVICE):
-            await client.reset_device()
-        elif client.agreed(ProtocolFeature.STATUS):
-            await client.set_status(0)
 
     def _ring_broken(self, index: int, queue: _Queue) -> None:
         try:

@@ -1,0 +1,48 @@
+"""The calls of the C library that Python has no names for, and mmap at a place of one's choice."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+PROT_NONE = 0
+MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
+MADV_HUGEPAGE = 14
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def mmap(address: int | None, size: int, protection: int, flags: int, fd: int, offset: int = 0) -> int:
+    """Map size bytes of a file; where they are. address: where to, None for anywhere. Raises OSError."""
+    found = _libc.mmap(address, size, protection, flags, fd, offset)
+    if found in {None, _MAP_FAILED}:
+        raise _error()
+    return int(found)
+
+
+def munmap(address: int, size: int) -> None:
+    """Unmap what mmap() mapped."""
+    _libc.munmap(address, size)
+
+
+def madvise(address: int, size: int, advice: int) -> None:
+    """Tell the kernel how memory will be used; it may not care."""
+    _libc.madvise(address, size, advice)
+
+
+def mlock(address: int, size: int) -> None:
+    """Keep memory from being swapped out. Raises OSError."""
+    if _libc.mlock(address, size):
+        raise _error()
+
+
+def _error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
