@@ -13,7 +13,7 @@ import struct
 import time
 
 from tests.support.rig import Rig
-from virtiod.bdev.probe import FUA
+from virtiod.bdev.probe import Flag
 
 STEPS = 400
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")
@@ -71,7 +71,7 @@ async def _step(rig: Rig, program: Program, done: list[asyncio.Future[int]]) -> 
             what = program.take()
             op = OPS[what % 5]
             length = 0 if op == "flush" else 512 * (1 + program.take() % 16)
-            done.append(rig.submit(op, 512 * (what % 64), length, FUA if what & 128 else 0))
+            done.append(rig.submit(op, 512 * (what % 64), length, Flag.FUA if what & 128 else 0))
             rig.turn(what >> 6 & 1)
         case 3:
             rig.turn(1 + program.take() % 4)

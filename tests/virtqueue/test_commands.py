@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fake_device import FLUSH, GET_ID, OUT
 from tests.support.rig import Rig, in_loop
-from virtiod.bdev.probe import FUA
+from virtiod.bdev.probe import Flag
 
 BOTH = [True, False]
 
@@ -60,7 +60,7 @@ async def test_pieces_are_submitted_again_as_they_were(indirect: bool) -> None:
 @in_loop
 async def test_a_loss_between_write_and_flush_repeats_the_flush_only() -> None:
     async with Rig(write_cache=True) as rig:
-        done = rig.submit("write", 0, 512, FUA)
+        done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
         (write,) = rig.device.take()
         rig.device.complete(write)
@@ -74,7 +74,7 @@ async def test_a_loss_between_write_and_flush_repeats_the_flush_only() -> None:
 @in_loop
 async def test_a_loss_after_the_flush_was_sent_sends_it_again() -> None:
     async with Rig(write_cache=True) as rig:
-        done = rig.submit("write", 0, 512, FUA)
+        done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
         rig.device.complete(rig.device.take()[0])
         rig.turn(2)

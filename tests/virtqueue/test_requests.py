@@ -23,7 +23,7 @@ from tests.support.fake_device import (
     WRITE_ZEROES,
 )
 from tests.support.rig import ALL, Rig, in_loop
-from virtiod.bdev.probe import FUA, NO_HOLE
+from virtiod.bdev.probe import Flag
 
 KIB = 1024
 
@@ -65,7 +65,7 @@ async def test_sectors_are_of_512_bytes_whatever_the_block_size() -> None:
     [
         ("unmap", 0, DISCARD, 0),
         ("write_zeroes", 0, WRITE_ZEROES, 1),
-        ("write_zeroes", NO_HOLE, WRITE_ZEROES, 0),
+        ("write_zeroes", Flag.NO_HOLE, WRITE_ZEROES, 0),
     ],
 )
 @in_loop
@@ -243,7 +243,7 @@ async def test_a_flush_without_the_feature_succeeds_unseen_by_the_device() -> No
 @in_loop
 async def test_fua_is_a_write_and_then_a_flush(op: str) -> None:
     async with Rig(write_cache=True, max_transfer=4096, max_write_zeroes=4096) as rig:
-        done = rig.submit(op, 0, 8192, FUA)
+        done = rig.submit(op, 0, 8192, Flag.FUA)
         rig.turn()
         writes = rig.device.take()
         assert len(writes) == 2
@@ -264,7 +264,7 @@ async def test_fua_is_a_write_and_then_a_flush(op: str) -> None:
 @in_loop
 async def test_fua_needs_no_flush_without_a_write_cache() -> None:
     async with Rig(write_cache=False) as rig:
-        done = rig.submit("write", 0, 4096, FUA)
+        done = rig.submit("write", 0, 4096, Flag.FUA)
         assert rig.settle() == 1
         assert done.result() == 0
 
@@ -272,7 +272,7 @@ async def test_fua_needs_no_flush_without_a_write_cache() -> None:
 @in_loop
 async def test_a_fua_write_that_failed_is_not_flushed() -> None:
     async with Rig(write_cache=True) as rig:
-        done = rig.submit("write", 0, 4096, FUA)
+        done = rig.submit("write", 0, 4096, Flag.FUA)
         assert rig.settle(lambda _: IOERR) == 1
         assert done.result() == -errno.EIO
 
@@ -280,7 +280,7 @@ async def test_a_fua_write_that_failed_is_not_flushed() -> None:
 @in_loop
 async def test_a_fua_write_fails_with_its_flush() -> None:
     async with Rig(write_cache=True) as rig:
-        done = rig.submit("write", 0, 4096, FUA)
+        done = rig.submit("write", 0, 4096, Flag.FUA)
         assert rig.settle(lambda r: IOERR if r.type == FLUSH else OK) == 2
         assert done.result() == -errno.EIO
 
@@ -288,7 +288,7 @@ async def test_a_fua_write_fails_with_its_flush() -> None:
 @in_loop
 async def test_the_flush_of_a_fua_write_waits_for_room_behind_earlier_io() -> None:
     async with Rig(size=4, write_cache=True) as rig:
-        done = [rig.submit("write", 4096 * i, 4096, FUA) for i in range(12)]
+        done = [rig.submit("write", 4096 * i, 4096, Flag.FUA) for i in range(12)]
         rig.settle()
         assert [d.result() for d in done] == [0] * 12
         assert sorted(r.type for r in rig.device.requests) == [OUT] * 12 + [FLUSH] * 12

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")
 ERRORS = ("io", "nospace", "invalid", "readonly", "unsupported", "timeout", "nodevice", "other")
-HISTOGRAM_SUB_BUCKETS = HIST_SUB
-NO_MIN = UINT64_MAX
 
 
 class OpCounters(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 import cython
@@ -12,7 +13,7 @@ from cython.cimports.virtiod.bdev import channel
 from cython.cimports.virtiod.bdev.channel import histogram_index
 from cython.cimports.virtiod.bdev.probe import ProbeIo, ProbeIoPtr
 from cython.cimports.virtiod.core import clock
-from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, PollerPtr, VoidPtr, iovec
+from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoFlag, IoPtr, PollerPtr, VoidPtr, iovec
 from cython.cimports.virtiod.poller import buffers, rounds
 
 from virtiod.bdev.channel import OPS, BdevChannels
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
     from virtiod.core.memory import DmaMemory
 
 MAX_SEGMENTS = 256
-FUA = 1
-NO_HOLE = 2
+
+
+class Flag(enum.IntFlag):
+    """Flags of Probe.submit()."""
+
+    FUA = IoFlag.FUA
+    NO_HOLE = IoFlag.NO_HOLE
 
 
 def _done(io: IoPtr) -> None:
@@ -87,7 +93,7 @@ class Probe:
         """Start an I/O of length bytes at offset; a future of its status, 0 or -errno.
 
         Its data begins at byte `at` of the buffer. segments: the lengths (bytes) of the pieces of memory that the
-        data lies in, each directly behind the other. flags: FUA, NO_HOLE.
+        data lies in, each directly behind the other. flags: of Flag.
         """
         n: cython.int
         where: uint64_t = self.address + at

@@ -44,7 +44,6 @@ cdef extern from *:
         __asm__ __volatile__("yield");
     #endif
     }
-    static inline void vd_prefetch(const void *p) { __builtin_prefetch(p); }
     #endif
     """
     uint8_t load_u8 "vd_load_u8" (const void *p) noexcept nogil
@@ -66,4 +65,3 @@ cdef extern from *:
     void mmio_store_u16 "vd_mmio_store_u16" (uint64_t at, uint16_t v) noexcept nogil
     void fence "vd_fence" () noexcept nogil
     void pause "vd_pause" () noexcept nogil
-    void prefetch "vd_prefetch" (const void *p) noexcept nogil

@@ -173,8 +173,7 @@ cdef struct Io:
 cdef enum:
     HIST_SUB_BITS = 5
     HIST_SUB = 32
-    HIST_RANGES = 34       # up to 2^38 ns (275 s); above is counted in the last
-    HIST_BUCKETS = 1088    # HIST_SUB * HIST_RANGES
+    HIST_BUCKETS = 1088    # 34 ranges: up to 2^38 ns (275 s); above is counted in the last
 
 cdef struct OpStats:
     uint64_t submitted

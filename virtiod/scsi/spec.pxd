@@ -178,6 +178,5 @@ cpdef enum:
     UNMAP_HEADER = 8         # bytes of UNMAP's parameter list before its ranges, SBC-3 §5.28
     UNMAP_RANGE = 16         # bytes of each
     MIN_CDB = 16             # bytes of the longest commands that are used here
-    MAX_SENSE = 252          # bytes, SPC-4 §4.5.1
     FIXED_SENSE = 18         # bytes of sense data in fixed format, and in
     DESCRIPTOR_SENSE = 8     # descriptor format without descriptors

@@ -166,6 +166,5 @@ class RangeLimit(IntEnum):
 UNMAP_HEADER: int
 UNMAP_RANGE: int
 MIN_CDB: int
-MAX_SENSE: int
 FIXED_SENSE: int
 DESCRIPTOR_SENSE: int

@@ -49,7 +49,6 @@ ctypedef VringAvail *AvailPtr
 ctypedef VringUsed *UsedPtr
 ctypedef VringUsedElem *UsedElemPtr
 ctypedef Seg *SegPtr
-ctypedef uint8_t *U8Ptr
 ctypedef uint16_t *U16Ptr
 ctypedef uint32_t *U32Ptr
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.scsi_host import FakeHost, stack
 from tests.support.scsi_units import FakeUnit
-from virtiod.bdev.probe import FUA, NO_HOLE
+from virtiod.bdev.probe import Flag
 from virtiod.core.errors import DeviceError
 from virtiod.load.runner import Workload
 
@@ -123,13 +123,13 @@ async def test_fua_is_the_bit_where_there_is_one_and_else_a_flush(run_dir: Path,
     async with stack(run_dir, {(0, 0): unit}) as s:
         await s.attach()
         unit.log.clear()
-        assert await s.do("S0t0", "write", 0, 512, flags=FUA) == 0
+        assert await s.do("S0t0", "write", 0, 512, flags=Flag.FUA) == 0
         assert s.engine.bdevs.get("S0t0").write_cache == cache
         flushes = [c for c in unit.log if c[0] == 0x35]
         assert len(flushes) == int(cache and not fua)
         assert bool(unit.log[0][1] & 8) == fua
         unit.log.clear()
-        assert await s.do("S0t0", "write_zeroes", 0, 512, flags=FUA | NO_HOLE) == 0
+        assert await s.do("S0t0", "write_zeroes", 0, 512, flags=Flag.FUA | Flag.NO_HOLE) == 0
         assert [c[:2] for c in unit.log] == [b"\x93\x00", *([b"\x35\x00"] if cache else [])]
 
 

@@ -9,8 +9,9 @@ from tests.transports.pci.space import BARS, QEMU, usual
 from virtiod.core.errors import DeviceError, InvalidArgument
 from virtiod.core.memory import Translation
 from virtiod.transports.pci.access import Access
-from virtiod.transports.pci.wire import Common, Place, Status
+from virtiod.transports.pci.wire import Common, Place
 from virtiod.virtio.features import Feature
+from virtiod.virtio.status import Status
 
 USUAL_FEATURES = 1 << Feature.VERSION_1 | 1 << Feature.ACCESS_PLATFORM | 1 << Feature.RING_RESET | 1 << 6
 DOORBELLS = 0x7F0000000000  # where they would be mapped

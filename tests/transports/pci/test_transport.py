@@ -25,8 +25,9 @@ from virtiod.core.errors import (
 from virtiod.transports.interface import QueueLayout
 from virtiod.transports.pci import client, transport
 from virtiod.transports.pci.transport import PciTransport
-from virtiod.transports.pci.wire import Common, Status
+from virtiod.transports.pci.wire import Common
 from virtiod.virtio.features import Feature
+from virtiod.virtio.status import Status
 
 LAYOUT = QueueLayout(128, 0x100001000, 0x100002000, 0x100003000)
 NO_OWN = 1 << Feature.VERSION_1 | 1 << 6

@@ -22,7 +22,8 @@ from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupp
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.transport import VhostUserTransport
-from virtiod.transports.vhost_user.wire import Frame, MemoryRegion, ProtocolFeature, Request, Status
+from virtiod.transports.vhost_user.wire import Frame, MemoryRegion, ProtocolFeature, Request
+from virtiod.virtio.status import Status
 
 
 def without(*features: ProtocolFeature) -> int:

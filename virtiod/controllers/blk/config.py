@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from virtiod.bdev import BdevInfo
 from virtiod.core.errors import InvalidArgument, ProtocolError
+from virtiod.virtio.blk import CONFIG, SECTOR
 from virtiod.virtio.features import BlkFeature
 
-SECTOR = 512
-CONFIG_SIZE = 60
-# capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, unused, num_queues,
-# discard (3), write zeroes (3): struct virtio_blk_config
-_LAYOUT = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")
+CONFIG_SIZE = CONFIG.size
 MAX_SEGMENTS = 254  # of one request; more would only cost memory
 MAX_TRANSFER = 32 << 20  # bytes of one request: larger I/O is split, and so runs side by side
 NO_LIMIT = 1 << 30
@@ -80,7 +76,7 @@ def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
     (
         sectors, size_max, seg_max, _, _, _, blk_size, physical_exp, _, _, opt_io, writeback, num_queues,
         discard_sectors, discard_segs, _, zeroes_sectors, zeroes_segs, _,
-    ) = _LAYOUT.unpack(data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"))  # fmt: skip
+    ) = CONFIG.unpack(data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"))  # fmt: skip
     block_size = blk_size if has(BlkFeature.BLK_SIZE) else SECTOR
     segments = max(1, seg_max) if has(BlkFeature.SEG_MAX) else 1
     segments = min(segments, ring_size - 2, MAX_SEGMENTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +11,11 @@ from virtiod.target.blk.requests import FAULTS, BlkRing, TargetUnit
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
 from virtiod.target.ring import TargetMemory
 from virtiod.target.store import Store
+from virtiod.virtio.blk import CONFIG, SECTOR
 from virtiod.virtio.features import BlkFeature
 
-SECTOR = 512
 MAX_SEGMENTS = 126
 MAX_RANGE_SECTORS = 1 << 22  # of one DISCARD or WRITE_ZEROES: 2 GiB
-# capacity, size_max, seg_max, geometry, blk_size, topology, writeback, num_queues, discard, write zeroes
-_CONFIG = struct.Struct("<QII4xIBBHIBxHIIIIIB3x")
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,8 @@ class BlkDevice(TargetDevice):
     def config(self) -> bytes:
         ranges = MAX_RANGE_SECTORS
         spec = self.spec
-        return _CONFIG.pack(
-            self.size // SECTOR, 0, MAX_SEGMENTS, spec.block_size, 0, 0, 1, 1,
+        return CONFIG.pack(
+            self.size // SECTOR, 0, MAX_SEGMENTS, 0, 0, 0, spec.block_size, 0, 0, 1, 1,
             int(spec.write_cache), spec.queues, ranges, 1, spec.block_size // SECTOR, ranges, 1, 1,
         )  # fmt: skip
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from virtiod.core.errors import DeadlineError, NotSupported, ProtocolError, RemovedError
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access, Window
-from virtiod.transports.pci.wire import Common, Status
+from virtiod.transports.pci.wire import Common
 from virtiod.virtio.features import Feature
+from virtiod.virtio.status import Status
 
 GENERATION_TRIES = 20
 RESET_DEADLINE_S = 2.0

@@ -25,8 +25,8 @@ from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.client import Client, QueueInfo
-from virtiod.transports.pci.wire import Status
 from virtiod.virtio.features import Feature, feature_names
+from virtiod.virtio.status import Status
 
 log = logging.getLogger(__name__)
 

@@ -9,20 +9,27 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from virtiod.core.errors import NotSupported, ProtocolError
 from virtiod.pci.devices import capabilities
 
 COMMAND = 0x04  # of configuration space
-COMMAND_MEMORY, COMMAND_MASTER, COMMAND_NO_INTX = 1 << 1, 1 << 2, 1 << 10
 CONFIG_BYTES = 256
 _VENDOR_SPECIFIC = 0x09
 _BARS = 6
 
 COMMON_BYTES = 56  # of struct virtio_pci_common_cfg, up to the fields that came with features
 COMMON_RESET_BYTES = 60  # with queue_reset
+
+
+class Command(IntFlag):
+    """Bits of the command register."""
+
+    MEMORY = 1 << 1
+    MASTER = 1 << 2
+    NO_INTX = 1 << 10
 
 
 class CapType(IntEnum):
@@ -55,17 +62,6 @@ class Common(IntEnum):
     QUEUE_DRIVER = 40
     QUEUE_DEVICE = 48
     QUEUE_RESET = 58
-
-
-class Status(IntEnum):
-    """Device status bits (§2.1)."""
-
-    ACKNOWLEDGE = 1
-    DRIVER = 2
-    DRIVER_OK = 4
-    FEATURES_OK = 8
-    NEEDS_RESET = 64
-    FAILED = 128
 
 
 GONE = 0xFF  # of any register, byte by byte: nothing answers there any more
@@ -165,5 +161,5 @@ def _sizes(bars: Mapping[int, int]) -> str:
 
 def command(before: int, dma: bool) -> int:
     """The command register's value for a device that answers at its registers and raises no INTx (PCI 3.0 §6.2.2)."""
-    value = (before | COMMAND_MEMORY | COMMAND_NO_INTX) & ~COMMAND_MASTER
-    return value | COMMAND_MASTER if dma else value
+    value = before | Command.MEMORY | Command.NO_INTX | Command.MASTER
+    return value if dma else value - Command.MASTER

@@ -12,8 +12,9 @@ from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
-from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Status
+from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
 from virtiod.virtio.features import Feature, feature_names
+from virtiod.virtio.status import Status
 
 # What is asked for when the back-end offers it.
 WANTED = (

@@ -61,17 +61,6 @@ class ProtocolFeature(IntEnum):
     STATUS = 16
 
 
-class Status(IntEnum):
-    """Bits of the device status (virtio 1.2 §2.1)."""
-
-    ACKNOWLEDGE = 1
-    DRIVER = 2
-    DRIVER_OK = 4
-    FEATURES_OK = 8
-    NEEDS_RESET = 64
-    FAILED = 128
-
-
 # Bits that GET_FEATURES has besides the device's own: they belong to vhost, not to virtio.
 F_LOG_ALL = 1 << 26
 F_PROTOCOL_FEATURES = 1 << 30

@@ -1,0 +1,10 @@
+"""A block device's configuration space (virtio 1.2 §5.2.4); what its requests are made of is in blk.pxd."""
+
+from __future__ import annotations
+
+import struct
+
+SECTOR = 512  # bytes, whatever the size of a block
+# struct virtio_blk_config: capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, num_queues,
+# discard (3), write zeroes (3)
+CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")
