@@ -1,0 +1,1 @@
+"""The daemon's life cycle: options, start and stop, what systemd is told, logging."""

@@ -1,1 +1,1 @@
-"""Bdevs offered to the outside. interface.py says what an export is, table.py which kinds there are."""
+"""Bdevs offered to the outside: one interface, and a package for each kind of export."""

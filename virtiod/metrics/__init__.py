@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: each described once, and read from the daemon's counters."""

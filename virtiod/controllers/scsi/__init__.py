@@ -1,0 +1,1 @@
+"""virtio-scsi (virtio 1.2 §5.6): disks that come, change and go."""

@@ -1,5 +1,3 @@
-"""NBD: `wire` (constants and structs), `handshake` (negotiation, pure), `server` (sockets), `export` (what is
-offered, and the connections to it). The transmission phase runs in the data plane: `virtiod.exports.nbd.connection`.
-
-The specification is https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, cited by section.
+"""NBD: negotiation on the event loop, transmission on the pollers. Sections are those of the protocol document,
+https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md.
 """

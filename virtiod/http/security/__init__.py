@@ -1,0 +1,1 @@
+"""Who may connect and ask, as what and how often: tokens, TLS, and the bounds on connections and requests."""
