@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,11 @@ from virtiod.core.errors import Busy
 
 def command(host: FakeHost, *words: str) -> int:
     return pci.run(cli.parse(["pci", *words]), host)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture
