@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.live import attach, disks, export, live, names, null, states, write_config
-from tests.transports.vhost_user.fakes import until
+from tests.support.waiting import LOAD_S, until
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import RpcError
 from virtiod.core.errors import InvalidArgument
@@ -33,7 +33,7 @@ def test_a_device_that_is_not_there_yet_is_attached_when_it_comes(
             assert states(daemon) == {"V0": "attaching"}
             assert daemon.configuration.waiting == 1
             async with disks(disk):
-                await until(lambda: names(daemon) == (["N0", "V0"], ["N0", "disk"]), 10)
+                await until(lambda: names(daemon) == (["N0", "V0"], ["N0", "disk"]))
                 assert states(daemon) == {"V0": "up"}
                 assert daemon.configuration.waiting == 0
                 await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
@@ -71,7 +71,7 @@ def test_by_rpc_an_absent_device_is_waited_for_only_if_asked(run_dir: Path) -> N
             assert states(daemon) == {}
             assert await daemon.rpc.call("bdev_virtio_attach_controller", {**params, "wait_for_device": True}) == []
             async with disks(run_dir / "d.sock"):
-                await until(lambda: states(daemon) == {"V0": "up"}, 10)
+                await until(lambda: states(daemon) == {"V0": "up"})
                 await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
 
     asyncio.run(run())
@@ -87,8 +87,8 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
     async def run() -> None:
         async with disks(stays, goes, comes, by_rpc), live(run_dir, config) as daemon:
             await daemon.rpc.call("bdev_virtio_attach_controller", attach("R", by_rpc)["params"])
-            load = asyncio.create_task(daemon.system.load.run(["S"], Workload("verify", queue_depth=4, time_s=60)))
-            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > 100, 10)
+            load = asyncio.create_task(daemon.system.load.run(["S"], Workload("verify", queue_depth=4, time_s=LOAD_S)))
+            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > 100)
             write_config(config, attach("S", stays), null("N0", 4096), export("S"), attach("C", comes), export("C"))
             changes = await daemon.rpc.call("virtiod_reload_config", {})
             assert {kind: sorted(done) for kind, done in changes.items()} == {
@@ -99,7 +99,7 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
             assert names(daemon) == (["C", "N0", "R", "S"], ["C", "S"])
             assert daemon.system.bdevs.get("N0").num_blocks == 4096
             before = daemon.system.bdevs.get("S").stats(False).ops["read"].completed
-            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > before + 100, 10)
+            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > before + 100)
             assert await daemon.rpc.call("virtiod_reload_config", {}) == {"created": [], "deleted": [], "called": []}
             await daemon.system.load.stop()
             (result,) = (await load)["results"]

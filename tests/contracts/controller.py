@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, allowed_cpus, daemon
-from tests.support.peers import wait_until
+from tests.support.waiting import wait_until
 from virtiod.controllers import AttachRequest
 from virtiod.load.runner import Workload
 from virtiod.system import System

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ import pytest
 
 from tests.pci.fakes import FakeHost
 from tests.support.rig import in_loop
+from tests.support.waiting import until
 from virtiod.controllers import hotplug
 from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.request import AttachRequest
@@ -47,12 +48,6 @@ class Controllers:
 
     def list(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=one.name, traddr=one.traddr) for one in self.attached]
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.e2e.process import target
 from tests.metrics.test_prometheus import ask, prometheus
 from tests.support.http_server import Live, live
 from tests.support.peers import requires, run
+from tests.support.waiting import LOAD_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.runner import Workload
@@ -211,7 +212,7 @@ def test_prometheus_has_an_answer_to_every_query_of_dashboards_and_rules(run_dir
         async with live(run_dir) as running:
             await running.daemon.system.controllers.attach(AttachRequest("V0", "user", str(path), "blk", None, None))
             await running.daemon.system.exports.of(NbdExports).create("V0", "disk")
-            workload = Workload(rw="randrw", queue_depth=4, time_s=DEADLINE_S * 2)
+            workload = Workload(rw="randrw", queue_depth=4, time_s=LOAD_S)
             load = asyncio.create_task(running.daemon.system.load.run(["V0"], workload))
             with prometheus(run_dir, configuration(running.port)) as url:
                 left = await unanswered(url, wanted, running)

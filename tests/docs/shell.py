@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docs.pages import ROOT, Section, Statement
-from tests.support.peers import SLOWNESS, reap
+from tests.support.peers import reap
+from tests.support.waiting import SLOWNESS
 
 DEADLINE_S = 100.0 * SLOWNESS
 _MARK = "\x01"

@@ -6,6 +6,8 @@ import socket
 import struct
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE_S
+
 READ, WRITE, DISCONNECT, FLUSH, TRIM = range(5)
 OPT_GO = 7
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
@@ -16,7 +18,7 @@ REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 class NbdClient:
     """Connected to an export; `size` is what it was told. Use as a context."""
 
-    def __init__(self, path: Path, export: str, seconds: float = 20.0) -> None:
+    def __init__(self, path: Path, export: str, seconds: float = PATIENCE_S) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(seconds)
         self.sock.connect(str(path))

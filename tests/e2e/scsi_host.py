@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.peers import Peer
+from tests.support.waiting import PATIENCE_S
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.scsi.luns import LunFault, LunSpec, parse_luns
 from virtiod.target.target import Target
 
-CALL_S = 20.0
+CALL_S = PATIENCE_S
 
 
 class ScsiHost(Peer):

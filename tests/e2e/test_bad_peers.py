@@ -20,7 +20,8 @@ import pytest
 
 from tests.e2e.process import allowed_cpus, spdk_module
 from tests.support.spdk_client import spdk_rpc
-from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64, until
+from tests.support.waiting import LOAD_S, until
+from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64
 from virtiod.controllers import AttachRequest
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
@@ -118,7 +119,7 @@ async def busy_daemon(run_dir: Path) -> AsyncIterator[Daemon]:
     try:
         await daemon.start()
         await daemon.system.controllers.attach(AttachRequest("V0", "user", str(run_dir / "good"), "blk"))
-        load = asyncio.create_task(daemon.system.load.run(["V0"], Workload("randread", queue_depth=8, time_s=60)))
+        load = asyncio.create_task(daemon.system.load.run(["V0"], Workload("randread", queue_depth=8, time_s=LOAD_S)))
         await until(lambda: reads(daemon) > 100)
         yield daemon
     finally:

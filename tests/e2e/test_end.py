@@ -18,8 +18,8 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, daemon, of_json, target
-from tests.support.peers import requires, run, wait_until
-from tests.transports.vhost_user.fakes import until
+from tests.support.peers import requires, run
+from tests.support.waiting import LOAD_S, until, wait_until
 from virtiod.target.blk.device import BlkDevice, DiskSpec
 from virtiod.target.session import Session
 from virtiod.target.target import Target
@@ -44,7 +44,7 @@ def test_sigterm_answers_what_is_in_flight(run_dir: Path) -> None:
     with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir, "-m", "1") as virtiod:
         virtiod.attach(disk.socket)
         virtiod.export()
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         with NbdClient(virtiod.nbd_socket, "V0") as client:
             for cookie in range(REQUESTS):
                 client.send(WRITE if cookie % 2 else READ, cookie, cookie * 4096, 4096, b"x" * 4096 * (cookie % 2))
@@ -63,7 +63,7 @@ def test_sigterm_ends_the_daemon_under_load(run_dir: Path) -> None:
     with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
         virtiod.attach(disk.socket)
         with nbd_load(virtiod.export()):
-            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=60)
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
             virtiod.wait_busy(more=1000)
             virtiod.terminate()
             virtiod.ends()
@@ -89,10 +89,10 @@ def test_the_target_sees_its_queues_stopped(run_dir: Path, monkeypatch: pytest.M
         await served.start()
         process = Daemon(run_dir, "-m", "1")
         try:
-            await until(process.socket.exists, 20)
+            await until(process.socket.exists)
             await asyncio.to_thread(process.call, "framework_wait_init")
             await asyncio.to_thread(process.attach, Path(path), vq_count=2)
-            load = process.send("perform_tests", bdevs=["V0"], queue_depth=8, time_s=60)
+            load = process.send("perform_tests", bdevs=["V0"], queue_depth=8, time_s=LOAD_S)
             device: BlkDevice = served.devices[path]
             await until(lambda: device.requests() > 100)
             process.terminate()
@@ -110,7 +110,7 @@ def test_a_second_sigterm_hurries(run_dir: Path) -> None:
     silence = "--fault=silence,after=1"
     with target(run_dir, "--memory", "1M", silence) as disk, daemon(run_dir, "-m", "1") as virtiod:
         virtiod.attach(disk.socket)
-        load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
         wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
         virtiod.terminate()
         wait_until(lambda: "SIGTERM: stopping" in virtiod.log.read_text(), "the first signal to be taken")
@@ -125,7 +125,7 @@ def test_an_end_that_can_not_be_orderly_ends_all_the_same(run_dir: Path) -> None
     with target(run_dir, "--memory", "1M", "--fault=silence,after=1") as disk:
         with daemon(run_dir, "-m", "1", "--shutdown-timeout", "1") as virtiod:
             virtiod.attach(disk.socket)
-            load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=60)
+            load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
             wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
             virtiod.terminate()
             virtiod.ends(code=1, seconds=5)
@@ -192,7 +192,7 @@ def test_an_rpc_client_that_does_not_read_costs_its_connection_only(run_dir: Pat
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "rpc_get_methods"}).encode()
     with target(run_dir, "--memory", "1M") as disk, daemon(run_dir, "-m", "1") as virtiod:
         virtiod.attach(disk.socket)
-        load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.connect(str(virtiod.socket))
             deaf.setblocking(False)

@@ -18,7 +18,8 @@ import pytest
 from tests.e2e.process import Daemon, daemon
 from tests.http.security.test_tokens import ADMIN, READER, written
 from tests.support.certificates import Certificates, certificates
-from tests.support.peers import is_listening, run, wait_until
+from tests.support.peers import is_listening, run
+from tests.support.waiting import LOAD_S, wait_until
 
 TEN_START_S = 80.0  # ten interpreters that import all at once, on a loaded machine
 MIN_RATIO = 0.5  # of I/Os for each second that the poller had a core: others may take the core itself away
@@ -155,7 +156,7 @@ def efficiency(process: Daemon, seconds: float) -> float:
 def test_io_goes_on_while_clients_abuse_http(run_dir: Path, certs: Certificates) -> None:
     with daemon(run_dir, "--http", "127.0.0.1:0", "--http-tokens", run_dir / "tokens", "--http-rpc") as process:
         process.call("bdev_null_create", name="Null0", num_blocks=1 << 20, block_size=512)
-        load = process.send("perform_tests", bdevs=["Null0"], rw="randread", queue_depth=32, time_s=60)
+        load = process.send("perform_tests", bdevs=["Null0"], rw="randread", queue_depth=32, time_s=LOAD_S)
         process.wait_busy("Null0")
         where = re.search(r"HTTP at 127\.0\.0\.1 port (\d+)", process.log.read_text())
         assert where is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.process import daemon, target
-from tests.support.peers import wait_until
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 ENOSPC = 28

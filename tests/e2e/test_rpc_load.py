@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.process import cpumask, daemon
+from tests.support.waiting import LOAD_S
 
 CALLS = 100
 BDEVS = 4
@@ -17,7 +18,7 @@ def test_statistics_are_answered_while_all_pollers_are_busy(run_dir: Path) -> No
     with daemon(run_dir, "-m", cpumask(2)) as virtiod:
         for name in names:
             assert virtiod.call("bdev_null_create", name=name, num_blocks=1 << 21, block_size=512) == name
-        load = virtiod.send("perform_tests", bdevs=names, queue_depth=32, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=names, queue_depth=32, time_s=LOAD_S)
         virtiod.wait_busy("B0")
         slowest, before = 0.0, virtiod.ops("B0")
         for _ in range(CALLS):

@@ -17,8 +17,9 @@ import pytest
 
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
-from tests.support.peers import run, wait_until
+from tests.support.peers import run
 from tests.support.spdk_client import Outcome
+from tests.support.waiting import LOAD_S, wait_until
 
 Rpc = Callable[..., Outcome]
 
@@ -169,7 +170,7 @@ def test_the_disks_of_a_host_that_died_are_back_with_it(run_dir: Path) -> None:
     with daemon(run_dir, "-m", "1") as virtiod:
         with target(run_dir, "--scsi", f"0:0=file:{image},1:0=4M") as host:
             attach(virtiod, host.socket)
-            load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=16, time_s=60)
+            load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=16, time_s=LOAD_S)
             virtiod.wait_busy("S0t0")
             host.kill()
         wait_until(lambda: virtiod.controller("S0")["state"] == "reconnecting", "the loss to be noticed")

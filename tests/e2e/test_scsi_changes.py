@@ -13,7 +13,7 @@ from tests.e2e.nbd_client import READ, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
 from tests.e2e.test_scsi import attach
-from tests.support.peers import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
 ESHUTDOWN = 108  # NBD's for a device that is gone
@@ -36,7 +36,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
     ):
         virtiod.attach(disk.socket, "B0")
 
-        load = virtiod.send("perform_tests", bdevs=["B0"], rw="randread", queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["B0"], rw="randread", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy("B0")
 
         def rate(seconds: float) -> float:
@@ -83,8 +83,8 @@ def test_a_target_that_was_silent_appears_when_it_answers(run_dir: Path) -> None
 def test_units_come_grow_and_go_under_the_load_of_others(run_dir: Path) -> None:
     with scsi_host(run_dir, "0:0=8M,1:0=null:8M") as host, daemon(run_dir, "-m", "1") as virtiod:
         attach(virtiod, host.socket)
-        load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=60)
-        second = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randrw", queue_depth=8, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)
+        second = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randrw", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy("S0t0")
         for _ in range(2):
             host.do("add", 2, 300, 4 * MIB)
@@ -110,8 +110,8 @@ def test_a_unit_that_goes_under_load_fails_its_io_and_ends_its_export(run_dir: P
     with scsi_host(run_dir, "0:0=8M,1:0=8M") as host, daemon(run_dir, "-m", "1") as virtiod:
         attach(virtiod, host.socket)
         virtiod.export("S0t1")
-        other = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=60)
-        load = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randread", queue_depth=8, time_s=60)
+        other = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)
+        load = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randread", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy("S0t1")
         with NbdClient(virtiod.nbd_socket, "S0t1") as client:
             host.do("fault", 1, 0, "silence,opcode=28")

@@ -18,7 +18,7 @@ from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import ScsiHost, scsi_host
 from tests.e2e.test_scsi import attach
-from tests.support.peers import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
 NBD_EIO, NBD_ENOSPC, NBD_EPERM, NBD_EINVAL, NBD_ESHUTDOWN = 5, 28, 1, 22, 108
@@ -107,7 +107,7 @@ def test_silence_ends_with_a_time_out_and_others_are_not_held_up(run_dir: Path) 
     with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir, *options) as virtiod:
         attach(virtiod, host.socket)
         virtiod.export("S0t0")
-        other = virtiod.send("perform_tests", bdevs=["S0t1"], rw="verify", queue_depth=4, time_s=60)
+        other = virtiod.send("perform_tests", bdevs=["S0t1"], rw="verify", queue_depth=4, time_s=LOAD_S)
         with NbdClient(virtiod.nbd_socket, "S0t0") as client:
             host.do("fault", 0, 0, "silence,opcode=2a")
             assert client.ask(WRITE, 0, data=b"n" * 4096)[0] == NBD_EIO

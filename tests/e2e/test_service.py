@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.process import Daemon, Pending, daemon, target
 from tests.support.live import attach, export, null, write_config
-from tests.support.peers import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def test_a_service_says_how_it_goes_from_its_start_to_its_end(run_dir: Path, mon
         with daemon(run_dir, "-m", "1", "-c", config) as virtiod:
             told.until("STATUS=1 controller up; 2 bdevs, 1 export")
             told.until("READY=1")
-            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
             virtiod.wait_busy()
             told.clear()
             write_config(config, attach("V0", one), attach("V1", two), export("V0"))

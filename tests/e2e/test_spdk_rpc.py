@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.process import Daemon, daemon, target
 from tests.support.peers import run
 from tests.support.spdk_client import Outcome
+from tests.support.waiting import LOAD_S
 
 Rpc = Callable[..., Outcome]
 
@@ -55,7 +56,7 @@ def test_every_method_works_under_load(run_dir: Path, rpc: Rpc) -> None:
     with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
         attached = rpc("bdev_virtio_attach_controller", "V0", "-t", "user", "-a", disk.socket, "-d", "blk")
         assert (attached.status, attached.out) == (0, "V0\n"), attached
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy()
         outcome = rpc(stdin="\n".join(" ".join(words) for words, _ in COMMANDS))
         assert outcome.status == 0, outcome

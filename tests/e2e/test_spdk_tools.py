@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import Daemon, daemon, spdk_module, target
-from tests.support.peers import SLOWNESS, Peer
+from tests.support.peers import Peer
 from tests.support.spdk_client import Outcome
+from tests.support.waiting import LOAD_S, SLOWNESS
 
 Rpc = Callable[..., Outcome]
 # As the script `spdk-cli` of the package does.
@@ -52,7 +53,7 @@ def loaded(run_dir: Path) -> Iterator[tuple[Daemon, Peer]]:
         virtiod.attach(disk.socket)
         scsi = {"name": "S0", "trtype": "user", "traddr": str(host.socket), "dev_type": "scsi"}
         virtiod.call("bdev_virtio_attach_controller", **scsi)
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=100)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy()
         yield virtiod, second
         virtiod.wait_busy()

@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, daemon, of_json, target
-from tests.support.peers import Peer, storage_daemon, wait_until
+from tests.support.peers import Peer, storage_daemon
+from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
 EIO = 5  # NBD's, for everything that is no other error
@@ -33,7 +34,7 @@ def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, ki
     with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
         victim = start_target(stack, run_dir, kind)
         virtiod.attach(victim.socket, vq_count=2)
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=16, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=16, time_s=LOAD_S)
         for times in (1, 2):
             virtiod.wait_busy(more=500)
             victim.kill()
@@ -54,7 +55,7 @@ def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
         virtiod.export()
         with NbdClient(virtiod.nbd_socket, "V0") as client:
             assert client.ask(READ, 0, 4096) == (0, bytes(4096))
-            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
             virtiod.wait_busy()
             victim.kill()
             (result,) = load.result()["results"]
@@ -69,7 +70,7 @@ def test_a_detach_from_a_target_that_is_gone_ends_and_tells_what_it_gave_up(run_
     with ExitStack() as stack, daemon(run_dir, "-m", "1", "--io-timeout", "0") as virtiod:
         victim = start_target(stack, run_dir, "embedded")
         virtiod.attach(victim.socket)
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy()
         victim.kill()
         wait_until(lambda: virtiod.controller()["state"] == "reconnecting", "the loss to be noticed")
@@ -101,7 +102,7 @@ def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paus
     slow = ("--memory", "1M", "--poll-mode", "busy", "--fault=delay,delay=2000")
     with target(run_dir, *slow) as disk, daemon(run_dir, "-m", "1", "--poll-mode", "busy") as virtiod:
         virtiod.attach(disk.socket)
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=60)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy()
         victim = virtiod if paused == "daemon" else disk
         for _ in range(30):  # each time it stops somewhere in a round, and what it waits for comes meanwhile

@@ -11,7 +11,7 @@ from typing import Any
 from tests.e2e.process import Daemon, orderly
 from tests.guest.devices import DEVICES, HOT_PORTS, MIB
 from tests.support import peers
-from tests.support.peers import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from virtiod.pci import ownership
 from virtiod.pci.devices import PciDevice, find, scan
 from virtiod.pci.disks import Disk, disks_of
@@ -90,7 +90,7 @@ def virtiod_command(run_dir: Path, *words: str) -> str:
     """What `virtiod WORD...` prints; the test fails unless it exits with 0 in time."""
     log = run_dir / "command.log"
     log.unlink(missing_ok=True)
-    code = peers.start([sys.executable, "-m", "virtiod.cli", *words], log).wait(peers.START_S)
+    code = peers.start([sys.executable, "-m", "virtiod.cli", *words], log).wait(PATIENCE_S)
     assert code == 0, log.read_text()
     return log.read_text()
 

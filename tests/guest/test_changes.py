@@ -23,11 +23,10 @@ from tests.guest.pci import (
     pci_daemon,
     virtiod_command,
 )
-from tests.support.peers import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 
 BLOCK = 4096
 ENOSPC = 28
-SECONDS = 60.0  # at most, of loads that end earlier
 NUMBERS = itertools.count()
 
 
@@ -50,7 +49,7 @@ def test_a_device_that_the_kernel_removes_by_force_ends_its_io_and_nothing_else(
     with pci_daemon(run_dir) as virtiod:
         virtiod.attach_pci(address)
         virtiod.attach_pci(address_of("busy"), "V1")
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=4, time_s=SECONDS)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy()
         (SYSFS / address / "remove").write_text("1")
         (result,) = load.result()["results"]
@@ -87,7 +86,7 @@ def test_a_killed_daemon_loses_no_write_that_it_acknowledged(run_dir: Path, host
     with pci_daemon(run_dir) as virtiod:
         virtiod.attach_pci(address)
         virtiod.export()
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=8, time_s=SECONDS)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy()
         written = acknowledged_writes(virtiod, "V0", 64, base)
         virtiod.process.wait(10)

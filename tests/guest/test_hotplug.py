@@ -15,7 +15,7 @@ from tests.e2e.process import Daemon, daemon
 from tests.guest.devices import MIB, pattern
 from tests.guest.inside import Host
 from tests.guest.pci import addresses
-from tests.support.peers import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 from virtiod.pci.devices import find
 
 SMALL = ("-m", "1", "-s", "32")
@@ -87,7 +87,7 @@ def test_io_to_a_device_that_is_taken_out_ends_with_enodev(run_dir: Path, host: 
     with daemon(run_dir, *SMALL, "--allow-unbind") as virtiod:
         with plugged(host, "underload") as address:
             attach(virtiod, address)
-            running = virtiod.send("perform_tests", bdevs=["H0"], rw="randread", queue_depth=4, time_s=300)
+            running = virtiod.send("perform_tests", bdevs=["H0"], rw="randread", queue_depth=4, time_s=LOAD_S)
             virtiod.wait_busy("H0", 20)
             host.unplug("underload")
             (result,) = running.result()["results"]
@@ -109,7 +109,7 @@ def test_a_bus_that_is_gone_at_once_takes_nothing_else_along(run_dir: Path, host
     """The kernel removes the device without asking anybody: its registers are unmapped under the poller."""
     with daemon(run_dir, *SMALL, "--allow-unbind") as virtiod, plugged(host, "surprise") as address:
         attach(virtiod, address)
-        running = virtiod.send("perform_tests", bdevs=["H0"], rw="randread", queue_depth=4, time_s=300)
+        running = virtiod.send("perform_tests", bdevs=["H0"], rw="randread", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy("H0", 20)
         (find(address).path / "remove").write_text("1")
         (result,) = running.result()["results"]

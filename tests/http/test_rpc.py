@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from tests.http.security.test_tokens import ADMIN, READER, basic, written
-from tests.support.http_server import Live, options, run_live, until
+from tests.support.http_server import Live, options, run_live
+from tests.support.waiting import until
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.http import rpc

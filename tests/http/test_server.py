@@ -14,7 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.http_server import Live, options, run_live, until
+from tests.support.http_server import Live, options, run_live
+from tests.support.waiting import until
 from virtiod.core.errors import ConnectError, InvalidArgument
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.fake_device import IN, OK, Request
 from tests.support.rig import Rig, in_loop
+from tests.support.waiting import LOAD_S
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
@@ -73,7 +74,7 @@ async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> Non
 async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
     async with engine("N0") as e:
         used = e.memory.used
-        running = asyncio.create_task(e.load.run(["N0"], Workload(time_s=60)))
+        running = asyncio.create_task(e.load.run(["N0"], Workload(time_s=LOAD_S)))
         async with asyncio.timeout(10):
             while not e.bdevs.get("N0").stats().ops["read"].completed:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)

@@ -17,9 +17,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.http_server import OPENMETRICS, Live, run_live, until
+from tests.support.http_server import OPENMETRICS, Live, run_live
 from tests.support.peers import requires, storage_daemon
 from tests.support.rpc_peer import connected
+from tests.support.waiting import until
 from virtiod.bdev.channel import ERRORS
 from virtiod.bdev.counters import bucket_start
 from virtiod.bdev.totals import bdev_totals

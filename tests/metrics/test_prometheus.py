@@ -14,6 +14,7 @@ import aiohttp
 
 from tests.support.http_server import live
 from tests.support.peers import requires, storage_daemon
+from tests.support.waiting import LOAD_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.load.runner import Workload
 
@@ -98,7 +99,7 @@ def test_prometheus_shows_queue_depth_and_latency_of_a_loaded_disk(run_dir: Path
         async with live(run_dir) as running:
             await running.daemon.system.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
             load = asyncio.create_task(
-                running.daemon.system.load.run(["V0"], Workload(rw="randread", queue_depth=16, time_s=DEADLINE_S * 2))
+                running.daemon.system.load.run(["V0"], Workload(rw="randread", queue_depth=16, time_s=LOAD_S))
             )
             with prometheus(run_dir, CONFIG.format(port=running.port)) as url:
                 left = await ask_until_all_fit(url)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.pci.fakes import FakeHost
 from tests.support.rig import in_loop
+from tests.support.waiting import until
 from virtiod.pci import uevents
 from virtiod.pci.uevents import Monitor, Uevent, Watch, parse
 
@@ -20,12 +21,6 @@ PATH = "/devices/pci0000:00/0000:00:05.0"
 def event(action: str, address: str = "0000:00:05.0", subsystem: str = "pci", path: str = PATH) -> bytes:
     fields = [f"{action}@{path}", f"ACTION={action}", f"DEVPATH={path}", f"SUBSYSTEM={subsystem}"]
     return "".join(f"{field}\0" for field in [*fields, f"PCI_SLOT_NAME={address}", "SEQNUM=4711"]).encode()
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class Kernel:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 
 from tests.support.rig import in_loop
+from tests.support.waiting import PATIENCE_S, soon, until
 from virtiod.bdev.probe import run_rounds
 from virtiod.poller.poller import Control, Poller
 
@@ -29,18 +30,12 @@ async def running(mode: str = "adaptive", n: int = 1, poll_us: int = 200) -> Asy
         control.detach()
 
 
-async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not ready():  # noqa: ASYNC110 - counters of another thread
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("mode", ["adaptive", "busy"])
 @in_loop
 async def test_a_ping_comes_back_with_its_value(mode: str) -> None:
     async with running(mode) as (poller,):
-        assert await asyncio.wait_for(poller.ping(42), 10) == 42
-        assert await asyncio.wait_for(poller.ping(-7), 10) == -7
+        assert await soon(poller.ping(42)) == 42
+        assert await soon(poller.ping(-7)) == -7
 
 
 @pytest.mark.parametrize("poll_us", [0, 200])
@@ -49,7 +44,7 @@ async def test_of_many_messages_to_several_pollers_none_is_lost_or_answered_twic
     async with running(n=2, poll_us=poll_us) as pollers:
         for _ in range(20):
             pings = [p.ping(i) for i in range(200) for p in pollers]
-            answers = await asyncio.wait_for(asyncio.gather(*pings), 30)
+            answers = await soon(asyncio.gather(*pings))
             assert answers == [i for i in range(200) for _ in pollers]
 
 
@@ -62,7 +57,7 @@ async def test_an_idle_poller_sleeps_and_a_message_wakes_it() -> None:
     async with running(poll_us=0) as (poller,):
         for i in range(20):
             before = poller.stats().sleeps
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await poller.ping(i) == i
             await until(partial(has_slept, poller, before))
         assert poller.stats().sleep_ns > 0
@@ -82,7 +77,7 @@ async def test_a_future_that_was_given_up_harms_nobody() -> None:
         given_up = asyncio.ensure_future(poller.ping(1))
         await asyncio.sleep(0)
         given_up.cancel()
-        assert await asyncio.wait_for(poller.ping(2), 10) == 2
+        assert await soon(poller.ping(2)) == 2
 
 
 @in_loop

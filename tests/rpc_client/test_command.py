@@ -14,9 +14,8 @@ import pytest
 
 from tests.support.rpc_peer import connected
 from tests.support.spdk_client import spdk_rpc
+from tests.support.waiting import PATIENCE_S
 from virtiod import __version__
-
-DEADLINE_S = 20
 
 
 class Process:
@@ -29,7 +28,7 @@ class Process:
     async def until_said(self, text: str) -> None:
         """Reads the log until it has this."""
         assert self._process.stderr is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             said = ""
             while text not in said:
                 line = (await self._process.stderr.readline()).decode()
@@ -38,7 +37,7 @@ class Process:
 
     async def ended(self) -> tuple[int, str]:
         """Exit status, and what is left of the log."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             _, err = await self._process.communicate()
         assert self._process.returncode is not None
         return self._process.returncode, err.decode()

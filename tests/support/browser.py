@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import leaks
-from tests.support.http_server import until
 from tests.support.peers import requires
+from tests.support.waiting import PATIENCE_S, until
 
-ANSWER_S = 30.0
-END_S = 10.0
+END_S = 10.0  # to go by itself, before it is killed
 MAX_MESSAGE = 64 << 20
 
 OPTIONS = (
@@ -102,7 +101,7 @@ class Page:
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         self._writer.write(json.dumps(message).encode() + b"\0")
         await self._writer.drain()
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(PATIENCE_S):
             said = await answer
         assert "error" not in said, f"{method}: {said['error']}"
         return said["result"]
@@ -112,7 +111,7 @@ class Page:
         self._loaded.clear()
         result = await self.call("Page.navigate", url=url)
         assert not result.get("errorText"), result
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self._loaded.wait()
 
     async def js(self, expression: str) -> Any:
@@ -121,7 +120,7 @@ class Page:
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
 
-    async def until(self, expression: str, seconds: float = 20.0, fits: Callable[[Any], object] = bool) -> Any:
+    async def until(self, expression: str, seconds: float = PATIENCE_S, fits: Callable[[Any], object] = bool) -> Any:
         """Until the expression's value fits; the value."""
         end = asyncio.get_running_loop().time() + seconds
         while not fits(value := await self.js(expression)):
@@ -198,7 +197,7 @@ async def browser(run_dir: Path) -> AsyncIterator[Page]:
             os.killpg(process.pid, signal.SIGKILL)
         await listening
         reading.close()
-        await until(lambda: _all_reaped(f"{run_dir}/chromium".encode()), "the browser's processes end", END_S)
+        await until(lambda: _all_reaped(f"{run_dir}/chromium".encode()), "the browser's processes end")
 
 
 def _all_reaped(profile: bytes) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.waiting import PATIENCE_S
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
@@ -50,7 +50,7 @@ class Live:
     async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
         """Status, text and headers."""
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session,
             session.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers) as response,
         ):
             return response.status, await response.text(), dict(response.headers)
@@ -65,7 +65,7 @@ class Live:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 return await reader.read()
         finally:
             writer.close()
@@ -76,14 +76,6 @@ class Live:
 def options(run_dir: Path, **more: Any) -> Options:
     cpus = (min(os.sched_getaffinity(0)),)
     return Options(**{"rpc_socket": str(run_dir / "rpc"), "cpus": cpus, "http": ("127.0.0.1", 0), **more})
-
-
-async def until(ready: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    """Poll until ready() is true; fail after the deadline."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

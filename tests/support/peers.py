@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any
 
 import pytest
 
-SLOWNESS = float(os.environ.get("VIRTIOD_SLOWNESS", "1"))  # of this machine: deadlines are so many times longer
-START_S = 20.0 * SLOWNESS  # to be ready, on a loaded machine
-STOP_S = 10.0 * SLOWNESS  # to end after SIGTERM, before SIGKILL
+from tests.support.waiting import PATIENCE_S, wait_until
+
+STOP_S = PATIENCE_S / 2  # to end after SIGTERM, before SIGKILL
 
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
@@ -65,15 +64,6 @@ def requires(*programs: str) -> None:
         pytest.skip(f"{program} is missing" + (f" (Debian's package {package})" if package else ""))
 
 
-def wait_until(ready: Callable[[], object], what: str, seconds: float = START_S) -> None:
-    """Poll until ready() is true; fail the test after the deadline."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {what}")
-        time.sleep(0.005)
-
-
 def is_listening(path: Path) -> bool:
     """Whether a Unix socket accepts connections, without making one: some servers take one client."""
     accepts = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
@@ -84,7 +74,7 @@ def is_listening(path: Path) -> bool:
     return False
 
 
-def run(*command: str | Path, seconds: float = 60.0, input: str | None = None) -> str:
+def run(*command: str | Path, seconds: float = PATIENCE_S, input: str | None = None) -> str:
     """What a command prints on stdout; the test fails, with its output, unless it exits with 0 in time."""
     requires(str(command[0]))
     words = [str(word) for word in command]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-DEADLINE_S = 10
+from tests.support.waiting import PATIENCE_S
 
 
 class Peer:
@@ -22,7 +22,7 @@ class Peer:
 
     async def receive(self) -> Any:
         """The next response; None when the server ended the connection."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 line = await self.reader.readline()
             except ConnectionResetError:

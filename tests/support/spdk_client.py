@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEADLINE_S = 20
+from tests.support.waiting import PATIENCE_S
 
 # As the script of the package does; run by this interpreter, whether or not its directory is in PATH.
 _COMMAND = (sys.executable, "-W", "ignore", "-c", "import sys; from spdk.spdk_rpc import main; sys.exit(main())")
@@ -47,7 +47,7 @@ async def spdk_rpc(run_dir: Path, *words: str, stdin: str = "") -> Outcome:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate(stdin.encode())
     except TimeoutError:
         process.kill()

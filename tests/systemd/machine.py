@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.peers import requires, run, wait_until
+from tests.support.peers import requires, run
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,iproute2,libnbd-bin"

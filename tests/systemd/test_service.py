@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Pending
 from tests.support.live import Entry, attach, export, null, write_config
-from tests.support.peers import wait_until
+from tests.support.waiting import wait_until
 from tests.systemd.machine import ROOT, Failed, Machine
 
 CONFIG = "/etc/virtiod/virtiod.json"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.support.fake_device import FakeDevice
 from tests.support.rig import ALL, NO_LIMIT, in_loop
+from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.probe import Probe
@@ -48,7 +48,7 @@ class Quiet:
     async def sleep_again(self, times: int) -> None:
         """Until the poller has slept so many times more."""
         enough = self.sleeps() + times
-        await eventually(lambda: self.sleeps() > enough)
+        await until(lambda: self.sleeps() > enough)
 
 
 @asynccontextmanager
@@ -68,26 +68,19 @@ async def running(event_idx: bool) -> AsyncIterator[Quiet]:
     quiet.memory.close()
 
 
-async def eventually(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not ready():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("event_idx", [True, False])
 @in_loop
 async def test_its_answer_is_seen_by_a_poller_that_slept(event_idx: bool) -> None:
     async with running(event_idx) as quiet:
         for _ in range(3):
             status = quiet.probe.submit("read", 0, 4096)
-            await eventually(lambda: quiet.doorbell[0] == INDEX)
+            await until(lambda: quiet.doorbell[0] == INDEX)
             await quiet.sleep_again(8)
             assert not status.done()
             quiet.doorbell[0] = NEVER
             assert quiet.device.serve() == 1
             quiet.device.want_kicks(True)
-            assert await asyncio.wait_for(status, 10) == 0
+            assert await soon(status) == 0
         assert quiet.queue.counters().kicks == 3
 
 
@@ -98,16 +91,16 @@ async def test_it_is_never_asked_for_an_interrupt() -> None:
         await quiet.sleep_again(8)
         assert quiet.device.avail_flags() == 1
         quiet.device.serve()
-        assert await asyncio.wait_for(status, 10) == 0
+        assert await soon(status) == 0
 
 
 @in_loop
 async def test_a_poller_with_nothing_in_flight_sleeps_long() -> None:
     async with running(event_idx=True) as quiet:
         status = quiet.probe.submit("read", 0, 4096)
-        await eventually(quiet.device.serve)
-        assert await asyncio.wait_for(status, 10) == 0
-        await eventually(lambda: quiet.poller.stats().in_flight == 0)
+        await until(quiet.device.serve)
+        assert await soon(status) == 0
+        await until(lambda: quiet.poller.stats().in_flight == 0)
         before = quiet.sleeps()
         await asyncio.sleep(0.3)
         assert quiet.sleeps() - before < 10

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.rig import in_loop
+from tests.support.waiting import LOAD_S
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.memory import MIB
@@ -163,7 +164,7 @@ async def test_units_come_grow_and_go_under_load(run_dir: Path) -> None:
         await s.host.resize(2, 5, 6 * MIB)
         await s.until("bdev_resize", "S0t2l5")
         assert s.engine.bdevs.get("S0t2l5").size == 6 * MIB
-        going = asyncio.ensure_future(s.engine.load.run(["S0t2l5"], Workload("randread", time_s=30)))
+        going = asyncio.ensure_future(s.engine.load.run(["S0t2l5"], Workload("randread", time_s=LOAD_S)))
         await asyncio.sleep(0.2)
         await s.host.hot_remove(2, 5)
         await s.until("bdev_unregister", "S0t2l5")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.peers import nbd_uri, run
+from tests.support.waiting import PATIENCE_S
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.bdev import IO_TYPES
 from virtiod.bdev.channel import BdevChannels
@@ -26,7 +27,6 @@ from virtiod.system import System
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = 1, 5, 12, 22, 28, 75, 95, 108
-DEADLINE_S = 20
 
 
 class Service:
@@ -119,7 +119,7 @@ class Wire:
         self.writer.write(request(command, offset, length, flags=flags, cookie=cookie, data=data))
 
     async def reply(self) -> Reply:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             (magic,) = struct.unpack(">I", await self.reader.readexactly(4))
             if magic == 0x67446698:
                 error, cookie = struct.unpack(">IQ", await self.reader.readexactly(12))
@@ -144,7 +144,7 @@ class Wire:
 
     async def closed(self) -> bool:
         """Whether the server closes it, without another byte."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read(1) == b""
             except ConnectionResetError:
@@ -156,14 +156,6 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(DEADLINE_S * 200):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError
-
-
 def serve(coroutine: Coroutine[None, None, None]) -> None:
     """asyncio.run with a deadline."""
-    asyncio.run(asyncio.wait_for(coroutine, 90))
+    asyncio.run(asyncio.wait_for(coroutine, 2 * PATIENCE_S))

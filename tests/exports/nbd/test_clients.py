@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.exports.nbd.service import EIO, FLUSH, READ, WRITE, Service, serve, until
+from tests.exports.nbd.service import EIO, FLUSH, READ, WRITE, Service, serve
 from tests.support.peers import Peer, nbd_uri, requires, storage_daemon
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.exports.nbd.export import NbdExport
 
 MIB = 1 << 20
@@ -282,7 +283,7 @@ def test_detach_under_load_ends_export_and_connections(run_dir: Path) -> None:
             await until(lambda: export.counters().requests > 1000)
             await service.engine.controllers.detach("Virtio0")
             assert service.manager.list() == []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await process.wait()
 
     with storage_daemon(run_dir, NULL) as daemon:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
@@ -131,21 +132,13 @@ class Peer:
         self.writer.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(2500):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise TimeoutError
-
-
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path / "n.sock")
 
 
 def run(coroutine: Coroutine[None, None, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 30))
+    asyncio.run(asyncio.wait_for(coroutine, 2 * PATIENCE_S))
 
 
 def test_go_hands_the_socket_over_with_what_came_after_it(setup: Setup) -> None:

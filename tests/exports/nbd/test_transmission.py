@@ -23,8 +23,8 @@ from tests.exports.nbd.service import (
     Wire,
     request,
     serve,
-    until,
 )
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.poller.poller import Poller
 
@@ -34,7 +34,7 @@ MIB = 1 << 20
 async def asleep(poller: Poller) -> None:
     """Returns once the poller has stopped spinning."""
     rounds = -1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while poller.stats().rounds > rounds + 20:
             rounds = poller.stats().rounds
             await asyncio.sleep(0.1)
@@ -151,7 +151,7 @@ def test_what_is_no_request_closes_the_connection(run_dir: Path, data: bytes) ->
             export = await service.null()
             peer = await service.connect()
             peer.writer.write(data)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 answer = await peer.reader.read()
             assert len(answer) in {0, 16 + 512}
             await until(lambda: not export.clients)

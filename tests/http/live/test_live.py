@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 
 from tests.http.test_server import serving
-from tests.support.http_server import Live, run_live, until
+from tests.support.http_server import Live, run_live
+from tests.support.waiting import until
 from virtiod.bdev.counters import bucket_start
 from virtiod.bdev.totals import bdev_totals, ended_ios
 from virtiod.exports.nbd.exports import NbdExports

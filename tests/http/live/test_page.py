@@ -21,8 +21,9 @@ import pytest
 
 from tests.e2e.process import of_json, target
 from tests.support.browser import Page, browser
-from tests.support.http_server import Live, live, until
+from tests.support.http_server import Live, live
 from tests.support.peers import Peer
+from tests.support.waiting import LOAD_S, until
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http import pages
@@ -92,7 +93,7 @@ async def loaded(run_dir: Path, running: Live, peer: Peer) -> AsyncIterator[None
     for name, path in (("V0", peer.socket), ("V1", run_dir / "t1.sock")):
         await running.daemon.system.controllers.attach(AttachRequest(name, "user", str(path), "blk", None, None))
     await running.daemon.system.exports.of(NbdExports).create("V0", "disk")
-    workload = Workload(rw="randrw", rw_mix_read=70, queue_depth=DEPTH, time_s=300)
+    workload = Workload(rw="randrw", rw_mix_read=70, queue_depth=DEPTH, time_s=LOAD_S)
     load = asyncio.create_task(running.daemon.system.load.run(["V0"], workload))
     try:
         yield

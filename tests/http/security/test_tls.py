@@ -16,7 +16,8 @@ import pytest
 from tests.http.security.test_tokens import written
 from tests.http.test_rpc import AS_ADMIN, request
 from tests.support.certificates import Certificates, certificates
-from tests.support.http_server import Live, options, run_live, until
+from tests.support.http_server import Live, options, run_live
+from tests.support.waiting import until
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.http.security.tls import Tls, TlsFiles

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import FakeSystem, running
-from tests.support.rpc_peer import DEADLINE_S, Peer, connected
+from tests.support.rpc_peer import Peer, connected
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.api.caller import Caller
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
 from virtiod.rpc.protocol.dispatcher import Dispatcher
@@ -28,12 +29,6 @@ from virtiod.rpc.protocol.server import RpcServer
 
 def error_of(response: Any) -> tuple[int, str]:
     return response["error"]["code"], response["error"]["message"]
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 def talk(run_dir: Path, conversation: Any, **options: Any) -> Any:
@@ -403,6 +398,6 @@ def test_answers_under_many_calls_are_prompt(run_dir: Path) -> None:
         started = time.monotonic()
         for _ in range(300):
             await peer.result("thread_get_stats")
-        assert time.monotonic() - started < DEADLINE_S
+        assert time.monotonic() - started < PATIENCE_S
 
     talk(run_dir, ask)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.rig import ALL, in_loop
+from tests.support.waiting import PATIENCE_S, soon
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.probe import Probe
@@ -28,7 +29,6 @@ from virtiod.virtqueue.routes import Routes
 from virtiod.virtqueue.spec import RingSpec
 
 BOTH = [True, False]
-DEADLINE_S = 20
 
 
 @dataclass
@@ -70,7 +70,7 @@ class System:
     async def verify(self, depth: int, seconds: float) -> int:
         """A verifying load from every poller; how many I/Os it did."""
         jobs = [self.job(p, "verify", depth, i, len(self.pollers)) for i, p in enumerate(self.pollers)]
-        await asyncio.wait_for(asyncio.gather(*(j.run(seconds) for j in jobs)), DEADLINE_S)
+        await soon(asyncio.gather(*(j.run(seconds) for j in jobs)))
         counters = [j.counters() for j in jobs]
         for j in jobs:
             j.close()
@@ -148,11 +148,11 @@ async def test_indexes_wrap_under_load() -> None:
     async with system(size=8) as s:
         job = s.job(s.pollers[0], "randread", 32)
         running = asyncio.ensure_future(job.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while s.queues[0].counters().completed < 140_000:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         job.stop()
-        await asyncio.wait_for(running, DEADLINE_S)
+        await soon(running)
         job.close()
         await s.verify(16, 0.1)
 
@@ -170,7 +170,7 @@ async def test_any_number_of_pollers_works_with_any_number_of_queues(pollers: in
 @in_loop
 async def test_get_id_tells_the_serial_of_the_target() -> None:
     async with system(serial="virtiod-0001") as s:
-        assert await asyncio.wait_for(s.queues[0].get_id(), DEADLINE_S) == "virtiod-0001"
+        assert await soon(s.queues[0].get_id()) == "virtiod-0001"
 
 
 @in_loop
@@ -179,8 +179,8 @@ async def test_io_to_a_read_only_disk_fails() -> None:
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
         write = probe.submit("write", 0, 4096)
         read = probe.submit("read", 0, 4096)
-        assert await asyncio.wait_for(write, DEADLINE_S) == -errno.EIO
-        assert await asyncio.wait_for(read, DEADLINE_S) == 0
+        assert await soon(write) == -errno.EIO
+        assert await soon(read) == 0
 
 
 @pytest.mark.parametrize("pollers", [1, 2])
@@ -190,8 +190,8 @@ async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
         load = asyncio.ensure_future(s.verify(24, 0.5))
         for _ in range(10):
             await asyncio.sleep(0.02)
-            await asyncio.wait_for(s.cut(0), DEADLINE_S)
-            await asyncio.wait_for(s.start(0), DEADLINE_S)
+            await soon(s.cut(0))
+            await soon(s.start(0))
         assert await load > 0
         assert s.broken == []
 
@@ -203,7 +203,7 @@ async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: st
     async with system(size=16) as s:
         s.unit.fault(fault, 50)
         load = asyncio.ensure_future(s.verify(depth, 0.3))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not s.broken:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         s.unit.fault("")
@@ -219,7 +219,7 @@ async def test_a_target_that_fails_some_requests_fails_just_those(fault: str, re
     async with system() as s:
         s.unit.fault(fault, 2, 3)  # the 5th, the 8th ...
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
-        results = [await asyncio.wait_for(probe.submit("read", 0, 512), DEADLINE_S) for _ in range(9)]
+        results = [await soon(probe.submit("read", 0, 512)) for _ in range(9)]
         assert results == [0, 0, 0, 0, result, 0, 0, result, 0]
 
 
@@ -229,13 +229,13 @@ async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> No
         s.unit.fault("silence")
         probes = [Probe(s.memory, p, s.bdev.channels) for p in s.pollers]
         done = [probe.submit("read", 512 * i, 512) for probe in probes for i in range(40)]
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while s.bdev.channels.in_flight() < 80:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         s.bdev.channels.close()
         await s.cut(0)
         assert await s.queues[0].fail(errno.ENODEV) == 15
-        results = await asyncio.wait_for(asyncio.gather(*done), DEADLINE_S)
+        results = await soon(asyncio.gather(*done))
         assert results == [-errno.ENODEV] * 80
 
 
@@ -245,6 +245,6 @@ async def test_held_back_answers_come_late_and_all() -> None:
         s.unit.fault("", delay_us=2000)
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
         done = [probe.submit("read", 512 * i, 512) for i in range(40)]
-        assert await asyncio.wait_for(asyncio.gather(*done), DEADLINE_S) == [0] * 40
+        assert await soon(asyncio.gather(*done)) == [0] * 40
         stats = s.bdev.stats().ops["read"]
         assert stats.min_ns >= 1_500_000

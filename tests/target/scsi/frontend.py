@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from tests.support.waiting import PATIENCE_S
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.target import Target
@@ -18,7 +19,6 @@ from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import Request, pack_config
 
 SIZE = 64
-DEADLINE_S = 5.0
 CONTROL, EVENT, REQUEST = 0, 1, 2
 AREA = 1 << 20  # of each queue, for buffers
 NEXT, WRITE, INDIRECT = 1, 2, 4
@@ -99,7 +99,7 @@ class Ring:
             self.done[head] = written
             self.seen = (self.seen + 1) & 0xFFFF
 
-    async def completion(self, head: int, timeout: float = DEADLINE_S) -> int:
+    async def completion(self, head: int, timeout: float = PATIENCE_S) -> int:
         """Bytes that the device wrote; TimeoutError."""
         async with asyncio.timeout(timeout):
             while True:
@@ -155,7 +155,7 @@ class FrontEnd:
         for target, lun in luns:
             await self.run(target, lun, bytes(6))
 
-    async def tmf(self, subtype: int, target: int, lun: int, tag: int = 0, timeout: float = DEADLINE_S) -> int:
+    async def tmf(self, subtype: int, target: int, lun: int, tag: int = 0, timeout: float = PATIENCE_S) -> int:
         """The response to a task management function."""
         ring = self.rings[CONTROL]
         where = bytes([1, target, 0x40 | lun >> 8, lun & 0xFF, 0, 0, 0, 0])
@@ -187,7 +187,7 @@ class Pending(NamedTuple):
     into: int
     tag: int
 
-    async def reply(self, timeout: float = DEADLINE_S) -> Reply:
+    async def reply(self, timeout: float = PATIENCE_S) -> Reply:
         used = await self.ring.completion(self.head, timeout)
         head = self.ring.get(self.response, 12)
         sense_length, residual, _, status, response = struct.unpack("<IIHBB", head)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from tests.support.waiting import until
 from tests.transports.pci.fake import DOORBELLS, USUAL_FEATURES, Device, FakeContext
 from virtiod.core.errors import (
     DeadlineError,
@@ -58,13 +58,6 @@ async def connected(context: FakeContext) -> AsyncIterator[PciTransport]:
         await found.release()
         assert context.accesses[-1].closed
         assert context.given_back == context.taken == 1
-
-
-async def eventually(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not ready():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
 
 
 @in_loop
@@ -264,7 +257,7 @@ async def test_an_interrupt_tells_of_a_configuration_change() -> None:
         await asyncio.sleep(0.03)
         assert ears.changes == 0  # it would have interrupted
         context.access.interrupt(0)
-        await eventually(lambda: ears.changes == 1)
+        await until(lambda: ears.changes == 1)
 
 
 @pytest.mark.parametrize("how", ["generation", "isr"])
@@ -275,7 +268,7 @@ async def test_without_interrupts_a_configuration_change_is_looked_for(how: str)
         ears = Ears(found)
         await found.acknowledge_features(1 << Feature.VERSION_1)
         setattr(device, how, 2)
-        await eventually(lambda: ears.changes)
+        await until(lambda: ears.changes)
         await asyncio.sleep(0.03)
         assert ears.changes == 1
 
@@ -290,7 +283,7 @@ async def test_a_device_that_needs_a_reset_is_lost_once(vectors: int) -> None:
         context.device.status |= Status.NEEDS_RESET
         if vectors:
             context.access.interrupt(0)
-        await eventually(lambda: ears.losses)
+        await until(lambda: ears.losses)
         await asyncio.sleep(0.03)
         assert [str(loss) for loss in ears.losses] == ["0000:00:05.0: the device needs a reset"]
         assert not isinstance(ears.losses[0], RemovedError)
@@ -305,7 +298,7 @@ async def test_a_device_that_is_pulled_out_is_lost_for_good() -> None:
     async with connected(context) as found:
         ears = Ears(found)
         context.device.gone = True
-        await eventually(lambda: ears.losses)
+        await until(lambda: ears.losses)
         assert isinstance(ears.losses[0], RemovedError)
         with pytest.raises(RemovedError):
             await found.read_config(0, 60)

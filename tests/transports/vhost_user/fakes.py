@@ -27,13 +27,6 @@ ALL_PROTOCOL = (
 FEATURES = 1 << Feature.VERSION_1 | 1 << BlkFeature.MQ
 
 
-async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
-    """Wait for a condition; fails when it does not come true."""
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 - a condition has no event
-            await asyncio.sleep(0.005)
-
-
 def layout_at(address: int, size: int = 128, base: int = 0) -> QueueLayout:
     return QueueLayout(size, address, address + 8192, address + 16384, base)
 

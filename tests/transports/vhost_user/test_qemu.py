@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.peers import Peer, storage_daemon
-from tests.transports.vhost_user.fakes import layout_at, until
+from tests.support.waiting import until
+from tests.transports.vhost_user.fakes import layout_at
 from virtiod.core.errors import DeadlineError, DeviceError, LostError
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user.transport import VhostUserTransport

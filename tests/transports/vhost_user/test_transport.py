@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.support.waiting import until
 from tests.transports.vhost_user.fakes import (
     ALL_PROTOCOL,
     FEATURES,
@@ -16,7 +17,6 @@ from tests.transports.vhost_user.fakes import (
     layout_at,
     reply,
     u64,
-    until,
 )
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
 from virtiod.core.memory import DmaMemory
