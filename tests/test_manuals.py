@@ -50,6 +50,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(command)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_manual_page_has_every_command_and_option(written: Path, name: str) -> None:
     requires("man")
@@ -70,6 +71,7 @@ def test_the_manual_page_has_every_command_and_option(written: Path, name: str) 
             assert action.dest == "help" or all(option in text for option in action.option_strings), action
 
 
+@pytest.mark.programs
 def test_bash_completes_methods_and_their_parameters(written: Path) -> None:
     methods = [alias for method in METHODS.values() for alias in (method.name, *method.aliases)]
     assert set(methods) | {"top", "call", "save_config", "load_config"} == set(completed(written, "virtiod-rpc", ""))
@@ -78,6 +80,7 @@ def test_bash_completes_methods_and_their_parameters(written: Path) -> None:
     assert completed(written, *attach, "V0", "--dev-type", "") == ["blk", "scsi"]
 
 
+@pytest.mark.programs
 def test_bash_completes_commands_options_and_files(written: Path, tmp_path: Path) -> None:
     assert {"run", "target", "perf", "pci", "demo"} <= set(completed(written, "virtiod", ""))
     assert completed(written, "virtiod", "pci", "") == ["list", "bind", "unbind"]
@@ -86,6 +89,7 @@ def test_bash_completes_commands_options_and_files(written: Path, tmp_path: Path
     assert completed(written, "virtiod", "run", "-c", f"{tmp_path}/vir") == [f"{tmp_path}/virtiod.json"]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("name", PARSERS)
 def test_zsh_completions_are_valid(written: Path, name: str) -> None:
     requires("zsh")

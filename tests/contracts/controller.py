@@ -39,7 +39,7 @@ class Way:
     read: Callable[[int, int], bytes]
 
     def daemon(self, run_dir: Path) -> Any:
-        return daemon(run_dir, "-m", "1", "-s", "32", "--allow-unbind")
+        return daemon(run_dir, "-s", "32", "--allow-unbind")
 
     def attach(self, virtiod: Daemon, name: str = "V0") -> None:
         params = {"name": name, "trtype": self.trtype, "traddr": self.traddr, "dev_type": "blk"}

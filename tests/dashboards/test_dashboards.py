@@ -21,7 +21,7 @@ from tests.e2e.process import target
 from tests.metrics.test_prometheus import ask, prometheus
 from tests.support.http_server import Live, live
 from tests.support.peers import requires, run
-from tests.support.waiting import LOAD_S
+from tests.support.waiting import LOAD_S, PATIENCE_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.runner import Workload
@@ -29,7 +29,7 @@ from virtiod.metrics.catalogue import ENTRIES
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
-DEADLINE_S = 90.0
+DEADLINE_S = 2 * PATIENCE_S
 PANELS = {"row", "stat", "timeseries", "table", "heatmap", "state-timeline"}
 CHOICES = {"$instance": ".*", "$bdev": "V0", "$controller": "V0", "$__rate_interval": "1m"}
 
@@ -80,6 +80,7 @@ def named(expr: str) -> set[str]:
     return set(re.findall(r"[a-z]\w*(?::\w+)*:virtiod_\w+:\w+|virtiod_\w+", expr))
 
 
+@pytest.mark.programs
 def test_the_dashboards_are_those_that_the_program_writes() -> None:
     command = "import build, json; print(json.dumps(build.documents()))"
     written = json.loads(run_in(FOLDER, sys.executable, "-c", command))
@@ -142,12 +143,14 @@ def test_all_that_is_asked_for_exists_and_all_that_exists_is_shown() -> None:
     assert {entry.name for entry in ENTRIES} - stems == sums
 
 
+@pytest.mark.programs
 def test_promtool_accepts_rules_and_configuration() -> None:
     requires("promtool")
     run("promtool", "check", "rules", *RULES)
     run("promtool", "check", "config", FOLDER / "prometheus.yml")
 
 
+@pytest.mark.programs
 def test_every_alert_fires_when_it_should_and_only_then() -> None:
     requires("promtool")
     tests = sorted((FOLDER / "rules" / "tests").glob("*.yml"))
@@ -196,6 +199,7 @@ async def unanswered(url: str, wanted: dict[str, str], running: Live) -> dict[st
     return left
 
 
+@pytest.mark.programs
 def test_prometheus_has_an_answer_to_every_query_of_dashboards_and_rules(run_dir: Path) -> None:
     requires("prometheus")
     wanted = {f"{name}: {expr}": expr for board in dashboards() for name, expr in queries(board)}
@@ -224,6 +228,7 @@ def test_prometheus_has_an_answer_to_every_query_of_dashboards_and_rules(run_dir
         asyncio.run(test(peer.socket))
 
 
+@pytest.mark.programs
 def test_prometheus_scrapes_with_a_token(run_dir: Path) -> None:
     requires("prometheus")
     token = "t" * 32

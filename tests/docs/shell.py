@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT, Section, Statement
 from tests.support.peers import reap
-from tests.support.waiting import SLOWNESS
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S
 
-DEADLINE_S = 100.0 * SLOWNESS
+DEADLINE_S = 4 * PATIENCE_S  # of a section: a page has dozens of commands
 _MARK = "\x01"
 
 # `virtiod` and `virtiod-rpc`, whose default addresses are this test's.
@@ -74,7 +74,7 @@ class Place:
 
 def make_place(folder: Path) -> Place:
     """Commands, an activated environment, and the files that pages name."""
-    place = Place(folder, free_ports("9799", "10809", "storage1", "storage2"))
+    place = Place(folder, {name: free_port() for name in ("9799", "10809", "storage1", "storage2")})
     for name, module in (("virtiod", "virtiod.cli"), ("virtiod-rpc", "rpc_client.cli")):
         command = folder / "bin" / name
         command.parent.mkdir(exist_ok=True)
@@ -89,15 +89,6 @@ def make_place(folder: Path) -> Place:
     for example in (ROOT / "docs" / "examples").iterdir():
         (folder / "docs" / "examples" / example.name).write_text(place.own(example.read_text()))
     return place
-
-
-def free_ports(*names: str) -> dict[str, int]:
-    """A free TCP port for each."""
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    found = {name: listener.getsockname()[1] for name, listener in sockets.items()}
-    for listener in sockets.values():
-        listener.close()
-    return found
 
 
 def run_section(place: Place, section: Section) -> list[str]:

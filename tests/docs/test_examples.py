@@ -15,7 +15,8 @@ from tests.support.peers import requires
 WITH_EXAMPLES = [page for page in PAGES if any(section.statements for section in sections(page))]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.programs
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page: Path, run_dir: Path) -> None:
     requires(*PROGRAMS)

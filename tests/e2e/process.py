@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.support import sharing
 from tests.support.peers import Peer, nbd_uri, peer
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -58,13 +58,14 @@ class Pending:
 
 
 class Daemon(Peer):
-    """`virtiod`, with RPC at run_dir/rpc and NBD beside it."""
+    """`virtiod`, with RPC at run_dir/rpc and NBD beside it, and one poller unless options say otherwise."""
 
     def __init__(self, run_dir: Path, *options: str | Path) -> None:
         self.run_dir = run_dir
         self.nbd_socket = run_dir / "rpc-nbd.sock"
         number = len(list(run_dir.glob("daemon*.log")))
-        command = [sys.executable, "-m", "virtiod.cli", "-r", run_dir / "rpc", "--http", "none", *options]
+        words = ["-r", run_dir / "rpc", "--http", "none", *(() if "-m" in options else ("-m", cpumask(1)))]
+        command = [sys.executable, "-m", "virtiod.cli", *words, *options]
         super().__init__(command, run_dir / f"daemon{number}.log", run_dir / "rpc")
         self.calls: list[Pending] = []
 
@@ -183,10 +184,10 @@ def spdk_module() -> Any:
 
 def allowed_cpus(count: int) -> list[int]:
     """Cores for so many pollers; the test is skipped when there are fewer."""
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < count:
+    found = sharing.cores(count)
+    if not found:
         pytest.skip(f"{count} cores are needed")
-    return cpus[:count]
+    return found
 
 
 def cpumask(count: int) -> str:

@@ -60,7 +60,7 @@ def test_an_image_is_read_and_written_as_it_is(run_dir: Path, rpc: Rpc, block_si
     options = f"logical-block-size={block_size}"
     with (
         storage_daemon(run_dir, blockdev, queues=queues, options=options) as qsd,
-        daemon(run_dir, "-m", "1") as virtiod,
+        daemon(run_dir) as virtiod,
     ):
         attach(rpc, qsd.socket, "--vq-count", str(queues))
         bdev = virtiod.bdev()
@@ -98,7 +98,7 @@ def test_a_read_only_image_stays_as_it_is(run_dir: Path, rpc: Rpc) -> None:
     before = sha256(image)
     requires("qemu-io", "nbdinfo")
     blockdev = f"driver=file,filename={image},read-only=on"
-    with storage_daemon(run_dir, blockdev, options="writable=off") as qsd, daemon(run_dir, "-m", "1") as virtiod:
+    with storage_daemon(run_dir, blockdev, options="writable=off") as qsd, daemon(run_dir) as virtiod:
         attach(rpc, qsd.socket)
         assert virtiod.bdev()["read_only"] is True
         assert virtiod.bdev()["supported_io_types"]["write"] is False

@@ -41,7 +41,7 @@ def nbd_load(uri: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_sigterm_answers_what_is_in_flight(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         virtiod.export()
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
@@ -60,7 +60,7 @@ def test_sigterm_answers_what_is_in_flight(run_dir: Path) -> None:
 
 
 def test_sigterm_ends_the_daemon_under_load(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         with nbd_load(virtiod.export()):
             load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
@@ -68,7 +68,7 @@ def test_sigterm_ends_the_daemon_under_load(run_dir: Path) -> None:
             virtiod.terminate()
             virtiod.ends()
         load.cancel()
-        with daemon(run_dir, "-m", "1") as again:  # the target is free for the next one
+        with daemon(run_dir) as again:  # the target is free for the next one
             again.attach(disk.socket)
             assert_works(again)
 
@@ -87,7 +87,7 @@ def test_the_target_sees_its_queues_stopped(run_dir: Path, monkeypatch: pytest.M
     async def main() -> None:
         served = Target({path: DiskSpec(size=1 << 20, memory=True, queues=2)})
         await served.start()
-        process = Daemon(run_dir, "-m", "1")
+        process = Daemon(run_dir)
         try:
             await until(process.socket.exists)
             await asyncio.to_thread(process.call, "framework_wait_init")
@@ -108,7 +108,7 @@ def test_the_target_sees_its_queues_stopped(run_dir: Path, monkeypatch: pytest.M
 
 def test_a_second_sigterm_hurries(run_dir: Path) -> None:
     silence = "--fault=silence,after=1"
-    with target(run_dir, "--memory", "1M", silence) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", silence) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
         wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
@@ -123,7 +123,7 @@ def test_a_second_sigterm_hurries(run_dir: Path) -> None:
 
 def test_an_end_that_can_not_be_orderly_ends_all_the_same(run_dir: Path) -> None:
     with target(run_dir, "--memory", "1M", "--fault=silence,after=1") as disk:
-        with daemon(run_dir, "-m", "1", "--shutdown-timeout", "1") as virtiod:
+        with daemon(run_dir, "--shutdown-timeout", "1") as virtiod:
             virtiod.attach(disk.socket)
             load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
             wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
@@ -135,12 +135,12 @@ def test_an_end_that_can_not_be_orderly_ends_all_the_same(run_dir: Path) -> None
 
 def test_a_daemon_that_was_killed_starts_again_on_its_sockets(run_dir: Path) -> None:
     with target(run_dir, "--memory", "1M") as disk:
-        with daemon(run_dir, "-m", "1") as virtiod:
+        with daemon(run_dir) as virtiod:
             virtiod.attach(disk.socket)
             virtiod.export()
             virtiod.kill()
             assert virtiod.socket.exists()
-        with daemon(run_dir, "-m", "1") as again:
+        with daemon(run_dir) as again:
             again.attach(disk.socket)
             assert_works(again)
             run("nbdinfo", "--size", again.export())
@@ -153,7 +153,7 @@ def test_a_start_whose_configuration_fails_says_why(run_dir: Path) -> None:
     text = json.dumps({"subsystems": [{"subsystem": "bdev", "config": calls}]})
     config.write_text(text)
     column = 1 + text.index(" 3}") + 1
-    virtiod = Daemon(run_dir, "-m", "1", "--log-level", "ERROR", "-c", config)
+    virtiod = Daemon(run_dir, "--log-level", "ERROR", "-c", config)
     virtiod.ends(1)
     assert virtiod.log.read_text() == (
         f"virtiod: {config}:1:{column}: subsystems[0].config[0].params.vq_size (bdev_virtio_attach_controller): "
@@ -162,8 +162,8 @@ def test_a_start_whose_configuration_fails_says_why(run_dir: Path) -> None:
 
 
 def test_two_daemons_can_not_have_one_socket(run_dir: Path) -> None:
-    with daemon(run_dir, "-m", "1") as virtiod:
-        second = Daemon(run_dir, "-m", "1")
+    with daemon(run_dir) as virtiod:
+        second = Daemon(run_dir)
         wait_until(lambda: second.process.poll() is not None, "the second to end")
         assert second.process.returncode == 1
         assert "in use" in second.log.read_text()
@@ -171,7 +171,7 @@ def test_two_daemons_can_not_have_one_socket(run_dir: Path) -> None:
 
 
 def test_an_nbd_client_that_is_killed_costs_its_connection_only(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         uri = virtiod.export()
         with NbdClient(virtiod.nbd_socket, "V0") as other, nbd_load(uri) as victim:
@@ -190,7 +190,7 @@ def exported(virtiod: Daemon) -> dict[str, Any]:
 
 def test_an_rpc_client_that_does_not_read_costs_its_connection_only(run_dir: Path) -> None:
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "rpc_get_methods"}).encode()
-    with target(run_dir, "--memory", "1M") as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
         with socket.socket(socket.AF_UNIX) as deaf:
@@ -213,7 +213,7 @@ def assert_works(virtiod: Daemon) -> None:
 
 
 def test_calls_are_refused_when_the_end_has_begun(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, total_bytes=4 * 4096)
         wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")

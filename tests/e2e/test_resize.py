@@ -16,7 +16,7 @@ def test_a_size_that_changed_while_the_target_was_away_is_seen_on_its_return(run
     image = run_dir / "disk.img"
     with image.open("wb") as file:
         file.truncate(4 * MIB)
-    with daemon(run_dir, "-m", "1") as virtiod:
+    with daemon(run_dir) as virtiod:
         with target(run_dir, "--file", image) as disk:
             virtiod.attach(disk.socket)
         with image.open("r+b") as file:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
 from tests.support.peers import run
 from tests.support.spdk_client import Outcome
-from tests.support.waiting import LOAD_S, wait_until
+from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 
 Rpc = Callable[..., Outcome]
 
@@ -38,7 +37,7 @@ def attach(virtiod: Daemon, path: Path, name: str = "S0", **params: Any) -> list
 
 
 def test_spdks_client_sees_every_disk_of_every_target(run_dir: Path, rpc: Rpc) -> None:
-    with target(run_dir, "--scsi", SPEC) as host, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--scsi", SPEC) as host, daemon(run_dir) as virtiod:
         attached = rpc("bdev_virtio_attach_controller", "S0", "-t", "user", "-a", host.socket, "-d", "scsi")
         assert (attached.status, attached.out.split()) == (0, NAMES), attached
         virtio = {"vq_count": 3, "vq_size": 512, "type": "user", "socket": str(host.socket)}
@@ -62,7 +61,7 @@ def test_spdks_client_sees_every_disk_of_every_target(run_dir: Path, rpc: Rpc) -
 def test_a_disk_is_copied_to_and_from_over_nbd(run_dir: Path) -> None:
     there, back = run_dir / "there", run_dir / "back"
     there.write_bytes(os.urandom(11 * MIB))
-    with target(run_dir, "--scsi", SPEC) as host, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--scsi", SPEC) as host, daemon(run_dir) as virtiod:
         attach(virtiod, host.socket)
         uri = virtiod.export("S0t3l300")
         for source, sink in ((there, uri), (uri, back)):
@@ -79,13 +78,10 @@ def shape(value: Any) -> Any:
 
 
 def test_rpc_and_metrics_show_them_as_they_show_blk_disks(run_dir: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with (
         target(run_dir, "--memory", "16M", name="b") as disk,
         target(run_dir, "--scsi", "0:0=16M") as host,
-        daemon(run_dir, "-m", "1", "--http", f"127.0.0.1:{port}") as virtiod,
+        daemon(run_dir, "--http", "127.0.0.1:0") as virtiod,
     ):
         virtiod.attach(disk.socket, "B0")
         assert attach(virtiod, host.socket) == ["S0t0"]
@@ -102,7 +98,9 @@ def test_rpc_and_metrics_show_them_as_they_show_blk_disks(run_dir: Path) -> None
         assert shape(virtiod.controller("S0")) == shape(virtiod.controller("B0"))
         assert virtiod.iostat("S0t0")["num_read_ops"] == virtiod.iostat("B0")["num_read_ops"] == 256
         assert [queue["in_flight"] for queue in virtiod.controller("S0")["queues"]] == [0, 0, 0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        port = re.search(r"HTTP at 127\.0\.0\.1 port (\d+)", virtiod.log.read_text())
+        assert port is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=PATIENCE_S) as page:
             lines = page.read().decode().splitlines()
         series = {
             name: {re.sub(rf"{name}", "X", line.rpartition(" ")[0]) for line in lines if f'="{name}"' in line}
@@ -127,7 +125,7 @@ def test_a_saved_configuration_brings_them_back(run_dir: Path, rpc: Rpc) -> None
 
     file = run_dir / "saved.json"
     with target(run_dir, "--scsi", SPEC, "--queues", "2") as host:
-        with daemon(run_dir, "-m", "1") as virtiod:
+        with daemon(run_dir) as virtiod:
             assert attach(virtiod, host.socket, vq_count=2, vq_size=128) == NAMES
             virtiod.export("S0t3l7")
             file.write_text(rpc("save_config").out)
@@ -136,7 +134,7 @@ def test_a_saved_configuration_brings_them_back(run_dir: Path, rpc: Rpc) -> None
         (call,) = [c for c in saved["subsystems"][0]["config"] if c["method"] == "bdev_virtio_attach_controller"]
         params = {"name": "S0", "dev_type": "scsi", "trtype": "user", "traddr": str(host.socket)}
         assert call["params"] == params | {"vq_count": 2, "vq_size": 128}
-        with daemon(run_dir, "-m", "1", "-c", file) as virtiod:
+        with daemon(run_dir, "-c", file) as virtiod:
             assert state(virtiod) == before
             assert rpc("save_config").json == saved
             assert int(run("nbdinfo", "--size", virtiod.call("nbd_get_exports")[0]["uris"][0])) == 10 * MIB
@@ -167,7 +165,7 @@ def test_the_disks_of_a_host_that_died_are_back_with_it(run_dir: Path) -> None:
     image = run_dir / "disk.img"
     with image.open("wb") as file:
         file.truncate(4 * MIB)
-    with daemon(run_dir, "-m", "1") as virtiod:
+    with daemon(run_dir) as virtiod:
         with target(run_dir, "--scsi", f"0:0=file:{image},1:0=4M") as host:
             attach(virtiod, host.socket)
             load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=16, time_s=LOAD_S)

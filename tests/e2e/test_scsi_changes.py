@@ -32,7 +32,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
     with (
         scsi_host(run_dir, "3:0=1M,100:0=1M,250:0=1M") as host,
         target(run_dir, "--memory", "16M", name="b") as disk,
-        daemon(run_dir, "-m", "1") as virtiod,
+        daemon(run_dir) as virtiod,
     ):
         virtiod.attach(disk.socket, "B0")
 
@@ -70,7 +70,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
 
 
 def test_a_target_that_was_silent_appears_when_it_answers(run_dir: Path) -> None:
-    with scsi_host(run_dir, "3:0=1M,100:0=1M") as host, daemon(run_dir, "-m", "1") as virtiod:
+    with scsi_host(run_dir, "3:0=1M,100:0=1M") as host, daemon(run_dir) as virtiod:
         host.do("silence", 100, True)
         assert attach(virtiod, host.socket) == ["S0t3"]
         wait_until(lambda: "target 100 LUN 0: no answer to command 0x12" in virtiod.log.read_text(), "the log")
@@ -81,7 +81,7 @@ def test_a_target_that_was_silent_appears_when_it_answers(run_dir: Path) -> None
 
 
 def test_units_come_grow_and_go_under_the_load_of_others(run_dir: Path) -> None:
-    with scsi_host(run_dir, "0:0=8M,1:0=null:8M") as host, daemon(run_dir, "-m", "1") as virtiod:
+    with scsi_host(run_dir, "0:0=8M,1:0=null:8M") as host, daemon(run_dir) as virtiod:
         attach(virtiod, host.socket)
         load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)
         second = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randrw", queue_depth=8, time_s=LOAD_S)
@@ -107,7 +107,7 @@ def test_units_come_grow_and_go_under_the_load_of_others(run_dir: Path) -> None:
 
 
 def test_a_unit_that_goes_under_load_fails_its_io_and_ends_its_export(run_dir: Path) -> None:
-    with scsi_host(run_dir, "0:0=8M,1:0=8M") as host, daemon(run_dir, "-m", "1") as virtiod:
+    with scsi_host(run_dir, "0:0=8M,1:0=8M") as host, daemon(run_dir) as virtiod:
         attach(virtiod, host.socket)
         virtiod.export("S0t1")
         other = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)

@@ -78,7 +78,7 @@ def meet(virtiod: Daemon, host: ScsiHost, client: NbdClient, case: Case) -> None
 
 
 def test_each_fault_becomes_what_the_caller_can_use(run_dir: Path) -> None:
-    with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir, "-m", "1") as virtiod:
+    with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir) as virtiod:
         attach(virtiod, host.socket)
         virtiod.export("S0t0")
         with NbdClient(virtiod.nbd_socket, "S0t0") as client:
@@ -103,7 +103,7 @@ def test_the_table_of_the_docs_is_this_one() -> None:
 
 
 def test_silence_ends_with_a_time_out_and_others_are_not_held_up(run_dir: Path) -> None:
-    options = ("-m", "1", "--io-timeout", "1")
+    options = ("--io-timeout", "1")
     with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir, *options) as virtiod:
         attach(virtiod, host.socket)
         virtiod.export("S0t0")
@@ -130,7 +130,7 @@ def test_silence_ends_with_a_time_out_and_others_are_not_held_up(run_dir: Path) 
 
 @pytest.mark.parametrize("kind", ["used-id", "used-index"])
 def test_a_host_that_breaks_the_ring_is_connected_to_again(run_dir: Path, kind: str) -> None:
-    with scsi_host(run_dir, "0:0=1M") as host, daemon(run_dir, "-m", "1") as virtiod:
+    with scsi_host(run_dir, "0:0=1M") as host, daemon(run_dir) as virtiod:
         attach(virtiod, host.socket)
         host.do("fault", 0, 0, f"{kind},opcode=2a,times=1")
         (result,) = virtiod.call("perform_tests", bdevs=["S0t0"], rw="verify", total_bytes=MIB)["results"]
@@ -143,7 +143,7 @@ def test_a_host_that_dies_in_mid_io_leaves_it_to_its_successor(run_dir: Path) ->
     image = run_dir / "disk.img"
     with image.open("wb") as file:
         file.truncate(MIB)
-    with daemon(run_dir, "-m", "1") as virtiod:
+    with daemon(run_dir) as virtiod:
         spec = f"0:0=file:{image}"
         with target(run_dir, "--scsi", spec, "--fault=death,after=100,opcode=2a") as dying:
             attach(virtiod, dying.socket)

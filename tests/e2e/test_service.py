@@ -50,7 +50,7 @@ def test_a_service_says_how_it_goes_from_its_start_to_its_end(run_dir: Path, mon
     with target(run_dir, "--memory", "16M", count=2) as disk, manager(run_dir, monkeypatch) as told:
         one, two = disk.socket, run_dir / "t1.sock"
         config = write_config(run_dir / "c", attach("V0", one), null("N0"), export("V0"))
-        with daemon(run_dir, "-m", "1", "-c", config) as virtiod:
+        with daemon(run_dir, "-c", config) as virtiod:
             told.until("STATUS=1 controller up; 2 bdevs, 1 export")
             told.until("READY=1")
             load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
@@ -73,7 +73,7 @@ def test_a_service_says_how_it_goes_from_its_start_to_its_end(run_dir: Path, mon
 
 def test_a_poller_that_stands_still_starves_the_watchdog(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "8000000")
-    with manager(run_dir, monkeypatch) as told, daemon(run_dir, "-m", "1") as virtiod:
+    with manager(run_dir, monkeypatch) as told, daemon(run_dir) as virtiod:
         told.until("WATCHDOG=1")
         (reactor,) = virtiod.call("framework_get_reactors")["reactors"]
         with stopped_thread(reactor["tid"]):
@@ -122,7 +122,7 @@ def test_sockets_that_systemd_listens_on_are_served(run_dir: Path) -> None:
             "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '3', 'LISTEN_FDNAMES': 'rpc:http:nbd'}\n"
             "os.execv(sys.executable, [sys.executable, '-m', 'virtiod.cli', *sys.argv[4:]])\n"
         )
-        words = [sys.executable, "-c", start, *map(str, fds), "-r", "/nowhere/rpc", "-m", "1", "--nbd-socket", "none"]
+        words = [sys.executable, "-c", start, *map(str, fds), "-r", "/nowhere/rpc", "--nbd-socket", "none"]
         log = (run_dir / "log").open("w+")
         with log, subprocess.Popen(words, pass_fds=fds, stdout=log, stderr=log) as process:
             try:
@@ -150,18 +150,18 @@ def test_the_configuration_that_is_dumped_can_be_loaded(run_dir: Path) -> None:
 
     config = run_dir / "dumped.json"
     with target(run_dir, "--memory", "1M") as disk:
-        with daemon(run_dir, "-m", "1") as virtiod:
+        with daemon(run_dir) as virtiod:
             virtiod.attach(disk.socket)
             virtiod.call("bdev_null_create", name="N0", num_blocks=8)
             virtiod.export()
             first = dump()
             config.write_text(json.dumps(first))
-        with daemon(run_dir, "-m", "1", "-c", config):
+        with daemon(run_dir, "-c", config):
             assert dump() == first
 
 
 def test_json_lines_on_standard_error(run_dir: Path) -> None:
-    with daemon(run_dir, "-m", "1", "--log-format", "json") as virtiod:
+    with daemon(run_dir, "--log-format", "json") as virtiod:
         pass
     lines = [json.loads(line) for line in virtiod.log.read_text().splitlines()]
     assert lines[-1]["level"] in {"INFO", "WARNING"}
@@ -169,7 +169,7 @@ def test_json_lines_on_standard_error(run_dir: Path) -> None:
 
 
 def test_a_start_that_fails_still_exits_with_1(run_dir: Path) -> None:
-    virtiod = Daemon(run_dir, "-m", "1", "-c", run_dir / "none.json")
+    virtiod = Daemon(run_dir, "-c", run_dir / "none.json")
     virtiod.ends(1)
     assert "none.json: No such file or directory" in virtiod.log.read_text()
     assert [path.name for path in run_dir.iterdir()] == ["daemon0.log"]

@@ -53,7 +53,7 @@ COMMANDS: list[tuple[tuple[str, ...], str]] = [
 
 
 def test_every_method_works_under_load(run_dir: Path, rpc: Rpc) -> None:
-    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "16M") as disk, daemon(run_dir) as virtiod:
         attached = rpc("bdev_virtio_attach_controller", "V0", "-t", "user", "-a", disk.socket, "-d", "blk")
         assert (attached.status, attached.out) == (0, "V0\n"), attached
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
@@ -70,7 +70,7 @@ def test_every_method_works_under_load(run_dir: Path, rpc: Rpc) -> None:
 
 
 def test_initialisation_waits_for_the_client_if_asked(run_dir: Path, rpc: Rpc) -> None:
-    with daemon(run_dir, "-m", "1", "--wait-for-rpc") as virtiod:
+    with daemon(run_dir, "--wait-for-rpc") as virtiod:
         waiting = virtiod.send("framework_wait_init")
         assert rpc("bdev_get_bdevs").error[0] == -1
         assert rpc("bdev_set_options", "-p", "1024").status == 0
@@ -92,7 +92,7 @@ def state(virtiod: Daemon) -> list[Any]:
 def test_a_saved_configuration_brings_everything_back(run_dir: Path, rpc: Rpc) -> None:
     file = run_dir / "saved.json"
     with target(run_dir, "--memory", "16M", "--queues", "2", count=2) as disks:
-        with daemon(run_dir, "-m", "1") as virtiod:
+        with daemon(run_dir) as virtiod:
             virtiod.attach(disks.socket, "V0", vq_count=2, vq_size=128)
             virtiod.attach(run_dir / "t1.sock", "V1")
             virtiod.call("nbd_create_export", bdev_name="V0", name="first", read_only=True, description="one")
@@ -110,11 +110,11 @@ def test_a_saved_configuration_brings_everything_back(run_dir: Path, rpc: Rpc) -
             "bdev_set_qd_sampling_period",
             "bdev_wait_for_examine",
         ]
-        with daemon(run_dir, "-m", "1", "-c", file) as virtiod:
+        with daemon(run_dir, "-c", file) as virtiod:
             assert state(virtiod) == before
             assert rpc("save_config").json == saved
             run("nbdinfo", "--size", virtiod.call("nbd_get_exports", name="first")[0]["uris"][0])
-        with daemon(run_dir, "-m", "1", "--wait-for-rpc") as virtiod:
+        with daemon(run_dir, "--wait-for-rpc") as virtiod:
             loaded = rpc("load_config", "-j", file)
             assert (loaded.status, loaded.out) == (0, ""), loaded
             assert state(virtiod) == before
@@ -138,7 +138,7 @@ def test_a_configuration_of_spdk_itself_is_taken(run_dir: Path, rpc: Rpc) -> Non
             {"method": "bdev_wait_for_examine"},
         ]
         (run_dir / "spdk.json").write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": config}]}))
-        with daemon(run_dir, "-m", "1", "-c", run_dir / "spdk.json"):
+        with daemon(run_dir, "-c", run_dir / "spdk.json"):
             assert [bdev["name"] for bdev in rpc("bdev_get_bdevs").json] == ["VirtioBlk0"]
 
 
@@ -186,7 +186,7 @@ def test_bad_input_gets_its_code_and_its_cause(
     with target(run_dir, "--memory", "1M") as disk, target(run_dir, "--memory", "1M", name="dead") as dead:
         dead.kill()
         dead.socket.rename(run_dir / "dead")
-        with daemon(run_dir, "-m", "1") as virtiod:
+        with daemon(run_dir) as virtiod:
             virtiod.attach(disk.socket)
             found, text = rpc(*(word.format(dir=run_dir) for word in words)).error
             assert (found, message.format(dir=run_dir) in text) == (code, True), text
@@ -209,7 +209,7 @@ def test_params_that_do_not_fit_are_an_internal_error_as_with_spdk(
     """These SPDK's command line can't send: through its `client` library."""
     from spdk.rpc.client import JSONRPCClient, JSONRPCException
 
-    with daemon(run_dir, "-m", "1") as virtiod:
+    with daemon(run_dir) as virtiod:
         client = JSONRPCClient(str(virtiod.socket))
         try:
             with pytest.raises(JSONRPCException, match=r"bdev_virtio_attach_controller: .*'\w+'") as failure:

@@ -49,7 +49,7 @@ def loaded(run_dir: Path) -> Iterator[tuple[Daemon, Peer]]:
         disk = stack.enter_context(target(run_dir, "--memory", "16M", name="t"))
         host = stack.enter_context(target(run_dir, "--scsi", "0:0=64M,3:0=16M", name="s"))
         second = stack.enter_context(target(run_dir, "--memory", "1M", name="u"))
-        virtiod = stack.enter_context(daemon(run_dir, "-m", "1"))
+        virtiod = stack.enter_context(daemon(run_dir))
         virtiod.attach(disk.socket)
         scsi = {"name": "S0", "trtype": "user", "traddr": str(host.socket), "dev_type": "scsi"}
         virtiod.call("bdev_virtio_attach_controller", **scsi)
@@ -128,7 +128,7 @@ def test_what_save_config_prints_under_load_loads_into_a_fresh_daemon(run_dir: P
         document = json.loads(text)
         for subsystem in document["subsystems"]:
             subsystem["config"] = [call for call in subsystem["config"] or [] if "S0" not in json.dumps(call)]
-        with daemon(fresh_dir, "-m", "1", "--wait-for-rpc") as fresh:
+        with daemon(fresh_dir, "--wait-for-rpc") as fresh:
             loading = rpc("-s", fresh_dir / "rpc", "load_config", stdin=json.dumps(document))
             assert (loading.status, loading.out) == (0, ""), loading
             names = [bdev["name"] for bdev in fresh.call("bdev_get_bdevs")]

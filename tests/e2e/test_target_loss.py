@@ -31,7 +31,7 @@ def start_target(stack: ExitStack, run_dir: Path, kind: str) -> Peer:
 
 @pytest.mark.parametrize("kind", ["qemu", "embedded"])
 def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, kind: str) -> None:
-    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+    with ExitStack() as stack, daemon(run_dir) as virtiod:
         victim = start_target(stack, run_dir, kind)
         virtiod.attach(victim.socket, vq_count=2)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=16, time_s=LOAD_S)
@@ -49,7 +49,7 @@ def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, ki
 
 
 def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "-m", "1", "--io-timeout", "1") as virtiod:
+    with ExitStack() as stack, daemon(run_dir, "--io-timeout", "1") as virtiod:
         victim = start_target(stack, run_dir, "embedded")
         virtiod.attach(victim.socket)
         virtiod.export()
@@ -67,7 +67,7 @@ def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
 
 
 def test_a_detach_from_a_target_that_is_gone_ends_and_tells_what_it_gave_up(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "-m", "1", "--io-timeout", "0") as virtiod:
+    with ExitStack() as stack, daemon(run_dir, "--io-timeout", "0") as virtiod:
         victim = start_target(stack, run_dir, "embedded")
         virtiod.attach(victim.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
@@ -90,7 +90,7 @@ def short_load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
 
 
 def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", "--fault=delay,delay=20000") as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", "--fault=delay,delay=20000") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod, queue_depth=16)
         assert (result["status"], result["io_mismatched"]) == ("finished", 0)
@@ -100,7 +100,7 @@ def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
 @pytest.mark.parametrize("paused", ["daemon", "target"])
 def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paused: str) -> None:
     slow = ("--memory", "1M", "--poll-mode", "busy", "--fault=delay,delay=2000")
-    with target(run_dir, *slow) as disk, daemon(run_dir, "-m", "1", "--poll-mode", "busy") as virtiod:
+    with target(run_dir, *slow) as disk, daemon(run_dir, "--poll-mode", "busy") as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy()
@@ -117,7 +117,7 @@ def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paus
 
 def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path) -> None:
     fault = "--fault=error,after=10,every=10"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["first_error"]) == ("failed", "Input/output error")
@@ -130,7 +130,7 @@ def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path
 @pytest.mark.parametrize("fault", ["used-id", "used-index"])
 def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path, fault: str) -> None:
     options = ("--memory", "1M", f"--fault={fault},after=50,every=50")
-    with target(run_dir, *options) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, *options) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
@@ -140,7 +140,7 @@ def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path,
 
 def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:
     fault = "--fault=no-status,after=10,every=1000"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         # 1200 requests and GET_ID: one of them, the 1010th, is hit.
         result = short_load(virtiod, total_bytes=600 * 4096)
@@ -149,7 +149,7 @@ def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:
 
 def test_io_that_the_target_swallows_times_out(run_dir: Path) -> None:
     fault = "--fault=silence,after=50"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "-m", "1", "--io-timeout", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "--io-timeout", "1") as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod, queue_depth=4)
         assert (result["status"], result["io_timeout"], result["io_mismatched"]) == ("failed", 4, 0)
@@ -159,7 +159,7 @@ def test_io_that_the_target_swallows_times_out(run_dir: Path) -> None:
 
 
 def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+    with ExitStack() as stack, daemon(run_dir) as virtiod:
         image = run_dir / "disk.img"
         with image.open("wb") as file:
             file.truncate(MIB)
@@ -174,7 +174,7 @@ def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) 
 
 
 def test_another_disk_at_the_socket_gets_nothing_of_what_was_meant_for_the_old_one(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "-m", "1") as virtiod:
+    with ExitStack() as stack, daemon(run_dir) as virtiod:
         own, other = run_dir / "disk.img", run_dir / "other.img"
         for image in (own, other):
             with image.open("wb") as file:

@@ -14,11 +14,14 @@ import pytest
 
 from tests.fuzz import runner
 from tests.fuzz.mutate import MAX_BYTES, mutate
+from tests.support.programs import QUICK
+
+SECONDS = 0.2 if QUICK else 2.0  # of mutations, after the corpus
 
 
 @pytest.mark.parametrize("name", runner.names())
 def test_no_input_breaks(name: str, tmp_path: Path) -> None:
-    runner.run(name, runner.load(name), runner.corpus(name), seconds=2, seed=1, directory=tmp_path)
+    runner.run(name, runner.load(name), runner.corpus(name), seconds=SECONDS, seed=1, directory=tmp_path)
 
 
 @pytest.mark.parametrize("name", runner.names())
@@ -39,6 +42,7 @@ def test_an_input_that_breaks_is_saved(tmp_path: Path) -> None:
         breaks_on_a_short_length(saved[0].read_bytes())
 
 
+@pytest.mark.programs
 def test_the_input_that_killed_the_process_can_be_read_afterwards(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys; from tests.fuzz import runner;"

@@ -116,5 +116,5 @@ class PciDaemon(Daemon):
 @contextmanager
 def pci_daemon(run_dir: Path, *options: str | Path) -> Iterator[PciDaemon]:
     """It may take devices from the kernel."""
-    with orderly(PciDaemon(run_dir, "--allow-unbind", "-m", "1", "-s", "32", *options)) as process:
+    with orderly(PciDaemon(run_dir, "--allow-unbind", "-s", "32", *options)) as process:
         yield process

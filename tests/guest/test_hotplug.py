@@ -18,7 +18,7 @@ from tests.guest.pci import addresses
 from tests.support.waiting import LOAD_S, wait_until
 from virtiod.pci.devices import find
 
-SMALL = ("-m", "1", "-s", "32")
+SMALL = ("-s", "32")
 ARRIVAL_S = 60.0  # a root port's button blinks for 5 s before its slot is powered off, and the guest is slow
 SIZE = 8 * MIB
 

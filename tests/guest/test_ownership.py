@@ -17,7 +17,7 @@ from tests.guest.pci import address_of, device, given_back, kernel_disks, node_o
 from tests.support.waiting import wait_until
 from virtiod import cli
 
-SMALL = ("-m", "1", "-s", "32")
+SMALL = ("-s", "32")
 INVALID_PARAMS = -32602
 
 

@@ -13,7 +13,7 @@ from tests.guest.inside import Host
 
 
 def test_the_daemon_drives_the_embedded_target(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "8M") as disk, daemon(run_dir, "-m", "1", "-s", "32") as virtiod:
+    with target(run_dir, "--memory", "8M") as disk, daemon(run_dir, "-s", "32") as virtiod:
         virtiod.attach(disk.socket)
         load = {"rw": "verify", "queue_depth": 8, "total_bytes": MIB}
         (result,) = virtiod.call("perform_tests", bdevs=["V0"], **load)["results"]

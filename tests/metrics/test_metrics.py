@@ -29,7 +29,7 @@ from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.runner import Workload
 from virtiod.metrics import describe
 from virtiod.metrics.catalogue import ENTRIES
-from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS, SystemCollector
+from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS
 from virtiod.metrics.families import encode
 from virtiod.metrics.lines import counter_lines
 
@@ -65,6 +65,7 @@ def collector(live: Live) -> SystemCollector:
     return SystemCollector(live.daemon.system, live.daemon.rpc.timings, live.daemon.health)
 
 
+@pytest.mark.programs
 def test_page_has_the_metrics_of_the_catalogue_with_their_types_and_labels(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         with storage_daemon(run_dir, NULL_DISK) as target:
@@ -186,6 +187,7 @@ def test_the_page_about_the_metrics_is_up_to_date() -> None:
     assert describe.DOCUMENT.read_text() == describe.document(), "run python -m virtiod.metrics.describe"
 
 
+@pytest.mark.programs
 def test_the_queries_of_that_page_are_ones(tmp_path: Path) -> None:
     requires("promtool")
     rules = [{"record": "a:b", "expr": query} for query in describe.QUERIES.values()]
@@ -200,6 +202,7 @@ def test_the_queries_of_that_page_are_ones(tmp_path: Path) -> None:
     assert named <= known
 
 
+@pytest.mark.programs
 def test_promtool_finds_nothing_to_complain_of(run_dir: Path) -> None:
     requires("promtool")
     pages: list[str] = []
@@ -343,6 +346,7 @@ def test_calls_are_timed_by_method(run_dir: Path) -> None:
     run_live(run_dir, test)
 
 
+@pytest.mark.programs
 def test_a_lost_controller_is_down_and_its_bdev_still_shown(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         with storage_daemon(run_dir, NULL_DISK) as target:

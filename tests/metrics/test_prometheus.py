@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.http_server import live
 from tests.support.peers import requires, storage_daemon
-from tests.support.waiting import LOAD_S
+from tests.support.ports import free_port
+from tests.support.waiting import LOAD_S, PATIENCE_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.load.runner import Workload
 
-DEADLINE_S = 60.0
+pytestmark = pytest.mark.programs
+
+DEADLINE_S = 2 * PATIENCE_S
 
 CONFIG = """
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}
 scrape_configs:
 - job_name: virtiod
   static_configs: [{{targets: ['127.0.0.1:{port}']}}]
@@ -32,19 +35,14 @@ QUERIES = {
     'up{job="virtiod"}': (1, 1),
     'virtiod_queue_depth{controller="V0",queue="0"}': (1, 16),
     'virtiod_bdev_io_now{bdev="V0"}': (1, 16),
-    'rate(virtiod_bdev_reads_completed_total{bdev="V0"}[2s])': (10, 1e8),
-    'rate(virtiod_bdev_io_time_weighted_seconds_total{bdev="V0"}[2s])': (0.1, 64),
-    'histogram_quantile(0.5, rate(virtiod_bdev_io_duration_seconds_bucket{bdev="V0",op="read"}[2s]))': (1e-6, 1),
-    'histogram_quantile(0.99, rate(virtiod_bdev_io_duration_seconds_bucket{bdev="V0",op="read"}[2s]))': (1e-6, 1),
-    'sum(rate(virtiod_poller_seconds_total{thread="poller_0"}[2s]))': (0.1, 2),
+    'rate(virtiod_bdev_reads_completed_total{bdev="V0"}[5s])': (10, 1e8),
+    'rate(virtiod_bdev_io_time_weighted_seconds_total{bdev="V0"}[5s])': (0.1, 64),
+    'histogram_quantile(0.5, rate(virtiod_bdev_io_duration_seconds_bucket{bdev="V0",op="read"}[5s]))': (1e-6, 1),
+    'histogram_quantile(0.99, rate(virtiod_bdev_io_duration_seconds_bucket{bdev="V0",op="read"}[5s]))': (1e-6, 1),
+    'sum(rate(virtiod_poller_seconds_total{thread="poller_0"}[5s]))': (0.1, 2),
     'virtiod_controller_state{state="up"}': (1, 1),
     'virtiod_bdev_info{bdev="V0",controller="V0"}': (1, 1),
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager

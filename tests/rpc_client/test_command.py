@@ -17,6 +17,8 @@ from tests.support.spdk_client import spdk_rpc
 from tests.support.waiting import PATIENCE_S
 from virtiod import __version__
 
+pytestmark = pytest.mark.programs
+
 
 class Process:
     def __init__(self, process: asyncio.subprocess.Process) -> None:

@@ -33,6 +33,7 @@ def sg(tool: str, run_dir: Path, data: bytes, *options: str) -> str:
     return run(tool, *options, f"--inhex={file}", "--raw")
 
 
+@pytest.mark.programs
 def test_sg_inq_reads_the_same_inquiry(run_dir: Path) -> None:
     data = UNIT.execute(cdb.inquiry(), b"", [0])
     said = sg("sg_inq", run_dir, data)
@@ -43,6 +44,7 @@ def test_sg_inq_reads_the_same_inquiry(run_dir: Path) -> None:
         assert f": {value}" in said
 
 
+@pytest.mark.programs
 def test_sg_vpd_reads_the_same_pages(run_dir: Path) -> None:
     assert f"Unit serial number: {parse.serial(vpd(0x80))}" in sg("sg_vpd", run_dir, vpd(0x80), "--page=sn")
     pages = parse.supported_pages(vpd(0x00))
@@ -67,6 +69,7 @@ def test_sg_vpd_reads_the_same_pages(run_dir: Path) -> None:
     assert f"(LBPWS): {int(thin.write_same_unmap)}" in said
 
 
+@pytest.mark.programs
 def test_sg_vpd_reads_the_same_designators(run_dir: Path) -> None:
     first, second = parse.designators(vpd(0x83))
     said = sg("sg_vpd", run_dir, vpd(0x83), "--page=di")
@@ -76,6 +79,7 @@ def test_sg_vpd_reads_the_same_designators(run_dir: Path) -> None:
     assert "vendor id: VIRTIOD" in said
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("cache", [True, False])
 def test_sdparm_reads_the_same_mode(run_dir: Path, cache: bool) -> None:
     """sg3-utils decode no MODE SENSE from a file."""
@@ -90,6 +94,7 @@ def test_sdparm_reads_the_same_mode(run_dir: Path, cache: bool) -> None:
         assert parse.mode(data, long).write_cache is bool(int(found[1])) is cache
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("make", [fixed_sense, descriptor_sense])
 @pytest.mark.parametrize(
     ("key", "asc", "ascq", "words"),
@@ -113,6 +118,7 @@ def test_sg_decode_sense_reads_the_same_sense(
     assert sense.parse(data) == sense.Sense(key, asc, ascq)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("lun", [0, 1, 7, 255, 256, 300, 16383])
 def test_sg_luns_reads_the_same_lun(lun: int) -> None:
     requires("sg_luns")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.support import sharing
 from tests.support.waiting import PATIENCE_S
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
@@ -74,7 +74,7 @@ class Live:
 
 
 def options(run_dir: Path, **more: Any) -> Options:
-    cpus = (min(os.sched_getaffinity(0)),)
+    cpus = tuple(sharing.cores(1))
     return Options(**{"rpc_socket": str(run_dir / "rpc"), "cpus": cpus, "http": ("127.0.0.1", 0), **more})
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from tests.support import sharing
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
 from virtiod.target.blk.device import DiskSpec
@@ -41,7 +41,7 @@ def write_config(path: Path, *calls: Entry) -> Path:
 @contextlib.asynccontextmanager
 async def live(run_dir: Path, config: Path | None = None, **options: Any) -> AsyncIterator[Daemon]:
     """From running to its orderly end."""
-    settings = {"memory_mib": 64, "cpus": (min(os.sched_getaffinity(0)),), "config": config and str(config), **options}
+    settings = {"memory_mib": 64, "cpus": tuple(sharing.cores(1)), "config": config and str(config), **options}
     daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc"), **settings))
     await daemon.start()
     try:

@@ -36,6 +36,7 @@ def test_an_open_file_descriptor_is_seen_with_what_it_is_open_on() -> None:
     os.close(fd)
 
 
+@pytest.mark.programs
 def test_a_child_that_was_not_waited_for_is_seen() -> None:
     before = Snapshot()
     process = subprocess.Popen(["sleep", "60"])
@@ -44,6 +45,7 @@ def test_a_child_that_was_not_waited_for_is_seen() -> None:
     process.wait()
 
 
+@pytest.mark.programs
 def test_an_orphan_of_a_child_is_seen() -> None:
     before = Snapshot()
     pid = int(subprocess.check_output(["sh", "-c", "sleep 60 >&- & echo $!"]))

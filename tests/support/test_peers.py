@@ -10,6 +10,7 @@ import pytest
 from tests.support.peers import is_listening, nbd_uri, qemu_nbd, requires, run, storage_daemon
 
 
+@pytest.mark.programs
 def test_storage_daemon_listens_inside_the_block_and_is_gone_after_it(run_dir: Path) -> None:
     with storage_daemon(run_dir, "driver=null-co,size=1048576", queues=2) as target:
         assert is_listening(target.socket)
@@ -17,6 +18,7 @@ def test_storage_daemon_listens_inside_the_block_and_is_gone_after_it(run_dir: P
     assert not is_listening(target.socket)
 
 
+@pytest.mark.programs
 def test_a_peer_that_fails_to_start_fails_the_test_with_what_it_printed(run_dir: Path) -> None:
     with (
         pytest.raises(pytest.fail.Exception, match="does not accept value 'nonsense'"),
@@ -25,6 +27,7 @@ def test_a_peer_that_fails_to_start_fails_the_test_with_what_it_printed(run_dir:
         pass
 
 
+@pytest.mark.programs
 def test_a_paused_peer_can_be_stopped(run_dir: Path) -> None:
     image = run_dir / "disk.img"
     image.write_bytes(bytes(1 << 20))
@@ -34,6 +37,7 @@ def test_a_paused_peer_can_be_stopped(run_dir: Path) -> None:
         server.pause()
 
 
+@pytest.mark.programs
 def test_a_failed_command_fails_the_test_with_its_output() -> None:
     with pytest.raises(pytest.fail.Exception, match="exit code 3\nsaid\n"):
         run("sh", "-c", "echo said; exit 3")

@@ -1,1 +1,1 @@
-"""What RPC, configuration files and HTTP know of a method: its name, its parameters and results, and who may call it."""
+"""What RPC, configuration files and HTTP know of a method: name, parameters and results, and who may call it."""

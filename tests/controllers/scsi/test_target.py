@@ -141,6 +141,7 @@ async def test_a_whole_sparse_disk_is_unmapped_by_one_command(run_dir: Path) -> 
             assert bytes(probe.buffer) == bytes(MIB)
 
 
+@pytest.mark.programs
 @in_loop
 async def test_virtiod_perf_loads_the_disks_of_a_scsi_target(run_dir: Path) -> None:
     async with serving(run_dir, HostSpec({0: {0: LunSpec(MIB), 1: LunSpec(MIB)}})) as s:

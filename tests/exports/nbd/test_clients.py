@@ -18,6 +18,8 @@ from tests.support.peers import Peer, nbd_uri, requires, storage_daemon
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.exports.nbd.export import NbdExport
 
+pytestmark = pytest.mark.programs
+
 MIB = 1 << 20
 SIZE = 16 * MIB
 NULL = f"driver=null-co,size={1 << 30},read-zeroes=on"

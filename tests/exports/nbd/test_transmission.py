@@ -345,6 +345,7 @@ def test_client_that_does_not_read_lets_the_poller_sleep(run_dir: Path) -> None:
     serve(main())
 
 
+@pytest.mark.programs
 def test_exports_are_served_over_tcp(run_dir: Path) -> None:
     async def main() -> None:
         async with Service(run_dir) as service:

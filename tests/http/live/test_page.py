@@ -31,6 +31,8 @@ from virtiod.http.app import create_app
 from virtiod.http.server import HttpServer
 from virtiod.load.runner import Workload
 
+pytestmark = pytest.mark.programs
+
 VENDORED = pages.FOLDER / "vendor" / "uplot"
 DEPTH = 6
 

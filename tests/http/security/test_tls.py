@@ -146,6 +146,7 @@ def test_a_renewed_certificate_is_used_from_the_next_connection_on(run_dir: Path
     run_live(run_dir, test, http_tls=TlsFiles(str(certs.server)))
 
 
+@pytest.mark.programs
 def test_files_that_do_not_fit_are_named(run_dir: Path) -> None:
     certs = certificates(run_dir)
     server = str(certs.server)

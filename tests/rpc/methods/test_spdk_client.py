@@ -13,6 +13,8 @@ import pytest
 from tests.support.daemon import running
 from tests.support.spdk_client import Outcome, spdk_rpc
 
+pytestmark = pytest.mark.programs
+
 pytest.importorskip("spdk", reason="SPDK's client is not installed (pip install spdk)")
 
 Rpc = Callable[..., Awaitable[Outcome]]

@@ -357,6 +357,7 @@ def test_a_second_daemon_is_told_that_the_socket_is_in_use(run_dir: Path) -> Non
     talk(run_dir, second)
 
 
+@pytest.mark.programs
 def test_what_a_killed_daemon_left_is_replaced(run_dir: Path) -> None:
     program = (
         "import os, socket, sys; from virtiod.rpc.protocol.server import SocketLock;"

@@ -251,6 +251,7 @@ SG = [
 ]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(("command", "cdb", "words"), SG)
 @in_loop
 async def test_sg3_utils_decode_what_a_lun_says(path: str, command: list[str], cdb: bytes, words: list[str]) -> None:
@@ -262,6 +263,7 @@ async def test_sg3_utils_decode_what_a_lun_says(path: str, command: list[str], c
         assert all(word.lower() in text.lower() for word in words), text
 
 
+@pytest.mark.programs
 @in_loop
 async def test_sdparm_decodes_the_caching_page(path: str) -> None:
     spec = HostSpec({0: {n: LunSpec(MIB, write_cache=bool(n)) for n in (0, 1)}})
@@ -279,6 +281,7 @@ async def test_sdparm_decodes_the_caching_page(path: str) -> None:
                 assert parse.mode(data, not options).write_cache is bool(lun)
 
 
+@pytest.mark.programs
 @in_loop
 async def test_sg3_utils_decode_lun_addresses_and_sense_data(path: str) -> None:
     spec = HostSpec({0: {n: LunSpec(4 << 40) for n in (0, 1, 7, 300)}})

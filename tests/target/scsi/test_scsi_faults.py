@@ -149,6 +149,7 @@ async def test_a_silent_target_delays_nobody_else(path: str) -> None:
         assert await is_silent(task)
 
 
+@pytest.mark.programs
 @in_loop
 async def test_the_command_serves_luns_and_dies_when_told(path: str) -> None:
     command = [sys.executable, "-m", "virtiod.cli", "target", path, "--scsi", "0:0=1M,3:300=null:1G"]

@@ -64,6 +64,7 @@ def test_what_can_not_be_mapped_is_an_error() -> None:
         MappedWindow(-2, 0, Place(4, 0, 4096))
 
 
+@pytest.mark.programs
 def test_a_bus_error_anywhere_else_is_still_one() -> None:
     program = (
         "import mmap, os; from virtiod.transports.pci.registers import MappedWindow;"

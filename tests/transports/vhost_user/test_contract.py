@@ -12,6 +12,8 @@ from tests.support.peers import storage_daemon
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 
+pytestmark = pytest.mark.programs
+
 QUEUES = 3
 SIZE = 1 << 30
 

@@ -18,6 +18,8 @@ from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.virtio.features import BlkFeature, Feature
 
+pytestmark = pytest.mark.programs
+
 QUEUES = 3
 SIZE = 1 << 30
 NULL = f"driver=null-co,size={SIZE},read-zeroes=on"
