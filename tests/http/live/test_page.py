@@ -1,6 +1,6 @@
 """The live page in a real browser, on a daemon under load.
 
-VIRTIOD_SCREENSHOTS=DIR python -m pytest tests/http/test_page.py -k pictures    # leaves its pictures there
+VIRTIOD_SCREENSHOTS=DIR python -m pytest tests/http/live/test_page.py -k pictures    # leaves its pictures there
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def test_a_killed_target_shows(run_dir: Path) -> None:
         assert await page.js("document.querySelector('#trouble').hidden")
         await asyncio.to_thread(peer.kill)
         await page.until(f"{text('#controllers .badge')} === 'reconnecting'")
-        assert await page.js(text("#trouble")) == "2 of 2 controllers are not up." or await page.until(
-            f"{text('#trouble')} === '2 of 2 controllers are not up.'"
+        assert await page.js(text("#trouble")) == "2 of 2 controllers are down." or await page.until(
+            f"{text('#trouble')} === '2 of 2 controllers are down.'"
         )
         assert "reconnecting" in await page.js(text("#announce"))
         assert await page.js("document.querySelector('#controllers .badge').dataset.kind") == "bad"
@@ -213,7 +213,7 @@ def test_one_bdev_can_be_chosen_and_tables_be_searched(run_dir: Path) -> None:
         await page.js("bdev.value = ''; bdev.dispatchEvent(new Event('change'))")
         await page.until(f"{tile} !== '0'")
         await page.js("location.replace('#bdev=none')")
-        await page.until(f"{text('#trouble')} === 'There is no bdev none.'")
+        await page.until(f"{text('#trouble')} === 'Bdev none does not exist.'")
         assert page.complaints == []
 
     run_page(run_dir, test)
@@ -231,14 +231,14 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(run_dir: Path) ->
             seen.append(focus)
         names = [focus["name"] for focus in seen]
         assert [focus for focus in seen if not focus["seen"]] == []
-        first = ["Skip to the figures", "pause", "bdev", "find", "iops-plot", "throughput-plot", "depth-plot"]
+        first = ["Skip to the charts and tables", "pause", "bdev", "find", "iops-plot", "throughput-plot", "depth-plot"]
         assert names[:8] == [*first, "latency-plot"]
         for wanted in (
             "bdevs: IOPS",
             "bdevs: V0",
             "bdevs: V1",
             "controllers: State",
-            "exports: Clients",
+            "exports: Connections",
             "pollers: Core",
         ):
             assert wanted in names
@@ -330,9 +330,7 @@ def test_a_thousand_bdevs_are_fifty_rows(run_dir: Path) -> None:
         for number in range(1000):
             running.add_null(f"Null{number}")
         await page.until("document.querySelectorAll('#bdevs tbody tr').length === 50")
-        assert await page.js(text("#bdevs .note")) == (
-            "50 of 1002 are shown, the busiest first. Find others by their name."
-        )
+        assert await page.js(text("#bdevs .note")) == "Shows 50 of 1002, busiest first. Use Find to see others."
         assert await page.js(text("#bdevs .pick")) == "V0"
         await page.js(FIND.format("null777"))
         await page.until(f"{text('#bdevs .pick')} === 'Null777'")

@@ -12,10 +12,10 @@ const SHORTEST_S = 60; // that charts show, when there is no more yet
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 const CHARTS = [
-  { id: "iops", title: "I/O a second", text: format.count, lines: [["reads", "Reads", "reads"], ["writes", "Writes", "writes", [7, 3]], ["others", "Other", "others", [2, 3]]] },
-  { id: "throughput", title: "Throughput", text: format.rate, incrs: BINARY, lines: [["readBytes", "Read", "reads"], ["writtenBytes", "Written", "writes", [7, 3]]] },
-  { id: "depth", title: "Queue depth", text: format.count, lines: [["depth", "In flight", "reads"], ["meanDepth", "Mean", "writes", [7, 3]]] },
-  { id: "latency", title: "Latency", text: format.time, heat: true, lines: [["p50", "Median", "median"], ["p99", "99 %", "tail", [7, 3]]] },
+  { id: "iops", title: "IOPS", text: format.count, lines: [["reads", "Reads", "reads"], ["writes", "Writes", "writes", [7, 3]], ["others", "Other", "others", [2, 3]]] },
+  { id: "throughput", title: "Throughput", text: format.rate, incrs: BINARY, lines: [["readBytes", "Reads", "reads"], ["writtenBytes", "Writes", "writes", [7, 3]]] },
+  { id: "depth", title: "Queue depth", text: format.count, lines: [["depth", "Now", "reads"], ["meanDepth", "Mean", "writes", [7, 3]]] },
+  { id: "latency", title: "Latency", text: format.time, heat: true, lines: [["p50", "Median", "median"], ["p99", "p99", "tail", [7, 3]]] },
 ];
 
 // Latencies on the heat map's axis, which is logarithmic as the buckets are: bucket i lies from i to i + 1.

@@ -38,7 +38,7 @@ function bdevButton(cell, row) {
   const button = cell.firstChild;
   setText(button, row.name);
   button.setAttribute("aria-pressed", String(row.name === view.bdev));
-  button.title = "Charts of this bdev";
+  button.title = "Show this bdev in the charts";
 }
 
 function alarm(cell, text, on) {
@@ -52,6 +52,7 @@ function queueDepths(cell, row) {
   setText(cell, `${parts.join(", ")}${more > 0 ? ` and ${more} more` : ""}`);
 }
 
+const TRANSPORTS = { user: "vhost-user", pci: "PCI" };
 const MODES = ["busy", "idle", "sleep"];
 function shares(cell, row) {
   if (!cell.firstChild) {
@@ -70,52 +71,52 @@ const tables = {
     { name: "Size", number, value: (row) => row.size, text: (row) => format.bytes(row.size) },
     { name: "IOPS", number, value: (row) => row.iops, text: (row) => format.count(row.iops) },
     { name: "Throughput", number, value: (row) => row.bytes, text: (row) => format.rate(row.bytes) },
-    { name: "Depth", title: "I/Os in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
-    { name: "Mean", title: "Mean latency", number, value: (row) => row.mean_ns, text: (row) => format.time(row.mean_ns) },
-    { name: "99 %", title: "99th percentile of the latencies", number, value: (row) => row.p99_ns, text: (row) => format.time(row.p99_ns) },
+    { name: "Depth", title: "Queue depth: I/Os in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
+    { name: "Latency", title: "Mean latency", number, value: (row) => row.mean_ns, text: (row) => format.time(row.mean_ns) },
+    { name: "p99", title: "p99 latency: 99 % of the I/Os took at most this long", number, value: (row) => row.p99_ns, text: (row) => format.time(row.p99_ns) },
     { name: "Oldest", title: "Age of the oldest I/O in flight", number, value: (row) => row.oldest_ns, fill: (cell, row) => alarm(cell, row.oldest_ns ? format.time(row.oldest_ns) : "–", row.oldest_ns > HUNG_NS) },
-    { name: "Errors", title: "I/Os that failed, ever", number, value: (row) => row.errors, fill: (cell, row) => alarm(cell, format.whole(row.errors), row.failing) },
-  ], { what: "the busiest", empty: "There is none. virtiod-rpc bdev_virtio_attach_controller attaches a disk." }),
+    { name: "Errors", title: "I/Os that failed since the bdev was created", number, value: (row) => row.errors, fill: (cell, row) => alarm(cell, format.whole(row.errors), row.failing) },
+  ], { listed: "busiest first", empty: "No bdevs found. Run virtiod-rpc bdev_virtio_attach_controller to attach a disk." }),
   controllers: new Table($("controllers"), [
     { name: "Name", value: (row) => row.name },
     { name: "State", value: (row) => row.state, fill: (cell, row) => badge(cell, row.state, row.state === "up" ? "good" : "bad", row.why) },
-    { name: "Kind", value: (row) => row.type, text: (row) => `virtio-${row.type}, ${row.transport}` },
+    { name: "Type", value: (row) => row.type, text: (row) => `virtio-${row.type}, ${TRANSPORTS[row.transport] ?? row.transport}` },
     { name: "Address", value: (row) => row.address, wide: true },
-    { name: "Reconnects", number, value: (row) => row.reconnects, text: (row) => format.whole(row.reconnects) },
-    { name: "Timeouts", title: "I/Os that failed by timeout", number, value: (row) => row.timeouts, text: (row) => format.whole(row.timeouts) },
-    { name: "Depth", title: "Requests in flight on all virtqueues", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
-    { name: "Queues", title: "Requests in flight on each virtqueue, and its size", wide: true, value: (row) => row.queue_count, fill: queueDepths },
-  ], { what: "those that are not up", empty: "There is none." }),
+    { name: "Reconnects", title: "How often the controller came back after its device was lost", number, value: (row) => row.reconnects, text: (row) => format.whole(row.reconnects) },
+    { name: "Timeouts", title: "I/Os that failed because the device did not answer in time", number, value: (row) => row.timeouts, text: (row) => format.whole(row.timeouts) },
+    { name: "Depth", title: "Queue depth: I/Os in flight on all virtqueues", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
+    { name: "Queues", title: "Queue depth and queue size of each virtqueue", wide: true, value: (row) => row.queue_count, fill: queueDepths },
+  ], { listed: "those that are down first", empty: "No controllers found. Run virtiod-rpc bdev_virtio_attach_controller to attach one." }),
   exports: new Table($("exports"), [
     { name: "Name", value: (row) => row.name },
     { name: "Bdev", value: (row) => row.bdev, text: (row) => (row.read_only ? `${row.bdev}, read-only` : row.bdev) },
-    { name: "Clients", title: "Connections, and how many there may be", number, value: (row) => row.connections, text: (row) => `${row.connections} of ${row.max_connections}` },
-    { name: "Depth", title: "Requests in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
-    { name: "Requests", title: "Requests a second", number, value: (row) => row.requests, text: (row) => `${format.count(row.requests)}/s` },
+    { name: "Connections", title: "Client connections, and the most that are allowed", number, value: (row) => row.connections, text: (row) => `${row.connections} of ${row.max_connections}` },
+    { name: "Depth", title: "Queue depth: requests in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
+    { name: "Requests", title: "Requests per second", number, value: (row) => row.requests, text: (row) => `${format.count(row.requests)}/s` },
     { name: "From clients", number, value: (row) => row.received, text: (row) => format.rate(row.received) },
     { name: "To clients", number, value: (row) => row.sent, text: (row) => format.rate(row.sent) },
-    { name: "Errors", title: "Requests answered by an error, ever", number, value: (row) => row.errors, text: (row) => format.whole(row.errors) },
-  ], { what: "those with most clients", empty: "There is none. virtiod-rpc nbd_create_export exports a bdev." }),
+    { name: "Errors", title: "Requests that failed since the export was created", number, value: (row) => row.errors, text: (row) => format.whole(row.errors) },
+  ], { listed: "those with the most connections first", empty: "No exports found. Run virtiod-rpc nbd_create_export to export a bdev." }),
   pollers: new Table($("pollers"), [
     { name: "Name", value: (row) => row.name },
     { name: "Core", number, value: (row) => row.core, text: (row) => String(row.core) },
     { name: "Mode", value: (row) => row.mode },
-    { name: "Depth", title: "I/Os in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
-    { name: "Time", title: "Working, looking for work, asleep", wide: true, value: (row) => row.busy, fill: shares },
-  ], { what: "the first", empty: "There is none." }),
+    { name: "Depth", title: "Queue depth: I/Os in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
+    { name: "Time", title: "Share of its time: busy (at work), idle (polling without work), sleep", wide: true, value: (row) => row.busy, fill: shares },
+  ], { listed: "in the order of their numbers", empty: "No pollers found. The daemon has not started them yet." }),
 };
 
 // ---- tiles
 
 const TILES = [
-  ["I/O a second", ({ cell }) => format.count(cell[CELL.reads] + cell[CELL.writes] + cell[CELL.others])],
+  ["IOPS", ({ cell }) => format.count(cell[CELL.reads] + cell[CELL.writes] + cell[CELL.others])],
   ["Throughput", ({ cell }) => format.rate(cell[CELL.readBytes] + cell[CELL.writtenBytes])],
   ["Queue depth", ({ cell }) => format.whole(cell[CELL.depth])],
   ["Mean latency", ({ cell }) => format.time(cell[CELL.mean])],
-  ["99th percentile", ({ cell }) => format.time(cell[CELL.p99])],
-  ["Errors a second", ({ cell }) => format.count(cell[CELL.errors]), ({ cell }) => cell[CELL.errors] > 0],
+  ["p99 latency", ({ cell }) => format.time(cell[CELL.p99])],
+  ["Errors per second", ({ cell }) => format.count(cell[CELL.errors]), ({ cell }) => cell[CELL.errors] > 0],
   ["Controllers up", ({ daemon }) => `${daemon.controllers_up} of ${daemon.controllers}`, ({ daemon }) => daemon.controllers_up < daemon.controllers],
-  ["Oldest I/O of all", ({ daemon }) => (daemon.oldest_ns ? format.time(daemon.oldest_ns) : "–"), ({ daemon }) => daemon.oldest_ns > HUNG_NS],
+  ["Oldest I/O", ({ daemon }) => (daemon.oldest_ns ? format.time(daemon.oldest_ns) : "–"), ({ daemon }) => daemon.oldest_ns > HUNG_NS],
 ];
 const tiles = TILES.map(([name]) => {
   const value = element("dd", {}, "–");
@@ -160,8 +161,8 @@ function trouble({ daemon, controllers, gone }) {
   const down = daemon.controllers - daemon.controllers_up;
   const texts = [];
   if (daemon.ailment) texts.push(`Not healthy: ${daemon.ailment}.`);
-  if (down) texts.push(`${down} of ${daemon.controllers} controllers ${down === 1 ? "is" : "are"} not up.`);
-  if (gone) texts.push(`There is no bdev ${view.bdev}.`);
+  if (down) texts.push(`${down} of ${daemon.controllers} controllers ${down === 1 ? "is" : "are"} down.`);
+  if (gone) texts.push(`Bdev ${view.bdev} does not exist.`);
   setText($("trouble"), texts.join(" "));
   $("trouble").hidden = !texts.length;
   for (const { name, state, why } of controllers.rows) {
@@ -243,7 +244,7 @@ $("choice").addEventListener("submit", (event) => event.preventDefault());
 $("pause").addEventListener("click", () => {
   view.paused = !view.paused;
   $("pause").setAttribute("aria-pressed", String(view.paused));
-  setText($("pause"), view.paused ? "Go on" : "Pause");
+  setText($("pause"), view.paused ? "Resume" : "Pause");
   if (view.paused) {
     stop();
     link("paused");

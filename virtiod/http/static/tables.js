@@ -13,10 +13,10 @@ export function setText(where, text) {
 
 export class Table {
   // columns: {name, title?, value(row), text(row) or fill(cell, row), number?}. The first names the row.
-  constructor(where, columns, { key = (row) => row.name, empty, what }) {
+  constructor(where, columns, { key = (row) => row.name, empty, listed }) {
     this.columns = columns;
     this.key = key;
-    this.what = what;
+    this.listed = listed;
     this.rows = new Map();
     this.order = null;
     this.shown = [];
@@ -77,7 +77,7 @@ export class Table {
     this.table.hidden = !rows.length;
     this.empty.hidden = rows.length > 0;
     this.note.hidden = !(this.found > rows.length);
-    setText(this.note, `${rows.length} of ${this.found} are shown, ${this.what} first. Find others by their name.`);
+    setText(this.note, `Shows ${rows.length} of ${this.found}, ${this.listed}. Use Find to see others.`);
   }
 
   // Moving an element takes the focus from it.
