@@ -61,44 +61,51 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         metavar="ADDRESS",
         default=[],
-        help=f"Unix socket, or http(s) URL; several for several daemons (default: {DEFAULT_ADDRESS})",
+        help=f"Unix socket or http(s) URL of the daemon; repeat it for more daemons (default: {DEFAULT_ADDRESS})",
     )
-    found.add_argument("--hosts", metavar="FILE", help="more of them, a line each: [NAME] ADDRESS")
+    found.add_argument("--hosts", metavar="FILE", help="file with more addresses, one per line: [NAME] ADDRESS")
     found.add_argument(
         "-t",
         "--timeout",
         type=float,
         metavar="S",
         default=DEFAULT_TIMEOUT_S,
-        help="of a call (default: %(default)g)",
+        help="seconds to wait for an answer (default: %(default)g)",
     )
-    found.add_argument("--json", action="store_true", help="print the exact result, in one line")
-    _add_access(found.add_argument_group("for URLs"))
+    found.add_argument("--json", action="store_true", help="print the exact result as JSON, on one line")
+    _add_access(found.add_argument_group("access to URLs"))
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _add_top(commands.add_parser("top", help="Watch controllers, bdevs and pollers."))
     save = commands.add_parser("save_config", help="Print the configuration, for load_config and `virtiod -c`.")
-    save.add_argument("-f", "--file", metavar="FILE", help="write it there")
+    save.add_argument("-f", "--file", metavar="FILE", help="write it to this file")
     load = commands.add_parser("load_config", help="Make the calls of a saved configuration.")
-    load.add_argument("-f", "-j", "--file", metavar="FILE", help="default: standard input")
-    call = commands.add_parser("call", help="Call any method.")
+    load.add_argument("-f", "-j", "--file", metavar="FILE", help="read it from this file (default: standard input)")
+    call = commands.add_parser("call", help="Call a method by its name.")
     call.add_argument("method")
-    call.add_argument("params", type=_json_object, nargs="?", help='as JSON, like {"name": "B0"}')
+    call.add_argument("params", type=_json_object, nargs="?", help='parameters as JSON, for example {"name": "B0"}')
     for entry in json.loads(resources.files("rpc_client").joinpath("methods.json").read_text())["methods"]:
         _add_method(commands, entry)
     return found
 
 
 def _add_access(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--token-file", metavar="FILE", help="file with the token, or a line ROLE NAME TOKEN")
-    group.add_argument("--credentials", metavar="FILE", help="file with USER:PASSWORD, instead of a token")
-    group.add_argument("--ca-file", metavar="FILE", help="authorities to trust (default: the system's)")
-    group.add_argument("--cert", metavar="FILE", help="own certificate")
-    group.add_argument("--key", metavar="FILE", help="its key (default: in the certificate's file)")
+    group.add_argument("--token-file", metavar="FILE", help="file that holds the token, or a line ROLE NAME TOKEN")
+    group.add_argument("--credentials", metavar="FILE", help="file that holds USER:PASSWORD, instead of a token")
+    group.add_argument("--ca-file", metavar="FILE", help="authorities to trust, as PEM (default: the system's)")
+    group.add_argument("--cert", metavar="FILE", help="certificate of this client")
+    group.add_argument("--key", metavar="FILE", help="key of the certificate (default: in the same file)")
 
 
 def _add_top(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-i", "--interval", type=float, default=1.0, metavar="S", help="default: %(default)g")
-    command.add_argument("-n", "--count", type=int, metavar="N", help="end after so many views")
+    command.add_argument(
+        "-i",
+        "--interval",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="seconds between two views (default: %(default)g)",
+    )
+    command.add_argument("-n", "--count", type=int, metavar="N", help="stop after N views")
 
 
 def _add_method(commands: Any, entry: dict[str, Any]) -> None:
@@ -140,7 +147,7 @@ def _access(args: argparse.Namespace) -> Access:
     if args.token_file:
         words = _secret(args.token_file).split()
         if len(words) not in {1, 3}:
-            raise ValueError(f"{args.token_file}: must hold a token, or ROLE NAME TOKEN")
+            raise ValueError(f"{args.token_file}: must hold a token, or a line ROLE NAME TOKEN")
         token = words[-1]
     if args.credentials:
         user, _, password = _secret(args.credentials).strip().partition(":")
@@ -165,7 +172,9 @@ def _run(client: Client, args: argparse.Namespace) -> None:
 
 def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) -> int:
     if args.command == "top" or (args.command == "save_config" and args.file):
-        raise ValueError(f"{args.command} {'' if args.command == 'top' else '--file '}is for one host at a time")
+        raise ValueError(
+            f"{args.command} {'' if args.command == 'top' else '--file '}takes one host at a time: give one address"
+        )
     name, work, timeout_s = _work(args)
     outcomes = on_each(hosts, lambda host: Client(host.address, timeout_s=args.timeout, access=access), work, timeout_s)
     failed = [one for one in outcomes if one.error is not None]
@@ -206,7 +215,7 @@ def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float
 
 
 def _skipped(methods: list[str]) -> Any:
-    return f"not called, as it is too late: {', '.join(methods)}" if methods else True
+    return f"not called, because the daemon is already initialised: {', '.join(methods)}" if methods else True
 
 
 def _print(args: argparse.Namespace, name: str, result: Any) -> None:

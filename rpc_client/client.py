@@ -57,7 +57,8 @@ class Client:
         request: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": self._last_id}
         if params:
             request["params"] = dict(params)
-        deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
         try:
             reply = _decode(self._wire.exchange(json.dumps(request).encode(), deadline))
             return _result(reply, method, self._last_id)
@@ -65,7 +66,7 @@ class Client:
             raise
         except TimeoutError:
             self.close()  # or its answer would come to the next call
-            raise TimedOut(f"{method}: no answer from {self.address} in time") from None
+            raise TimedOut(f"{method}: no answer from {self.address} within {limit_s:g} s") from None
         except BaseException:
             self.close()
             raise
@@ -80,7 +81,7 @@ def _decode(raw: bytes) -> Any:
 
 def _result(reply: Any, method: str, request_id: int) -> Any:
     if not isinstance(reply, dict) or ("result" in reply) == ("error" in reply):
-        raise BadReply(f"{method}: the answer has not either a result or an error")
+        raise BadReply(f"{method}: the answer must have either a result or an error")
     if "error" in reply:
         error = reply["error"]
         if not isinstance(error, dict) or not isinstance(error.get("code"), int):
@@ -89,5 +90,5 @@ def _result(reply: Any, method: str, request_id: int) -> Any:
         if reply.get("id") in {request_id, None}:
             raise MethodError(method, error["code"], str(error.get("message", "")), error.get("data"))
     if reply.get("id") != request_id:
-        raise BadReply(f"{method}: the answer is to request {reply.get('id')!r}, not to {request_id}")
+        raise BadReply(f"{method}: the answer is for request {reply.get('id')!r}, not for {request_id}")
     return reply["result"]

@@ -25,7 +25,7 @@ def load_config(client: Client, document: Any) -> list[str]:
     left = calls_of(document)
     unknown = {method for method, _ in left} - set(client.call("rpc_get_methods", {"include_aliases": True}))
     if unknown:
-        raise ValueError(f"the configuration has methods that the daemon has not: {', '.join(sorted(unknown))}")
+        raise ValueError(f"the daemon does not have these methods of the configuration: {', '.join(sorted(unknown))}")
     while True:
         now = set(client.call("rpc_get_methods", {"current": True, "include_aliases": True}))
         later = [call for call in left if call[0] not in now]

@@ -46,9 +46,9 @@ def read_hosts(path: str) -> list[Host]:
         if words:
             found.append(Host(words[0], words[-1]))
     if not found:
-        raise ValueError(f"{path}: names no host")
+        raise ValueError(f"{path}: holds no address")
     if len(found) > MAX_HOSTS:
-        raise ValueError(f"{path}: names more than {MAX_HOSTS} hosts")
+        raise ValueError(f"{path}: holds more than {MAX_HOSTS} addresses")
     return found
 
 
@@ -56,7 +56,9 @@ def on_each(
     hosts: Sequence[Host], connect: Callable[[Host], Client], work: Callable[[Client], Any], timeout_s: float
 ) -> list[Outcome]:
     """work(client) on all hosts side by side, in their order. A host that takes longer has timed out."""
-    outcomes = [Outcome(host, error=TimedOut(f"no answer from {host.address} in time")) for host in hosts]
+    outcomes = [
+        Outcome(host, error=TimedOut(f"no answer from {host.address} within {timeout_s:g} s")) for host in hosts
+    ]
 
     def run(index: int) -> None:
         host = hosts[index]

@@ -50,7 +50,7 @@ class Http:
 
     def exchange(self, request: bytes, deadline: float) -> bytes:
         if self._in_the_open and self._has_token:
-            raise ConnectFailed(f"{self._url}: a token is sent over https only, or to this host")
+            raise ConnectFailed(f"{self._url}: a token is only sent over https, or to this host")
         try:
             # verify is given here, as REQUESTS_CA_BUNDLE would take the place of the session's.
             with self._session.post(

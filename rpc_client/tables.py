@@ -100,7 +100,7 @@ def _bdevs(bdevs: list[dict[str, Any]]) -> Table:
         )
         for bdev in bdevs
     ]
-    return ("NAME", "PRODUCT", "SIZE", "BLOCK", "IN USE", "I/O TYPES"), rows
+    return ("NAME", "PRODUCT", "SIZE", "BLOCK SIZE", "IN USE", "I/O TYPES"), rows
 
 
 def _controllers(controllers: list[dict[str, Any]]) -> Table:
@@ -118,7 +118,7 @@ def _controllers(controllers: list[dict[str, Any]]) -> Table:
         )
         for one in controllers
     ]
-    header = ("NAME", "TYPE", "TRANSPORT", "ADDRESS", "STATE", "QUEUES", "SIZE", "IN FLIGHT", "RECONNECTS")
+    header = ("NAME", "TYPE", "TRANSPORT", "ADDRESS", "STATE", "QUEUES", "QUEUE SIZE", "DEPTH", "RECONNECTS")
     return header, rows
 
 
@@ -164,7 +164,7 @@ def _exports(exports: list[dict[str, Any]]) -> Table:
         )
         for one in exports
     ]
-    return ("NAME", "BDEV", "SIZE", "READ-ONLY", "CLIENTS", "ADDRESS"), rows
+    return ("NAME", "BDEV", "SIZE", "READ-ONLY", "CONNECTIONS", "ADDRESS"), rows
 
 
 def _pollers(answer: dict[str, Any]) -> Table:
@@ -173,7 +173,7 @@ def _pollers(answer: dict[str, Any]) -> Table:
         total = max(1, one["busy"] + one["idle"] + one["sleep"])
         shares = [f"{100 * one[kind] / total:.1f}" for kind in ("busy", "idle", "sleep")]
         rows.append((one["name"], one["cpu"], one["mode"], *shares, one["in_flight"], one["sleeps"]))
-    return ("NAME", "CORE", "MODE", "BUSY %", "IDLE %", "SLEEP %", "IN FLIGHT", "SLEEPS"), rows
+    return ("NAME", "CORE", "MODE", "BUSY %", "IDLE %", "SLEEP %", "DEPTH", "SLEEPS"), rows
 
 
 def _load(answer: dict[str, Any]) -> Table:
@@ -192,7 +192,7 @@ def _load(answer: dict[str, Any]) -> Table:
     ]
     header = (
         *("BDEV", "CORES", "PATTERN", "STATUS", "IOPS", "MIB/S"),
-        *("MEAN", "P50", "P99", "P99.9", "MAX", "FAILED"),
+        *("MEAN", "P50", "P99", "P99.9", "MAX", "ERRORS"),
     )
     return header, rows
 

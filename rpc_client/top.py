@@ -70,7 +70,7 @@ def top(client: Client, interval_s: float, count: int | None, out: TextIO | None
         for number in itertools.count(1):
             time.sleep(interval_s)
             now = sample(client)
-            title = f"virtiod at {client.address}, {time.strftime('%H:%M:%S')}, each {interval_s:g} s"
+            title = f"virtiod at {client.address}, {time.strftime('%H:%M:%S')}, every {interval_s:g} s"
             size = shutil.get_terminal_size()
             lines = view(before, now, size.lines - 2 if live else None)
             _show([(title, "title"), *lines], out, size.columns if live else None)
@@ -98,8 +98,13 @@ def _summary(now: Sample) -> Line:
     up = sum(one["state"] == "up" for one in now.controllers)
     total = len(now.controllers)
     depth = sum(bdev.get("queue_depth", 0) for bdev in now.iostat["bdevs"])
-    text = f"{up} of {total} controllers up, {len(now.iostat['bdevs'])} bdevs, {depth} I/Os in flight"
+    bdevs = len(now.iostat["bdevs"])
+    text = f"{up} of {total} controllers up, {_count(bdevs, 'bdev')}, {_count(depth, 'I/O')} in flight"
     return text, "" if up == total else "bad"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _controller(one: dict[str, Any]) -> Row:

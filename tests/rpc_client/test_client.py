@@ -320,7 +320,7 @@ def test_top_shows_what_happened_between_two_looks() -> None:
 
     before = at(10**9, 1000, 5_000_000, 100, 100)
     text = [line for line, _ in view(before, at(3 * 10**9, 201_000, 2_005_000_000, 175, 125))]
-    assert text[0] == "1 of 1 controllers up, 1 bdevs, 32 I/Os in flight"
+    assert text[0] == "1 of 1 controllers up, 1 bdev, 32 I/Os in flight"
     assert text[3].split() == ["B0", "blk", "up", "2", "1", "7", "/run/x.sock"]
     assert text[6].split() == ["B0", "100000", "0", "390.6", "0.0", "10", "us", "32", "-", "0"]
     assert text[9].split() == ["poller_0", "3", "adaptive", "75.0", "0.0", "25.0", "5"]

@@ -28,9 +28,9 @@ def test_the_file_has_addresses_with_or_without_names(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "hosts: names no host"),
+        ("", "hosts: holds no address"),
         ("\na b c\n", "hosts:2: must be"),
-        ("a\n" * 1001, "hosts: names more than 1000 hosts"),
+        ("a\n" * 1001, "hosts: holds more than 1000 addresses"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(run_dir: Path, content: str, message: str) -> None:
@@ -55,7 +55,7 @@ def test_a_host_that_says_nothing_holds_up_nobody(run_dir: Path) -> None:
                 0.3,
             )
             assert [one.host.name for one in outcomes] == ["silent", "there", "dead"]
-            assert "in time" in str(outcomes[0].error)
+            assert "no answer from" in str(outcomes[0].error)
             assert outcomes[1].result[0] == "ERROR"
             assert str(outcomes[2].error) == "connect to /nowhere: No such file or directory"
 
@@ -65,7 +65,7 @@ def test_a_host_that_says_nothing_holds_up_nobody(run_dir: Path) -> None:
 def test_the_table_has_a_row_for_what_failed_and_for_what_is_empty() -> None:
     export = {"name": "e", "bdev_name": "b", "size": 1 << 30, "read_only": False, "connections": 1, "uris": ["nbd://x"]}
     shown = render_each("nbd_get_exports", [("a", [export, export]), ("b", [])], [("c", "gone")]).splitlines()
-    assert shown[0].split() == ["HOST", "NAME", "BDEV", "SIZE", "READ-ONLY", "CLIENTS", "ADDRESS", "ERROR"]
+    assert shown[0].split() == ["HOST", "NAME", "BDEV", "SIZE", "READ-ONLY", "CONNECTIONS", "ADDRESS", "ERROR"]
     assert [line.split()[0] for line in shown] == ["HOST", "a", "a", "b", "c"]
     assert shown[-1].split() == ["c", *"------", "gone"]
     assert render_each("log_set_level", [("a", True), ("b", True)], []).splitlines()[1:] == ["a     done", "b     done"]
@@ -91,6 +91,6 @@ def test_the_exit_status_tells_how_many_failed(run_dir: Path, capsys: pytest.Cap
         ]
         assert found[0]["error"]["code"] == -19
         assert cli.main([*here, *gone, "top", "-n", "1"]) == 1
-        assert "top is for one host at a time" in capsys.readouterr().err
+        assert "top takes one host at a time" in capsys.readouterr().err
 
     with_daemon(run_dir, use, log_level="ERROR")

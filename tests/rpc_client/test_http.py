@@ -111,7 +111,7 @@ def test_a_token_is_kept_from_others(run_dir: Path, certs: Certificates, rpc: Ru
         status, _, err = await rpc("admin", "--url", "http://192.0.2.1", "log_get_level")
         assert (status, err) == (
             1,
-            "virtiod-rpc: http://192.0.2.1/rpc: a token is sent over https only, or to this host\n",
+            "virtiod-rpc: http://192.0.2.1/rpc: a token is only sent over https, or to this host\n",
         )
         (run_dir / "admin").chmod(0o644)
         status, _, err = await rpc("admin", "log_get_level")
@@ -140,7 +140,7 @@ def test_a_configuration_is_saved_here_and_loaded_there(run_dir: Path, certs: Ce
         async with live(run_dir / "third", log_level="ERROR") as third:
             there = ("-s", third.daemon.options.rpc_socket)
             status, out, _ = await rpc(None, *there, "load_config", "-f", saved)
-            assert (status, out) == (0, "not called, as it is too late: bdev_set_options\n")
+            assert (status, out) == (0, "not called, because the daemon is already initialised: bdev_set_options\n")
             for content, message in [
                 ("{}", "not a configuration: it has no array 'subsystems'"),
                 ('{"subsystems": [{"subsystem": "bdev", "config": {}}]}', "'config' of a subsystem must be an array"),
@@ -148,7 +148,7 @@ def test_a_configuration_is_saved_here_and_loaded_there(run_dir: Path, certs: Ce
                 ('{"subsystems": [{"config": [[{"method": "m", "params": 1}]]}]}', "'params' of m must be an object"),
                 (
                     '{"subsystems": [{"config": [{"method": "m"}]}]}',
-                    "has methods that the daemon has not: m",
+                    "the daemon does not have these methods of the configuration: m",
                 ),
             ]:
                 written(run_dir / "saved.json", content)
