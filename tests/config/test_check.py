@@ -115,7 +115,7 @@ def test_the_command_says_line_and_column(tmp_path: Path, capsys: pytest.Capture
     )
     assert main(["check-config", str(good)]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{good}: 1 calls, 1 ignored: ok\n"
+    assert printed.out == f"{good}: 1 call, 1 ignored: ok\n"
     assert printed.err.endswith(": ignored, virtiod has nothing like it: x\n")
     assert main(["check-config", str(good), str(bad)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (

@@ -158,7 +158,7 @@ def test_the_demo_shows_both_kinds(run_dir: Path) -> None:
     steps = json.loads(report.read_text())["steps"]
     assert steps["scsi attach"]["bdevs"] == ["VirtioScsi0t0", "VirtioScsi0t2l300"]
     assert steps["scsi verify"]["ok"]
-    assert "VirtioScsi0t2l300" in said and "all as it should be" in said
+    assert "VirtioScsi0t2l300" in said and "All steps succeeded" in said
 
 
 def test_the_disks_of_a_host_that_died_are_back_with_it(run_dir: Path) -> None:

@@ -12,7 +12,7 @@ from virtiod.rpc.methods import METHODS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="as for `virtiod run -c`")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration file, as for `virtiod run -c`")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,5 +33,6 @@ def _check(file: str) -> int:
     if checked.problems:
         return 1
     ignored = f", {len(checked.ignored)} ignored" if checked.ignored else ""
-    print(f"{file}: {len(checked.calls)} calls{ignored}: ok")
+    calls = len(checked.calls)
+    print(f"{file}: {calls} call{'' if calls == 1 else 's'}{ignored}: ok")
     return 0

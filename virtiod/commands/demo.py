@@ -1,4 +1,4 @@
-"""Show the main job: a target, the daemon, verified load and an NBD export, in half a minute."""
+"""Show what virtiod does, in half a minute: a target, the daemon, a verified load, an NBD export."""
 
 from __future__ import annotations
 
@@ -36,9 +36,14 @@ SCSI_LUNS = "0:0=64M,2:300=64M"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each load (default: %(default)g)")
     parser.add_argument(
-        "--report", default="virtiod-demo.json", metavar="FILE", help="where to leave it (default: %(default)s)"
+        "--seconds", type=float, default=3.0, metavar="S", help="seconds that each load runs (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--report",
+        default="virtiod-demo.json",
+        metavar="FILE",
+        help="file to write the report to (default: %(default)s)",
     )
 
 
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     report["ok"] = all(step.get("ok", True) for step in report["steps"].values())
     Path(args.report).write_text(json.dumps(report, indent=2) + "\n")
     print(_picture(report))
-    print(f"{'all as it should be' if report['ok'] else 'NOT as it should be'}; the report is in {args.report}")
+    print(f"{'All steps succeeded' if report['ok'] else 'A step FAILED'}; the report is in {args.report}")
     return 0 if report["ok"] else 1
 
 
@@ -99,11 +104,11 @@ class _Demo:
         self.load(client, "verify", "write, read back, compare", rw="verify", queue_depth=32)
         self.load(client, "randread 32", "random reads, queue depth 32", rw="randread", queue_depth=32)
         self.load(client, "randread 1", "random reads, queue depth 1", rw="randread", queue_depth=1)
-        with self.step("scsi attach", "bdev_virtio_attach_controller, of the SCSI host") as s:
+        with self.step("scsi attach", "bdev_virtio_attach_controller for the SCSI host") as s:
             params = {"name": "VirtioScsi0", "trtype": "user", "traddr": self.scsi_socket, "dev_type": "scsi"}
             disks = s["bdevs"] = client.call("bdev_virtio_attach_controller", params)
             print(f"    {' '.join(disks)}")
-        self.load(client, "scsi verify", "write, read back, compare, on each", disks, rw="verify", queue_depth=32)
+        self.load(client, "scsi verify", "write, read back, compare, on both disks", disks, rw="verify", queue_depth=32)
         with self.step("export", "nbd_create_export") as s:
             s["export"] = client.call("nbd_create_export", {"bdev_name": BDEV})
         self.copy()
@@ -139,14 +144,14 @@ class _Demo:
             print(
                 f"    {totals['iops'] / 1000:.0f} kIOPS, {totals['mibps']:.0f} MiB/s, "
                 f"median {totals['p50_latency_us']:.1f} us, p99 {totals['p99_latency_us']:.1f} us, "
-                f"{totals['io_failed']} failed, {totals['io_mismatched']} mismatched"
+                f"{totals['io_failed']} errors, {totals['io_mismatched']} mismatched"
             )
 
     def copy(self) -> None:
         """Write a file to the disk with nbdcopy, and read it back."""
         uri = f"nbd+unix:///{BDEV}?socket={self.nbd_socket}"
         if not shutil.which("nbdcopy"):
-            print("nbdcopy      not installed (libnbd-bin): skipped")
+            print("nbdcopy      skipped: it is not installed (Debian package libnbd-bin)")
             return
         with self.step("nbdcopy", f"{COPY_MIB} MiB to the disk and back, through {uri}") as s:
             there, back = self.folder / "there", self.folder / "back"
@@ -169,7 +174,7 @@ def _wait_for(path: str) -> None:
             if probe.connect_ex(path) == 0:
                 return
         if time.monotonic() > deadline:
-            raise DeadlineError(f"{path}: nobody listens after {START_S:g} s")
+            raise DeadlineError(f"{path}: no process listens after {START_S:g} s")
         time.sleep(0.05)
 
 
@@ -217,8 +222,8 @@ def _picture(report: dict[str, Any]) -> str:
     lines = ["  " + "".join((a, b.ljust(17), c, d.ljust(15), e)) for a, b, c, d, e in rows]
     for name, totals in ((name, s["totals"]) for name, s in steps.items() if "totals" in s):
         lines.append(
-            f"  {name:12} {totals['iops'] / 1e6:6.2f} million I/O a second   "
-            f"median {totals['p50_latency_us']:7.1f} us   {totals['io_mismatched']} of {totals['ios']} wrong"
+            f"  {name:12} {totals['iops'] / 1e6:6.2f} million IOPS   "
+            f"median {totals['p50_latency_us']:7.1f} us   {totals['io_mismatched']} of {totals['ios']} I/Os mismatched"
         )
     return "\n".join(["", *lines, ""])
 

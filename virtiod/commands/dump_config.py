@@ -1,4 +1,4 @@
-"""Print the configuration of a running daemon, for -c."""
+"""Print the configuration of a running daemon, for `virtiod run -c`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from virtiod.core.errors import VirtiodError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-r", "--rpc-socket", metavar="PATH", default=DEFAULT_ADDRESS, help="the daemon's (default: %(default)s)"
+        "-r",
+        "--rpc-socket",
+        metavar="PATH",
+        default=DEFAULT_ADDRESS,
+        help="RPC socket of the daemon (default: %(default)s)",
     )
 
 

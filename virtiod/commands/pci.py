@@ -1,4 +1,4 @@
-"""Show virtio PCI devices, and say whether the kernel or virtiod may use them."""
+"""List virtio PCI devices, and move them between the kernel and virtiod."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from virtiod.pci.host import Host
 
 __all__ = ["add_arguments", "run"]
 
-HEADER = ("ADDRESS", "TYPE", "DRIVER", "GROUP", "DISKS", "TO USE IT")
+HEADER = ("ADDRESS", "TYPE", "DRIVER", "IOMMU GROUP", "DISKS", "STATUS")
 READY = "ready"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="every virtio device, who has it, and what it takes to use it")
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing = actions.add_parser("list", help="show each virtio device, its driver, and what prevents its use")
+    listing.add_argument("--json", action="store_true", help="print JSON, which tells more")
     binding = actions.add_parser("bind", help="take a device from the kernel, so that virtiod can attach it")
-    binding.add_argument("address", metavar="ADDRESS", help="of the device: 0000:00:05.0")
+    binding.add_argument("address", metavar="ADDRESS", help="address of the device, for example 0000:00:05.0")
     unbinding = actions.add_parser("unbind", help="give a device back to the kernel's driver")
-    unbinding.add_argument("address", metavar="ADDRESS", help="of the device: 0000:00:05.0")
+    unbinding.add_argument("address", metavar="ADDRESS", help="address of the device, for example 0000:00:05.0")
 
 
 def run(args: argparse.Namespace, host: Host | None = None) -> int:

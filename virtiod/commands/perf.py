@@ -1,4 +1,4 @@
-"""Load a target, or nothing, and measure: a load generator without a daemon."""
+"""Measure a target with a load generator, without a daemon."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="the socket of a vhost-user-blk target, the address of a virtio-blk PCI device (0000:00:05.0), scsi: and "
-        "either of them for the disks of a SCSI one, or null:SIZE for what the load generator itself can do",
+        help="socket of a vhost-user-blk target, or address of a virtio-blk PCI device (0000:00:05.0); either with "
+        "scsi: before it for the disks of a SCSI host; or null:SIZE, to measure the load generator itself",
     )
-    parser.add_argument("-w", "--rw", choices=PATTERNS, default="randread", help="pattern (default: %(default)s)")
-    parser.add_argument("-o", "--block-size", default="4096", metavar="SIZE", help="of an I/O (default: %(default)s)")
+    parser.add_argument(
+        "-w", "--rw", choices=PATTERNS, default="randread", help="access pattern (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", "--block-size", default="4096", metavar="SIZE", help="size of an I/O (default: %(default)s)"
+    )
     parser.add_argument(
         "-q",
         "--queue-depth",
@@ -42,22 +46,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="I/Os in flight on each target and poller (default: %(default)s)",
     )
-    parser.add_argument("-t", "--time", type=float, metavar="S", help="seconds to run (default: 5)")
-    parser.add_argument("--total-bytes", metavar="SIZE", help="what to transfer on each target")
     parser.add_argument(
-        "-M", "--rw-mix-read", type=int, default=50, metavar="PERCENT", help="reads of randrw (default: %(default)s)"
+        "-t", "--time", type=float, metavar="S", help="seconds to run (default: 5, without --total-bytes)"
     )
-    parser.add_argument("--seed", type=int, help="of addresses and data (default: random)")
-    parser.add_argument("-m", "--cpumask", metavar="MASK", default="0x1", help="cores that poll (default: %(default)s)")
-    parser.add_argument("--poll-mode", choices=("adaptive", "busy"), default="adaptive", help="default: %(default)s")
-    parser.add_argument("--vq-count", type=int, metavar="N", help="virtqueues (default: one for each poller)")
-    parser.add_argument("--vq-size", type=int, metavar="N", help="entries of a virtqueue (default: 512)")
-    parser.add_argument("-s", dest="memory", type=int, default=256, metavar="MIB", help="DMA memory (default: 256)")
+    parser.add_argument("--total-bytes", metavar="SIZE", help="bytes to transfer on each target")
     parser.add_argument(
-        "--allow-unbind", action="store_true", help="take PCI devices from the kernel's driver while it runs"
+        "-M",
+        "--rw-mix-read",
+        type=int,
+        default=50,
+        metavar="PERCENT",
+        help="share of reads in randrw (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, help="seed of addresses and data (default: random)")
+    parser.add_argument(
+        "-m", "--cpumask", metavar="MASK", default="0x1", help="cores to poll on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--poll-mode",
+        choices=("adaptive", "busy"),
+        default="adaptive",
+        help="as of `virtiod run` (default: %(default)s)",
+    )
+    parser.add_argument("--vq-count", type=int, metavar="N", help="number of virtqueues (default: one for each poller)")
+    parser.add_argument("--vq-size", type=int, metavar="N", help="queue size: entries of a virtqueue (default: 512)")
+    parser.add_argument(
+        "-s", dest="memory", type=int, default=256, metavar="MIB", help="MiB of DMA memory (default: 256)"
+    )
+    parser.add_argument(
+        "--allow-unbind", action="store_true", help="take PCI devices from the kernel's driver while perf runs"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, with bdevperf's keys")
-    parser.add_argument("--yes", action="store_true", help="patterns that write: destroy what is on the target")
+    parser.add_argument(
+        "--yes", action="store_true", help="allow patterns that write: they destroy the data on the target"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     )
     workload.check()
     if args.rw in WRITERS and not args.yes and any(not t.startswith("null:") for t in args.targets):
-        raise InvalidArgument(f"--rw {args.rw} destroys what is on the target: say --yes if it may")
+        raise InvalidArgument(f"--rw {args.rw} destroys the data on the target: add --yes to allow it")
     report = asyncio.run(_measure(args, workload))
     totals = report["totals"]
     print(json.dumps(report, indent=2) if args.json else table(report))
@@ -114,7 +136,7 @@ async def _add(system: System, args: argparse.Namespace, number: int, target: st
 def draw(now: Snapshot) -> None:
     """One line, drawn over the last one."""
     filled = round(now.share * BAR)
-    failed = f"  {now.failed} failed" if now.failed else ""
+    failed = f"  {now.failed} errors" if now.failed else ""
     text = (
         f"\r[{'#' * filled}{'.' * (BAR - filled)}] {now.share:4.0%}  {now.iops / 1000:9.1f} kIOPS  "
         f"{now.mib_s:8.0f} MiB/s  {now.latency_us:8.1f} us{failed}"
@@ -123,9 +145,9 @@ def draw(now: Snapshot) -> None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for people: a line for each job, then all together. Latencies in us."""
+    """The report for people: a line for each job, then all together."""
     header = (
-        "job",
+        "bdev",
         "core",
         "status",
         "kIOPS",
@@ -134,8 +156,8 @@ def table(report: dict[str, Any]) -> str:
         "p50",
         "p99",
         "p99.9",
-        "max us",
-        "failed",
+        "max",
+        "errors",
         "mismatched",
     )
     rows = [
@@ -144,7 +166,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     if len(rows) > 1:
         rows.append(("all", "", "", *_cells(report["totals"])))
-    return render(header, rows)
+    return f"{render(header, rows)}\nLatencies are in us."
 
 
 def _cells(figures: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Serve a virtio-blk or virtio-scsi device over vhost-user: the embedded target."""
+"""Serve a virtio-blk or virtio-scsi device over vhost-user (the embedded target)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sockets", nargs="+", metavar="SOCKET", help="where to listen; a disk for each")
+    parser.add_argument(
+        "sockets", nargs="+", metavar="SOCKET", help="path of a Unix socket to listen on; each serves a disk of its own"
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--memory", metavar="SIZE", help="a disk in memory, e.g. 64M (default: 64M)")
-    kind.add_argument("--file", metavar="PATH", help="a disk over a file; SIGHUP: it may have grown")
+    kind.add_argument(
+        "--file", metavar="PATH", help="a disk with its data in a file; SIGHUP: look at the file's size again"
+    )
     kind.add_argument("--null", metavar="SIZE", help="a disk that moves no data")
     kind.add_argument(
         "--scsi",
@@ -32,28 +36,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a SCSI host instead of a disk; SPEC is a size (in memory), null:SIZE or file:PATH, for example "
         '"0:0=64M,0:1=null:1G,2:300=file:PATH"',
     )
-    parser.add_argument("--queues", type=int, default=1, metavar="N", help="request queues (default: %(default)s)")
-    parser.add_argument("--block-size", type=int, default=512, metavar="BYTES", help="default: %(default)s")
-    parser.add_argument("--read-only", action="store_true")
-    parser.add_argument("--no-write-cache", action="store_true", help="offer no FLUSH")
-    parser.add_argument("--serial", default="virtiod-target", help="at most 20 characters (default: %(default)s)")
-    parser.add_argument("-m", "--cpumask", metavar="MASK", help="cores that poll (default: one thread, not pinned)")
-    parser.add_argument("--poll-mode", choices=("adaptive", "busy"), default="adaptive", help="default: %(default)s")
-    parser.add_argument("--poll-us", type=int, default=200, metavar="US", help="default: %(default)s")
+    parser.add_argument(
+        "--queues", type=int, default=1, metavar="N", help="number of request queues (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--block-size", type=int, default=512, metavar="BYTES", help="size of a block (default: %(default)s)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="refuse writes")
+    parser.add_argument("--no-write-cache", action="store_true", help="do not offer FLUSH")
+    parser.add_argument(
+        "--serial", default="virtiod-target", help="serial number, at most 20 characters (default: %(default)s)"
+    )
+    parser.add_argument("-m", "--cpumask", metavar="MASK", help="cores to poll on (default: one thread, not pinned)")
+    parser.add_argument(
+        "--poll-mode",
+        choices=("adaptive", "busy"),
+        default="adaptive",
+        help="as of `virtiod run` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--poll-us", type=int, default=200, metavar="US", help="as of `virtiod run` (default: %(default)s)"
+    )
     parser.add_argument(
         "--fault",
         metavar="KIND[,after=N][,every=N][,delay=US]",
         default="",
-        help="for tests: delay, error, used-id, used-index, no-status, silence or death; of a SCSI host, for all its "
-        "LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with ,value=H), "
-        "silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
+        help="fault to inject, for tests: delay, error, used-id, used-index, no-status, silence or death; with --scsi, "
+        "on all LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with "
+        ",value=H), silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
     if (args.file or (args.scsi and "file:" in args.scsi)) and len(args.sockets) > 1:
-        raise InvalidArgument("a file: one socket only")
+        raise InvalidArgument("--file and file:PATH serve one socket only")
     cpus = parse_cpumask(args.cpumask) if args.cpumask else (-1,)
     spec = _host(args) if args.scsi else _disk(args)
     target = Target(dict.fromkeys(args.sockets, spec), cpus, args.poll_mode, args.poll_us)

@@ -48,18 +48,28 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `virtiod run`. Those that SPDK's applications have too are spelt as there."""
     rpc = parser.add_argument_group("RPC")
-    rpc.add_argument("-r", "--rpc-socket", metavar="PATH", default=DEFAULT_RPC_SOCKET, help="default: %(default)s")
-    rpc.add_argument("--rpc-group", metavar="GROUP", help="members may use RPC too (socket mode 0660, else 0600)")
-    rpc.add_argument("--rpcs-allowed", metavar="NAME,...", help="the only methods that can be called")
-    rpc.add_argument("--wait-for-rpc", action="store_true", help="wait for framework_start_init before going on")
-    rpc.add_argument("-c", "--config", metavar="FILE", help="calls to make at start and on SIGHUP, in SPDK's format")
-    rpc.add_argument("--state", metavar="FILE", help="keep what RPC makes in this file, and make it again at start")
+    rpc.add_argument(
+        "-r",
+        "--rpc-socket",
+        metavar="PATH",
+        default=DEFAULT_RPC_SOCKET,
+        help="Unix socket of RPC (default: %(default)s)",
+    )
+    rpc.add_argument(
+        "--rpc-group", metavar="GROUP", help="group that may use RPC too (the socket's mode is then 0660, else 0600)"
+    )
+    rpc.add_argument("--rpcs-allowed", metavar="NAME,...", help="the only methods that may be called (default: all)")
+    rpc.add_argument("--wait-for-rpc", action="store_true", help="only answer RPC until framework_start_init is called")
+    rpc.add_argument(
+        "-c", "--config", metavar="FILE", help="file of calls to make at start and on SIGHUP, in SPDK's format"
+    )
+    rpc.add_argument("--state", metavar="FILE", help="file that keeps what RPC created, to create it again at start")
     polling = parser.add_argument_group("polling")
     polling.add_argument(
         "-m",
         "--cpumask",
         metavar="MASK",
-        help="cores that poll: a hexadecimal mask, or a list like [0,2-3] (default: the first core allowed)",
+        help="cores to poll on: a hexadecimal mask, or a list like [0,2-3] (default: the first core allowed)",
     )
     polling.add_argument(
         "--poll-mode",
@@ -72,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_within(0, 10_000_000),
         metavar="US",
         default=Options.poll_us,
-        help="how long an adaptive poller spins without work (default: %(default)s)",
+        help="microseconds that an adaptive poller spins without work before it sleeps (default: %(default)s)",
     )
     polling.add_argument(
         "-s",
@@ -80,42 +90,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_within(8, 1 << 20),
         metavar="MIB",
         default=Options.memory_mib,
-        help="DMA memory to begin with (default: %(default)s)",
+        help="MiB of DMA memory at the start; it grows (default: %(default)s)",
     )
     io = parser.add_argument_group("I/O")
     io.add_argument(
         "--allow-unbind",
         action="store_true",
-        help="take PCI devices from the kernel's driver to attach them, unless a disk of theirs is in use",
+        help="let attach take a PCI device from the kernel's driver, unless one of its disks is in use",
     )
     io.add_argument(
         "--nbd-socket",
         metavar="PATH",
-        help="Unix socket of the NBD exports, or none (default: the RPC socket with -nbd.sock for .sock)",
+        help="Unix socket of the NBD exports, or none (default: the RPC socket's path with -nbd.sock for .sock)",
     )
-    io.add_argument("--nbd-listen", metavar="HOST:PORT", default="", help="TCP address of the NBD exports")
+    io.add_argument(
+        "--nbd-listen", metavar="HOST:PORT", default="", help="TCP address of the NBD exports (default: none)"
+    )
     _add_http_arguments(parser.add_argument_group("HTTP"))
     io.add_argument(
         "--io-timeout",
         type=_seconds,
         metavar="S",
         default=Options.io_timeout_s,
-        help="an I/O that takes longer fails; 0 for no limit (default: %(default)g)",
+        help="seconds after which an I/O fails; 0: never (default: %(default)g)",
     )
     io.add_argument(
         "--shutdown-timeout",
         type=_seconds,
         metavar="S",
         default=Options.shutdown_timeout_s,
-        help="for an orderly end (default: %(default)g)",
+        help="seconds that an orderly stop may take (default: %(default)g)",
     )
     log = parser.add_argument_group("log")
-    log.add_argument("--log-level", choices=tuple(LEVELS), default=Options.log_level, help="default: %(default)s")
+    log.add_argument(
+        "--log-level",
+        choices=tuple(LEVELS),
+        default=Options.log_level,
+        help="least severe level to log (default: %(default)s)",
+    )
     log.add_argument(
         "--log-format",
         choices=FORMATS,
         default="auto",
-        help="auto: fields of the journal if standard error leads there, else text (default: %(default)s)",
+        help="auto: journal if standard error leads to systemd's journal, else text (default: %(default)s)",
     )
 
 
@@ -124,17 +141,19 @@ def _add_http_arguments(http: argparse._ArgumentGroup) -> None:
         "--http",
         metavar="HOST:PORT",
         default=DEFAULT_HTTP,
-        help="address of metrics, health and RPC, or none (default: %(default)s)",
+        help="address of the live page, metrics, health and /rpc, or none (default: %(default)s)",
     )
     http.add_argument(
         "--http-tokens",
         metavar="FILE",
-        help="tokens that HTTP clients need: a file, or credential:NAME for one from systemd (default: none)",
+        help="file of tokens, one of which each client needs; credential:NAME for one from systemd (default: none)",
     )
-    http.add_argument("--http-rpc", action="store_true", help="serve JSON-RPC too, at /rpc; needs --http-tokens")
-    http.add_argument("--http-cert", metavar="FILE", help="certificate and its chain (PEM), which turns TLS on")
-    http.add_argument("--http-key", metavar="FILE", help="its key (default: in the file of the certificate)")
-    http.add_argument("--http-client-ca", metavar="FILE", help="clients need a certificate that one of these signed")
+    http.add_argument("--http-rpc", action="store_true", help="serve JSON-RPC at /rpc too; needs --http-tokens")
+    http.add_argument("--http-cert", metavar="FILE", help="certificate and its chain (PEM); turns TLS on")
+    http.add_argument("--http-key", metavar="FILE", help="key of the certificate (default: in the same file)")
+    http.add_argument(
+        "--http-client-ca", metavar="FILE", help="clients need a certificate that one of these authorities signed"
+    )
 
 
 def _tls_files(args: argparse.Namespace) -> TlsFiles | None:
