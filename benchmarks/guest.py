@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Random 4 KiB reads of a virtio-blk PCI device in a guest: polled by virtiod, and through the kernel's driver.
+"""Measures random 4 KiB reads of a virtio-blk PCI device in a guest: by virtiod, and by the kernel's driver.
 
     python benchmarks/guest.py [--rounds 5] [--seconds 3] [--variant plain|iommu] [--depths 1,32] [--json FILE]
 
-Both on one processor of the same guest, one after the other in each round: fio with io_uring on /dev/vdX, and `virtiod
-perf` on the same device. The guest runs under TCG, where each instruction costs many times what it does on a real
-machine: the figures mean nothing by themselves, their ratio says which way it points.
+Both run on one processor of the same guest, one after the other in each round: fio with io_uring on /dev/vdX, and
+`virtiod perf` on the same device. QEMU interprets the guest's instructions (TCG), which makes each of them many times
+slower than on a real machine. So the IOPS themselves say nothing; only their ratio does.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(variant: str, rounds: int, seconds: float, depths: list[int]) -> dic
                 for way, iops_of in WAYS.items():
                     iops = iops_of(session, depth, seconds)
                     found.setdefault((way, depth), []).append(iops)
-                    print(f"{variant}, round {number + 1}: {way}, depth {depth}: {iops:.0f}", file=sys.stderr)
+                    print(f"{variant}, round {number + 1}: {way}, QD {depth}: {iops:.0f} IOPS", file=sys.stderr)
     finally:
         session.close()
     return found
@@ -90,11 +90,11 @@ def measure(variant: str, rounds: int, seconds: float, depths: list[int]) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: both")
-    parser.add_argument("--depths", default="1,32", metavar="N,...")
-    parser.add_argument("--json", metavar="FILE", help="leave all figures here")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each run (default: %(default)g)")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="guest to use (default: both)")
+    parser.add_argument("--depths", default="1,32", metavar="N,...", help="queue depths (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write all results to this file")
     args = parser.parse_args()
     depths = [int(depth) for depth in args.depths.split(",")]
     figures = []
@@ -102,10 +102,10 @@ def main() -> None:
         try:
             found = measure(variant, args.rounds, args.seconds, depths)
         except Unavailable as reason:
-            raise SystemExit(f"no guest here: {reason}") from None
+            raise SystemExit(f"the guest cannot be started: {reason}") from None
         figures += [{"variant": variant, "way": w, "queue_depth": d, "iops": v} for (w, d), v in found.items()]
         title = f"{variant}: random 4 KiB reads, IOPS: median (min-max)"
-        print(f"{title:56}" + "".join(f"{f'depth {d}':>26}" for d in depths))
+        print(f"{title:56}" + "".join(f"{f'QD {d}':>26}" for d in depths))
         for way in WAYS:
             cells = [f"{statistics.median(v):.0f} ({min(v):.0f}-{max(v):.0f})" for v in (found[way, d] for d in depths)]
             print(f"{way:56}" + "".join(f"{cell:>26}" for cell in cells))

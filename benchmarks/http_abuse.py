@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What HTTP clients that mean no good get, and what I/O loses meanwhile.
+"""Measures what abusive HTTP clients get, and how much I/O they cost.
 
     python benchmarks/http_abuse.py [--seconds 10] [--rate 10000] [--slow 200] [--json FILE]
 
@@ -217,10 +217,12 @@ def counted(phase: Callable[[], Counter[str]], got: Counter[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each phase")
-    parser.add_argument("--rate", type=float, default=10_000.0, help="requests a second that are offered")
-    parser.add_argument("--slow", type=int, default=200, help="slow connections")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each phase (default: %(default)g)")
+    parser.add_argument(
+        "--rate", type=float, default=10_000.0, help="requests per second to send (default: %(default)g)"
+    )
+    parser.add_argument("--slow", type=int, default=200, help="number of slow connections (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     args = parser.parse_args()
     results: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -236,7 +238,11 @@ def main() -> None:
             abused, abused_core = load.during(partial(counted, phase, got))
             ratios = {"iops": round(abused / alone, 3), "per core second": round(abused_core / alone_core, 3)}
             results[name] = {"got": dict(got), "ratio": ratios, "iops alone": round(alone)}
-            print(f"{name}: got {dict(got)}\n  I/O against without: {ratios} (of {alone / 1e6:.2f} M IOPS)", flush=True)
+            print(
+                f"{name}: the clients got {dict(got)}\n"
+                f"  I/O, as a ratio to I/O without clients: {ratios} ({alone / 1e6:.2f} M IOPS without)",
+                flush=True,
+            )
         time.sleep(3)  # what the flood used up comes back
         results["single"] = single(load.port)
         for name, answer in results["single"].items():

@@ -3,11 +3,11 @@
 
     python benchmarks/nbd.py [--rounds 5] [--seconds 1] [--apart] [--json FILE]
 
-Rounds are interleaved, so that a noisy moment hits all alike; figures are medians, in thousands of I/O a second.
+Rounds are interleaved, so that a noisy moment hits all alike; figures are medians, in kIOPS.
 virtiod runs one poller, pinned to the first core. The others, and fio, run where the kernel puts them; with --apart
 each server runs on the first core and fio on the rest.
 
-fio makes six system calls for each I/O, which fill a core of its own at 150,000 to 200,000 I/O a second whatever the
+fio makes six system calls for each I/O, which fill a core of its own at 150,000 to 200,000 IOPS whatever the
 server: where "client uses" is near a core for each connection, or all cores that are left, fio is what is measured. The
 last rows have a client that costs less, benchmarks/nbd_batches.py, and so show more of the servers.
 """
@@ -166,11 +166,13 @@ def table(found: dict[Case, dict[str, list[Run]]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="NBD exports of a null device, side by side.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one run")
-    parser.add_argument("--apart", action="store_true", help="each server on the first core, fio on the rest")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
+    parser = argparse.ArgumentParser(
+        description="Compares NBD exports of a null device: virtiod's, qemu-storage-daemon's and qemu-nbd's."
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each run (default: %(default)g)")
+    parser.add_argument("--apart", action="store_true", help="run each server on the first core and fio on the rest")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end as well
     with tempfile.TemporaryDirectory(prefix="vb-", dir="/tmp") as name:

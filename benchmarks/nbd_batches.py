@@ -36,7 +36,7 @@ def take(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = sock.recv(size - len(data))
         if not piece:
-            raise SystemExit("the server hung up")
+            raise SystemExit("the server closed the connection")
         data += piece
     return bytes(data)
 
@@ -64,11 +64,11 @@ def main() -> None:
             while got < len(buffer):
                 n = sock.recv_into(buffer[got:])
                 if not n:
-                    raise SystemExit("the server hung up")
+                    raise SystemExit("the server closed the connection")
                 got += n
             for at in range(0, len(buffer), REPLY):
                 if bytes(buffer[at : at + 8]) != b"\x67\x44\x66\x98\0\0\0\0":
-                    raise SystemExit("an answer is not a good simple reply")
+                    raise SystemExit("an answer is not a simple reply without an error")
             done += 1
         print(json.dumps({"iops": done * depth / elapsed, "cpu": (time.process_time() - cpu) / elapsed}))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long `bdev_get_iostat` takes while every poller works at full load.
+"""Measures how long `bdev_get_iostat` takes while every poller is fully loaded.
 
     python benchmarks/rpc_under_load.py [--pollers 2] [--calls 1000] [--bdevs 1] [--target] [--json FILE]
 
@@ -62,7 +62,7 @@ def measure(pollers: int, calls: int, bdevs: int, with_target: bool) -> dict[str
     """Quantiles (ms) of the calls, and the load's IOPS meanwhile."""
     cpus = sorted(os.sched_getaffinity(0))[:pollers]
     if len(cpus) < pollers:
-        raise SystemExit(f"{pollers} pollers need as many cores, there are {len(cpus)}")
+        raise SystemExit(f"--pollers {pollers} needs {pollers} cores, but there are {len(cpus)}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="v-", dir="/tmp")))
         rpc = folder / "rpc"
@@ -108,15 +108,15 @@ def timed(client: Client) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pollers", type=int, default=2)
-    parser.add_argument("--calls", type=int, default=1000)
-    parser.add_argument("--bdevs", type=int, default=1)
+    parser.add_argument("--pollers", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--calls", type=int, default=1000, help="calls to measure (default: %(default)s)")
+    parser.add_argument("--bdevs", type=int, default=1, help="bdevs under load (default: %(default)s)")
     parser.add_argument("--target", action="store_true", help="load the embedded target's disks, not null bdevs")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
     args = parser.parse_args()
     figures = measure(args.pollers, args.calls, args.bdevs, args.target)
     print(
-        f"bdev_get_iostat, {args.calls} calls, {args.pollers} pollers at {figures['iops'] / 1e6:.2f} M IOPS: "
+        f"bdev_get_iostat (calls: {args.calls}, pollers: {args.pollers}) at {figures['iops'] / 1e6:.2f} M IOPS: "
         f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms, max {figures['max_ms']:.2f} ms"
     )
     if args.json:

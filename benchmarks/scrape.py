@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a scrape of many bdevs takes, and what it costs the I/O meanwhile.
+"""Measures how long a scrape of many bdevs takes, and how much I/O it costs.
 
     python benchmarks/scrape.py [--bdevs 1000] [--scrapes 15] [--pairs 4] [--json FILE]
 
@@ -95,17 +95,23 @@ def measure(bdevs: int, scrapes: int, pairs: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bdevs", type=int, default=1000)
-    parser.add_argument("--scrapes", type=int, default=15)
-    parser.add_argument("--pairs", type=int, default=4)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--bdevs", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument(
+        "--scrapes", type=int, default=15, help="scrapes to measure, idle and under load (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=4, help="pairs of seconds, without and with a scrape (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
     args = parser.parse_args()
     figures = measure(args.bdevs, args.scrapes, args.pairs)
-    print(f"{args.bdevs} bdevs, {figures['bytes'] / 1e6:.1f} MB a page, {args.scrapes} scrapes each")
+    print(f"bdevs: {args.bdevs}; one scrape: {figures['bytes'] / 1e6:.1f} MB; scrapes measured: {args.scrapes} each")
     for name, times in (("idle", figures["idle_s"]), ("loaded", figures["loaded_s"])):
         median, slowest = statistics.median(times), times[-1]
         print(f"{name:8} median {median * 1e3:5.0f} ms, slowest {slowest * 1e3:5.0f} ms")
-    print(f"a second with a scrape in it: {figures['ratio']:.3f} of the I/O of one without, {figures['iops']:.3g} IOPS")
+    print(
+        f"IOPS while scraped, as a ratio to IOPS without: {figures['ratio']:.3f} ({figures['iops']:.3g} IOPS without)"
+    )
     if args.json:
         args.json.write_text(json.dumps({**vars(args), **figures}, default=str, indent=2) + "\n")
 

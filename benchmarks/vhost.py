@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Random 4 KiB reads over vhost-user: one poller, one queue, each target on a core of its own.
+"""Measures random 4 KiB reads over vhost-user: one poller, one queue, each target on a core of its own.
 
     python benchmarks/vhost.py [--rounds 5] [--seconds 2] [--json FILE]
 
-Targets: qemu-storage-daemon's null-co, the embedded null target as virtio-blk and as virtio-scsi, and no target at all
-(a null bdev: what the load generator itself costs). Each depth is measured on all of them in turn, so that a noisy
-moment hits all alike; figures are medians, in thousands of I/O a second, with the smallest and largest, and ratios the
-medians of the rounds' ratios. Two cores that nothing else uses give the truest figures.
+The targets are qemu-storage-daemon's null-co, the embedded null target as virtio-blk and as virtio-scsi, and no target
+at all (a null bdev, which shows what the load generator itself costs). Each queue depth is measured on all of them in
+turn, so that a noisy moment affects all of them. The results are medians in kIOPS, with the smallest and the largest;
+a ratio is the median of the ratios of all rounds. Use two cores that nothing else uses.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure_all(rounds: int, seconds: float, skip: list[str]) -> dict[tuple[str,
                 for name, (_, what) in chosen.items():
                     iops = measure(what, depth, seconds, cpus[0])
                     found.setdefault((name, depth), []).append(iops)
-                    print(f"round {number + 1}: {name}, depth {depth}: {iops / 1000:.0f} k", file=sys.stderr)
+                    print(f"round {number + 1}: {name}, QD {depth}: {iops / 1000:.0f} kIOPS", file=sys.stderr)
     return found
 
 
@@ -109,13 +109,13 @@ def row(name: str, cells: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--no-qsd", action="store_true", help="leave qemu-storage-daemon away")
-    parser.add_argument("--json", metavar="FILE", help="leave all figures here")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of each run (default: %(default)g)")
+    parser.add_argument("--no-qsd", action="store_true", help="leave qemu-storage-daemon out")
+    parser.add_argument("--json", metavar="FILE", help="write all results to this file")
     args = parser.parse_args()
     found = measure_all(args.rounds, args.seconds, [QSD] if args.no_qsd else [])
-    print(row("random 4 KiB reads, kIOPS: median (min-max)", [f"depth {d}" for d in DEPTHS]))
+    print(row("random 4 KiB reads, kIOPS: median (min-max)", [f"QD {d}" for d in DEPTHS]))
     for name in dict.fromkeys(name for name, _ in found):
         runs = [[iops / 1000 for iops in found[name, depth]] for depth in DEPTHS]
         print(row(name, [f"{statistics.median(v):.0f} ({min(v):.0f}-{max(v):.0f})" for v in runs]))
