@@ -45,13 +45,14 @@ def busiest(expr: str) -> str:
 
 def quantiles(select: str) -> dict[str, str]:
     """Of latencies, by name."""
-    return {f"{100 * q:g} %": quantile(q, select) for q in (0.5, 0.9, 0.99, 0.999)}
+    return {f"p{100 * q:g}": quantile(q, select) for q in (0.5, 0.9, 0.99, 0.999)}
 
 
 INSTANCE = 'instance=~"$instance"'
 BDEV = f'{INSTANCE}, bdev=~"$bdev"'
 CONTROLLER = f'{INSTANCE}, controller=~"$controller"'
-OPS = {"reads": "reads", "writes": "writes", "flushes": "flushes", "unmaps": "unmaps", "zeroes": "write_zeroes"}
+OPS = {"reads": "reads", "writes": "writes", "flushes": "flushes", "unmaps": "unmaps", "write zeroes": "write_zeroes"}
+THROUGHPUT = {"reads": "read", "writes": "written", "unmaps": "unmapped"}
 
 OVERVIEW = dashboard(
     "virtiod-overview",
@@ -62,17 +63,17 @@ OVERVIEW = dashboard(
             stat("Daemons", f"count(virtiod_build_info{{{INSTANCE}}})"),
             stat("Not healthy", f"sum(1 - virtiod_healthy{{{INSTANCE}}})", red=1),
             stat("Controllers down", f"sum(1 - virtiod_controller_up{{{INSTANCE}}})", red=1),
-            stat("I/O a second", f"sum(instance:virtiod_io:rate1m{{{INSTANCE}}})", "iops"),
+            stat("IOPS", f"sum(instance:virtiod_io:rate1m{{{INSTANCE}}})", "iops"),
             stat("Throughput", f"sum(instance:virtiod_bytes:rate1m{{{INSTANCE}}})", "binBps"),
             stat("Oldest I/O", f"max(virtiod_bdev_oldest_io_seconds{{{INSTANCE}}})", "s", red=5),
         ],
         "Hosts": [
-            lines("I/O a second", {"{{instance}}": f"instance:virtiod_io:rate1m{{{INSTANCE}}}"}, "iops", stacked=True),
+            lines("IOPS", {"{{instance}}": f"instance:virtiod_io:rate1m{{{INSTANCE}}}"}, "iops", stacked=True),
             lines(
                 "Throughput",
                 {
-                    "{{instance}} read": rate("bdev_read_bytes_total", INSTANCE, "instance"),
-                    "{{instance}} written": rate("bdev_written_bytes_total", INSTANCE, "instance"),
+                    "{{instance}} reads": rate("bdev_read_bytes_total", INSTANCE, "instance"),
+                    "{{instance}} writes": rate("bdev_written_bytes_total", INSTANCE, "instance"),
                 },
                 "binBps",
             ),
@@ -81,24 +82,24 @@ OVERVIEW = dashboard(
                 {"{{instance}}": f"sum by (instance) (bdev:virtiod_queue_depth:mean1m{{{INSTANCE}}})"},
             ),
             lines(
-                "Latency, 99 %",
+                "p99 latency",
                 {"{{instance}}": quantile(0.99, INSTANCE, "le, instance")},
                 "s",
             ),
             lines(
-                "Errors a second",
+                "Errors per second",
                 {"{{instance}} {{status}}": rate("bdev_io_errors_total", INSTANCE, "instance, status")},
             ),
             lines(
                 "Oldest I/O", {"{{instance}}": f"max by (instance) (virtiod_bdev_oldest_io_seconds{{{INSTANCE}}})"}, "s"
             ),
-            heatmap("Latencies", spread(INSTANCE)),
+            heatmap("Latency", spread(INSTANCE)),
         ],
-        "Disks and controllers": [
+        "Bdevs and controllers": [
             table(
-                "The busiest bdevs",
+                "Busiest bdevs",
                 {
-                    "I/O a second": (f"topk(20, bdev:virtiod_io:rate1m{{{INSTANCE}}})", "iops"),
+                    "IOPS": (f"topk(20, bdev:virtiod_io:rate1m{{{INSTANCE}}})", "iops"),
                     "Throughput": (busiest("bdev:virtiod_bytes:rate1m"), "binBps"),
                     "Mean latency": (busiest("bdev:virtiod_io_duration_seconds:mean1m"), "s"),
                     "Utilisation": (busiest("bdev:virtiod_utilisation:rate1m"), "percentunit"),
@@ -118,7 +119,7 @@ OVERVIEW = dashboard(
                         "short",
                     ),
                     "Reconnects": (f"virtiod_controller_reconnects_total{{{INSTANCE}}}", "short"),
-                    "Depth": (f"sum by (instance, controller) (virtiod_queue_depth{{{INSTANCE}}})", "short"),
+                    "Queue depth": (f"sum by (instance, controller) (virtiod_queue_depth{{{INSTANCE}}})", "short"),
                 },
                 ["instance", "controller", "type", "transport", "address"],
                 (
@@ -129,22 +130,22 @@ OVERVIEW = dashboard(
         ],
         "Pollers": [
             lines(
-                "Where pollers' time goes",
+                "Poller time by mode",
                 {"{{instance}} {{thread}} {{mode}}": rate("poller_seconds_total", INSTANCE)},
                 "percentunit",
                 stacked=True,
             ),
             lines(
-                "Busy",
+                "Poller busy time",
                 {"{{instance}} {{thread}}": f"poller:virtiod_busy:ratio1m{{{INSTANCE}}}"},
                 "percentunit",
                 defaults={"max": 1},
             ),
         ],
-        "Exports, memory, calls": [
+        "Exports, memory, RPC": [
             lines("NBD connections", {"{{instance}} {{export}}": f"virtiod_nbd_connections{{{INSTANCE}}}"}, width=8),
             lines(
-                "NBD bytes",
+                "NBD throughput",
                 {
                     "{{export}} from clients": rate("nbd_received_bytes_total", INSTANCE),
                     "{{export}} to clients": rate("nbd_sent_bytes_total", INSTANCE),
@@ -171,15 +172,15 @@ OVERVIEW = dashboard(
                 8,
             ),
             lines(
-                "Buffers",
+                "Buffers exhausted and lost",
                 {
-                    "{{thread}} too few": rate("buffers_exhausted_total", INSTANCE),
+                    "{{thread}} exhausted": rate("buffers_exhausted_total", INSTANCE),
                     "{{thread}} lost": f"virtiod_buffers_lost_total{{{INSTANCE}}}",
                 },
                 width=8,
             ),
             lines(
-                "RPC calls, mean time",
+                "Mean time of RPC calls",
                 {"{{method}}": mean("rpc_duration_seconds", INSTANCE, "method")},
                 "s",
                 8,
@@ -199,48 +200,48 @@ CONTROLLERS = dashboard(
         "State": [
             stat("Up", f"min(virtiod_controller_up{{{CONTROLLER}}})", red=1, below=True),
             stat(
-                "Reconnects in an hour",
+                "Reconnects in the last hour",
                 f"sum(increase(virtiod_controller_reconnects_total{{{CONTROLLER}}}[1h]))",
                 red=1,
             ),
             stat(
-                "I/O timeouts in an hour",
+                "I/O timeouts in the last hour",
                 f"sum(increase(virtiod_controller_io_timeouts_total{{{CONTROLLER}}}[1h]))",
                 red=1,
             ),
-            stat("Queues", f"count(virtiod_queue_size{{{CONTROLLER}}})"),
-            stat("In flight", f"sum(virtiod_queue_depth{{{CONTROLLER}}})"),
+            stat("Virtqueues", f"count(virtiod_queue_size{{{CONTROLLER}}})"),
+            stat("Queue depth", f"sum(virtiod_queue_depth{{{CONTROLLER}}})"),
             stat(
-                "Size of its bdevs",
+                "Total size of its bdevs",
                 f"sum(virtiod_bdev_capacity_bytes and on (instance, bdev) virtiod_bdev_info{{{CONTROLLER}}})",
                 "bytes",
             ),
             states("State", f"virtiod_controller_state{{{CONTROLLER}}}", "{{instance}} {{state}}"),
         ],
-        "Queues": [
+        "Virtqueues": [
             lines(
-                "Requests in flight",
+                "Queue depth",
                 {
                     "{{instance}} {{queue}}": f"virtiod_queue_depth{{{CONTROLLER}}}",
                 },
             ),
             lines(
-                "How full, of its entries",
+                "Queue depth as a share of the queue size",
                 {"{{instance}} {{queue}}": f"virtiod_queue_depth{{{CONTROLLER}}} / virtiod_queue_size{{{CONTROLLER}}}"},
                 "percentunit",
             ),
             lines(
-                "Notifications sent",
+                "Notifications sent to the device",
                 {"{{instance}} {{queue}}": rate("queue_kicks_total", CONTROLLER)},
                 width=8,
             ),
             lines(
-                "Notifications that ended a sleep",
+                "Notifications from the device that ended a sleep",
                 {"{{instance}} {{queue}}": rate("queue_interrupts_total", CONTROLLER)},
                 width=8,
             ),
             lines(
-                "I/Os that waited for room",
+                "I/Os that waited for room on the virtqueue",
                 {"{{instance}} {{queue}}": rate("queue_full_total", CONTROLLER)},
                 width=8,
             ),
@@ -252,10 +253,10 @@ CONTROLLERS = dashboard(
                 unit,
             )
             for title, expr, unit in (
-                ("I/O a second", "bdev:virtiod_io:rate1m", "iops"),
+                ("IOPS", "bdev:virtiod_io:rate1m", "iops"),
                 ("Throughput", "bdev:virtiod_bytes:rate1m", "binBps"),
-                ("Latency, 99 %", "bdev:virtiod_io_duration_seconds:p99_5m", "s"),
-                ("Errors a second", "bdev:virtiod_io_errors:rate5m", "short"),
+                ("p99 latency", "bdev:virtiod_io_duration_seconds:p99_5m", "s"),
+                ("Errors per second", "bdev:virtiod_io_errors:rate5m", "short"),
             )
         ],
     },
@@ -271,28 +272,28 @@ BDEVS = dashboard(
     {
         "Now": [
             stat("Size", f"sum(virtiod_bdev_capacity_bytes{{{BDEV}}})", "bytes"),
-            stat("I/O a second", f"sum(bdev:virtiod_io:rate1m{{{BDEV}}})", "iops"),
+            stat("IOPS", f"sum(bdev:virtiod_io:rate1m{{{BDEV}}})", "iops"),
             stat("Throughput", f"sum(bdev:virtiod_bytes:rate1m{{{BDEV}}})", "binBps"),
-            stat("In flight", f"sum(virtiod_bdev_io_now{{{BDEV}}})"),
+            stat("Queue depth", f"sum(virtiod_bdev_io_now{{{BDEV}}})"),
             stat("Oldest I/O", f"max(virtiod_bdev_oldest_io_seconds{{{BDEV}}})", "s", red=5),
-            stat("Errors in an hour", f"sum(increase(virtiod_bdev_io_errors_total{{{BDEV}}}[1h]))", red=1),
+            stat("Errors in the last hour", f"sum(increase(virtiod_bdev_io_errors_total{{{BDEV}}}[1h]))", red=1),
         ],
         "I/O": [
             lines(
-                "I/O a second",
+                "IOPS",
                 {name: rate(f"bdev_{metric}_completed_total", BDEV, "") for name, metric in OPS.items()},
                 "iops",
                 stacked=True,
             ),
             lines(
                 "Throughput",
-                {name: rate(f"bdev_{name}_bytes_total", BDEV, "") for name in ("read", "written", "unmapped")},
+                {name: rate(f"bdev_{metric}_bytes_total", BDEV, "") for name, metric in THROUGHPUT.items()},
                 "binBps",
             ),
             lines(
                 "Queue depth",
                 {
-                    "in flight": f"sum(virtiod_bdev_io_now{{{BDEV}}})",
+                    "now": f"sum(virtiod_bdev_io_now{{{BDEV}}})",
                     "mean": rate("bdev_io_time_weighted_seconds_total", BDEV, ""),
                 },
             ),
@@ -304,19 +305,19 @@ BDEVS = dashboard(
             ),
         ],
         "Latency": [
-            heatmap("Latencies", spread(BDEV)),
-            lines("Reads", quantiles(f'{BDEV}, op="read"'), "s", 8),
-            lines("Writes", quantiles(f'{BDEV}, op="write"'), "s", 8),
+            heatmap("Latency", spread(BDEV)),
+            lines("Latency of reads", quantiles(f'{BDEV}, op="read"'), "s", 8),
+            lines("Latency of writes", quantiles(f'{BDEV}, op="write"'), "s", 8),
             lines(
-                "Mean",
+                "Mean latency",
                 {"{{op}}": mean("bdev_io_duration_seconds", BDEV, "op")},
                 "s",
                 8,
             ),
         ],
-        "Trouble": [
+        "Errors and hangs": [
             lines(
-                "Errors a second",
+                "Errors per second",
                 {"{{op}} {{status}}": rate("bdev_io_errors_total", BDEV, "op, status")},
             ),
             lines("Oldest I/O", {"{{instance}}": f"virtiod_bdev_oldest_io_seconds{{{BDEV}}}"}, "s"),

@@ -106,7 +106,7 @@ def table(
     ] + [
         {
             "matcher": {"id": "byName", "options": link[0]},
-            "properties": [{"id": "links", "value": [{"title": "Look closer", "url": link[1]}]}],
+            "properties": [{"id": "links", "value": [{"title": "Open its dashboard", "url": link[1]}]}],
         }
     ]
     first = next(iter(columns))
