@@ -94,7 +94,7 @@ def test_each_fault_becomes_what_the_caller_can_use(run_dir: Path) -> None:
 
 def test_the_table_of_the_docs_is_this_one() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    table = page.partition("### What a SCSI unit answers")[2].partition("\n#")[0]
+    table = page.partition("### What a SCSI LUN answers")[2].partition("\n#")[0]
     rows = re.findall(r"^\| (.*?) \| (.*?) \|", table, re.MULTILINE)
     for case in CASES:
         (seen,) = [seen for what, seen in rows if case.row in what]

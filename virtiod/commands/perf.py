@@ -145,7 +145,7 @@ def draw(now: Snapshot) -> None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for people: a line for each job, then all together."""
+    """The report for people: a line for each job, then all together. Latencies in us."""
     header = (
         "bdev",
         "core",
