@@ -39,11 +39,13 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.programs
 def test_imports_go_down_only() -> None:
     kept, said = lint(ROOT)
     assert kept, said
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [

@@ -29,7 +29,7 @@ from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.runner import Workload
 from virtiod.metrics import describe
 from virtiod.metrics.catalogue import ENTRIES
-from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS
+from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS, SystemCollector
 from virtiod.metrics.families import encode
 from virtiod.metrics.lines import counter_lines
 
