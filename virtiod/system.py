@@ -15,7 +15,7 @@ from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
 from virtiod.controllers import ControllerManager
-from virtiod.controllers.controller import Context
+from virtiod.controllers.device import Context
 from virtiod.controllers.hotplug import Hotplug
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.saved import SavedCall, Saver

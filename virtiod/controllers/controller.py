@@ -1,7 +1,10 @@
 """The state machine that every kind of controller shares.
 
+    attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> gone when it fails
+
 A controller that loses its device keeps its bdevs and their I/O, and connects again; what was in flight is submitted
-again then, what waited longer than the I/O timeout fails. Detach always ends, and says what it gave up.
+again then, what waited longer than the I/O timeout fails. One whose device was taken out detaches by itself. Detach
+always ends, and says what it gave up.
 """
 
 from __future__ import annotations
@@ -11,31 +14,21 @@ import enum
 import errno
 import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.bdev import Bdev
+from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
-from virtiod.core.memory import DmaMemory
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
-from virtiod.poller.poller import Poller
-from virtiod.transports.interface import QueueLayout, Transport
-from virtiod.virtio.features import Feature, feature_names
-from virtiod.virtqueue.handle import QueueCounters, RequestQueue
-from virtiod.virtqueue.spec import RingSpec
+from virtiod.transports.interface import Transport
 
 log = logging.getLogger(__name__)
 
-ATTACH_DEADLINE_S = 10.0  # for all of attach, whatever the device does
-DEFAULT_VQ_SIZE = 512
-DRAIN_DEADLINE_S = 5.0
 LEAVE_STEP_S = 0.05  # between failures of I/O that users of a lost device wait for
-STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 STEADY_S = 10.0  # up for so long, a controller starts again with the shortest back-off
 
@@ -48,76 +41,24 @@ class State(enum.StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True)
-class Context:
-    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices."""
-
-    memory: DmaMemory
-    pollers: Sequence[Poller]
-    bdevs: BdevRegistry
-    io_timeout_s: float
-    allow_unbind: bool = False
-
-
-class DeviceConfig(Protocol):
-    """What every kind's configuration has."""
-
-    @property
-    def num_queues(self) -> int:
-        """Request queues of the device."""
-
-
-Config = TypeVar("Config", bound=DeviceConfig)
-
-
-class Controller(ABC, Generic[Config]):
+class Controller(Device[Config]):
     """One controller. The manager calls attach() once, detach() once; between them it lives by itself."""
 
-    dev_type: str
-    wanted: ClassVar[Sequence[int]]  # features that are used where the device offers them
-    config_sizes: Sequence[int]  # that the configuration space may have, in the order to try them
-    fixed_queues = 0  # that every device of the kind has, before its request queues
-    _features = 0
-    _config: Config
-
     def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
-        self.request = request
-        self.transport = transport
-        self.context = context
+        super().__init__(request, transport, context)
         self.state = State.ATTACHING
         self.reconnects = 0
         self.io_timeouts = 0
-        self.given_up = 0  # requests that were in flight when it was detached
         self.last_error = ""
-        self.bdevs: list[Bdev] = []
-        self.service_queues: list[RequestQueue] = []  # those that carry no I/O
-        self.request_queues: list[RequestQueue] = []
         self.on_state: Callable[[Controller[Any]], None] | None = None
         self.on_removed: Callable[[Controller[Any]], None] | None = None  # has it detached: the device won't be back
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
         self._attempt = 0
-        self._regions = 0  # of DMA memory, when its queues were started
         self._changing = asyncio.Lock()  # configuration changes, one after the other
 
     # ---- what a kind of controller brings
-
-    @abstractmethod
-    async def _read_config(self, features: int) -> Config:
-        """The configuration as it is now."""
-
-    @abstractmethod
-    def _check_return(self, config: Config) -> None:
-        """Raise ProtocolError if a device with that configuration can't take the I/O that was accepted before."""
-
-    @abstractmethod
-    async def _check_identity(self) -> None:
-        """Raise ProtocolError unless the disks are those that they were. The device came back and runs; no I/O yet."""
-
-    @abstractmethod
-    def _make_queues(self) -> list[RequestQueue]:
-        """Request queues of what was negotiated, spread over the pollers; index in the device: queue_index()."""
 
     @abstractmethod
     async def _find_bdevs(self) -> None:
@@ -127,68 +68,14 @@ class Controller(ABC, Generic[Config]):
     async def _config_changed(self) -> None:
         """Read the configuration again and tell the bdevs."""
 
+    async def _end_tasks(self) -> None:
+        """End what the kind of controller does by itself; it starts nothing new."""
+
     def _register(self, bdev: Bdev) -> None:
         self.context.bdevs.register(bdev)
         self.bdevs.append(bdev)
 
-    async def _end_tasks(self) -> None:
-        """End what the kind of controller does by itself; it starts nothing new."""
-
-    def queue_index(self, queue: RequestQueue) -> int:
-        """The queue's number in the device."""
-        return queue.index
-
-    def ring_size(self) -> int:
-        """Entries of its rings: what was asked for, else a usual number, as far as the device takes it."""
-        if self.request_queues:
-            return self.request_queues[0].size
-        return self.request.vq_size or min(DEFAULT_VQ_SIZE, self.transport.max_queue_size())
-
-    def _ring(self, index: int, what: str, max_segments: int = 1) -> RingSpec:
-        """The ring of a queue, as was negotiated. what: for its name in statistics."""
-        return RingSpec(
-            index,
-            self.ring_size(),
-            indirect=bool(self._features >> Feature.INDIRECT_DESC & 1),
-            event_idx=bool(self._features >> Feature.EVENT_IDX & 1),
-            max_segments=max_segments,
-            name=f"{self.name}_{what}",
-        )
-
-    # ---- what is known of it
-
-    @property
-    def name(self) -> str:
-        return self.request.name
-
-    @property
-    def trtype(self) -> str:
-        return self.request.trtype
-
-    @property
-    def traddr(self) -> str:
-        return self.request.traddr
-
-    @property
-    def queues(self) -> list[QueueCounters]:
-        return [q.counters() for q in self.all_queues]
-
-    @property
-    def all_queues(self) -> list[RequestQueue]:
-        return [*self.service_queues, *self.request_queues]
-
-    @property
-    def vq_count(self) -> int:
-        """All of the device's virtqueues in use."""
-        return len(self.all_queues)
-
-    @property
-    def vq_size(self) -> int:
-        return self.request_queues[0].size if self.request_queues else 0
-
-    def virtio_info(self) -> dict[str, Any]:
-        """SPDK's "virtio" object."""
-        return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
+    # ---- its state
 
     def saved_call(self, with_queues: bool) -> SavedCall:
         """The call that attaches it.
@@ -223,11 +110,11 @@ class Controller(ABC, Generic[Config]):
     async def attach(self) -> list[str]:
         """Bring it up and register its bdevs; their names. On failure nothing is left behind."""
         try:
-            async with asyncio.timeout(ATTACH_DEADLINE_S):
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await self._unless_lost(self._first_time())
         except TimeoutError:
             await self._abandon()
-            raise DeadlineError(f"{self.traddr}: not attached within {ATTACH_DEADLINE_S:g} s") from None
+            raise DeadlineError(f"{self.traddr}: not attached within {CONNECT_DEADLINE_S:g} s") from None
         except BaseException:
             await self._abandon()
             raise
@@ -258,54 +145,6 @@ class Controller(ABC, Generic[Config]):
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-
-    async def _connect_and_start(self) -> None:
-        await self.transport.connect(ATTACH_DEADLINE_S)
-        await self._negotiate()
-        if not self.request_queues:
-            self.request_queues = self._make_queues()
-        self._regions = len(self.context.memory.regions)
-        await self.transport.share_memory()
-        for queue in self.all_queues:
-            await self._start_queue(queue)
-        await self.transport.driver_ok()
-        if self.bdevs:  # what was in flight must not reach another disk
-            await self._check_identity()
-        for queue in self.all_queues:
-            await queue.release()
-
-    async def _negotiate(self) -> None:
-        """Agree on features and read the configuration. On a return both must still suit the bdevs."""
-        offered = self.transport.device_features()
-        features = offered & sum(1 << bit for bit in self.wanted)
-        missing = self._features & ~features
-        if missing:
-            names = feature_names(missing, self.dev_type)
-            raise ProtocolError(f"{self.traddr}: the device came back without {names}")
-        features = self._features or features
-        await self.transport.acknowledge_features(features)
-        config = await self._read_config(features)
-        queues = self._queue_count(config)
-        if queues < max(1, len(self.request_queues)):
-            raise ProtocolError(f"{self.traddr}: the device has {queues} request queues")
-        if self._features:
-            self._check_return(config)
-        self._features = features
-        self._config = config
-
-    def _queue_count(self, config: Config) -> int:
-        """As many request queues as were asked for, else one for each poller; never more than the device has."""
-        asked = self.request.vq_count or len(self.context.pollers)
-        return min(asked, config.num_queues, self.transport.max_queues() - self.fixed_queues)
-
-    async def _start_queue(self, queue: RequestQueue) -> None:
-        index = self.queue_index(queue)
-        queue.translate(self.transport.translation())
-        queue.reset()
-        bell = await self.transport.setup_queue(index, QueueLayout(queue.size, *queue.ring_addresses()))
-        await self.transport.start_queue(index)
-        on_broken = partial(self._broken, index)
-        await queue.start(bell.kick_fd, bell.call_fd, on_broken, hold=True, kick_address=bell.kick_address)
 
     async def _abandon(self) -> None:
         """Undo whatever attach did."""
@@ -349,14 +188,14 @@ class Controller(ABC, Generic[Config]):
             await asyncio.sleep(BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)])
             self._attempt += 1
             try:
-                async with asyncio.timeout(ATTACH_DEADLINE_S):
+                async with asyncio.timeout(CONNECT_DEADLINE_S):
                     await self._unless_lost(self._connect_and_start())
                 break
             except (RemovedError, NotFound) as error:
                 self._removed(error)
                 return
             except (VirtiodError, TimeoutError, OSError) as error:
-                message = str(error) or f"{self.traddr}: no answer within {ATTACH_DEADLINE_S:g} s"
+                message = str(error) or f"{self.traddr}: no answer within {CONNECT_DEADLINE_S:g} s"
                 if message != self.last_error:
                     log.warning("controller %s: %s", self.name, message)
                 self.last_error = message
@@ -367,12 +206,6 @@ class Controller(ABC, Generic[Config]):
         self._enter(State.UP, "reconnected")
         await self.share_memory()
         self._config_change()
-
-    async def _cut_off(self) -> None:
-        """Take the queues off their pollers, then let go of the device: from here on it can answer nothing."""
-        for queue in self.all_queues:
-            await queue.stop()
-        await self.transport.close()
 
     # ---- supervision
 
@@ -452,22 +285,6 @@ class Controller(ABC, Generic[Config]):
         """What ends the use of its bdevs."""
         return [self.context.bdevs.unregister(bdev) for bdev in self.bdevs]
 
-    async def _stop_gently(self) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_DEADLINE_S):
-                for queue in self.request_queues:
-                    await queue.drain()
-        except TimeoutError:
-            log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
-        for queue in self.all_queues:
-            await queue.stop()
-        try:
-            async with asyncio.timeout(STOP_DEADLINE_S):
-                for queue in self.all_queues:
-                    await self.transport.stop_queue(self.queue_index(queue))
-        except (TimeoutError, VirtiodError) as error:
-            log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
-
     async def _end(self) -> None:
         await self._cut_off()
         await self._give_up()
@@ -475,13 +292,3 @@ class Controller(ABC, Generic[Config]):
             queue.close()
         await self.transport.release()
         self._enter(State.GONE)
-
-    async def _give_up(self, before_ns: int = 0) -> None:
-        """Fail all I/O, and all that comes, or what was submitted before that time. The device is cut off."""
-        given_up = 0
-        for queue in self.all_queues:
-            failed = await queue.fail(errno.ENODEV, before_ns)
-            given_up += failed if queue in self.request_queues else 0
-        self.given_up += given_up
-        if given_up:
-            log.warning("controller %s: gave up %d requests in flight", self.name, given_up)

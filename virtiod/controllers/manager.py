@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from virtiod.controllers.blk.controller import BlkController
-from virtiod.controllers.controller import BACKOFF_S, Context, Controller, State
+from virtiod.controllers.controller import BACKOFF_S, Controller, State
+from virtiod.controllers.device import Context
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError

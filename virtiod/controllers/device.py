@@ -1,0 +1,233 @@
+"""A virtio device with its queues: connected to and negotiated with, started, cut off, stopped.
+
+What is the same for every kind of controller and every state that it may be in; when each is done is in controller.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.controllers.request import AttachRequest
+from virtiod.core.errors import ProtocolError, VirtiodError
+from virtiod.core.memory import DmaMemory
+from virtiod.poller.poller import Poller
+from virtiod.transports.interface import QueueLayout, Transport
+from virtiod.virtio.features import Feature, feature_names
+from virtiod.virtqueue.handle import QueueCounters, RequestQueue
+from virtiod.virtqueue.spec import RingSpec
+
+log = logging.getLogger(__name__)
+
+CONNECT_DEADLINE_S = 10.0  # for all of it, whatever the device does
+DEFAULT_VQ_SIZE = 512
+DRAIN_DEADLINE_S = 5.0
+STOP_DEADLINE_S = 2.0  # for the device to stop its queues
+
+
+@dataclass(frozen=True)
+class Context:
+    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices."""
+
+    memory: DmaMemory
+    pollers: Sequence[Poller]
+    bdevs: BdevRegistry
+    io_timeout_s: float
+    allow_unbind: bool = False
+
+
+class DeviceConfig(Protocol):
+    """What every kind's configuration has."""
+
+    @property
+    def num_queues(self) -> int:
+        """Request queues of the device."""
+
+
+Config = TypeVar("Config", bound=DeviceConfig)
+
+
+class Device(ABC, Generic[Config]):
+    """What a controller drives. The bdevs are the disks that it has."""
+
+    dev_type: str
+    wanted: ClassVar[Sequence[int]]  # features that are used where the device offers them
+    config_sizes: Sequence[int]  # that the configuration space may have, in the order to try them
+    fixed_queues = 0  # that every device of the kind has, before its request queues
+    _features = 0
+    _config: Config
+
+    def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
+        self.request = request
+        self.transport = transport
+        self.context = context
+        self.given_up = 0  # requests that were in flight when it was cut off for good
+        self.bdevs: list[Bdev] = []
+        self.service_queues: list[RequestQueue] = []  # those that carry no I/O
+        self.request_queues: list[RequestQueue] = []
+        self._regions = 0  # of DMA memory, when its queues were started
+
+    # ---- what a kind of controller brings
+
+    @abstractmethod
+    async def _read_config(self, features: int) -> Config:
+        """The configuration as it is now."""
+
+    @abstractmethod
+    def _check_return(self, config: Config) -> None:
+        """Raise ProtocolError if a device with that configuration can't take the I/O that was accepted before."""
+
+    @abstractmethod
+    async def _check_identity(self) -> None:
+        """Raise ProtocolError unless the disks are those that they were. The device came back and runs; no I/O yet."""
+
+    @abstractmethod
+    def _make_queues(self) -> list[RequestQueue]:
+        """Request queues of what was negotiated, spread over the pollers."""
+
+    @abstractmethod
+    def _broken(self, index: int) -> None:
+        """The device broke a queue's ring."""
+
+    # ---- what is known of it
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+    @property
+    def trtype(self) -> str:
+        return self.request.trtype
+
+    @property
+    def traddr(self) -> str:
+        return self.request.traddr
+
+    @property
+    def queues(self) -> list[QueueCounters]:
+        return [q.counters() for q in self.all_queues]
+
+    @property
+    def all_queues(self) -> list[RequestQueue]:
+        return [*self.service_queues, *self.request_queues]
+
+    @property
+    def vq_count(self) -> int:
+        """All of the device's virtqueues in use."""
+        return len(self.all_queues)
+
+    @property
+    def vq_size(self) -> int:
+        return self.request_queues[0].size if self.request_queues else 0
+
+    def virtio_info(self) -> dict[str, object]:
+        """SPDK's "virtio" object."""
+        return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
+
+    def ring_size(self) -> int:
+        """Entries of its rings: what was asked for, else a usual number, as far as the device takes it."""
+        if self.request_queues:
+            return self.request_queues[0].size
+        return self.request.vq_size or min(DEFAULT_VQ_SIZE, self.transport.max_queue_size())
+
+    def _ring(self, index: int, what: str, max_segments: int = 1) -> RingSpec:
+        """The ring of a queue, as was negotiated. what: for its name in statistics."""
+        return RingSpec(
+            index,
+            self.ring_size(),
+            indirect=bool(self._features >> Feature.INDIRECT_DESC & 1),
+            event_idx=bool(self._features >> Feature.EVENT_IDX & 1),
+            max_segments=max_segments,
+            name=f"{self.name}_{what}",
+        )
+
+    # ---- connecting
+
+    async def _connect_and_start(self) -> None:
+        await self.transport.connect(CONNECT_DEADLINE_S)
+        await self._negotiate()
+        if not self.request_queues:
+            self.request_queues = self._make_queues()
+        self._regions = len(self.context.memory.regions)
+        await self.transport.share_memory()
+        for queue in self.all_queues:
+            await self._start_queue(queue)
+        await self.transport.driver_ok()
+        if self.bdevs:  # what was in flight must not reach another disk
+            await self._check_identity()
+        for queue in self.all_queues:
+            await queue.release()
+
+    async def _negotiate(self) -> None:
+        """Agree on features and read the configuration. On a return both must still suit the bdevs."""
+        offered = self.transport.device_features()
+        features = offered & sum(1 << bit for bit in self.wanted)
+        missing = self._features & ~features
+        if missing:
+            names = feature_names(missing, self.dev_type)
+            raise ProtocolError(f"{self.traddr}: the device came back without {names}")
+        features = self._features or features
+        await self.transport.acknowledge_features(features)
+        config = await self._read_config(features)
+        queues = self._queue_count(config)
+        if queues < max(1, len(self.request_queues)):
+            raise ProtocolError(f"{self.traddr}: the device has {queues} request queues")
+        if self._features:
+            self._check_return(config)
+        self._features = features
+        self._config = config
+
+    def _queue_count(self, config: Config) -> int:
+        """As many request queues as were asked for, else one for each poller; never more than the device has."""
+        asked = self.request.vq_count or len(self.context.pollers)
+        return min(asked, config.num_queues, self.transport.max_queues() - self.fixed_queues)
+
+    async def _start_queue(self, queue: RequestQueue) -> None:
+        index = queue.index
+        queue.translate(self.transport.translation())
+        queue.reset()
+        bell = await self.transport.setup_queue(index, QueueLayout(queue.size, *queue.ring_addresses()))
+        await self.transport.start_queue(index)
+        on_broken = partial(self._broken, index)
+        await queue.start(bell.kick_fd, bell.call_fd, on_broken, hold=True, kick_address=bell.kick_address)
+
+    # ---- letting go
+
+    async def _cut_off(self) -> None:
+        """Take the queues off their pollers, then let go of the device: from here on it can answer nothing."""
+        for queue in self.all_queues:
+            await queue.stop()
+        await self.transport.close()
+
+    async def _stop_gently(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE_S):
+                for queue in self.request_queues:
+                    await queue.drain()
+        except TimeoutError:
+            log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
+        for queue in self.all_queues:
+            await queue.stop()
+        try:
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                for queue in self.all_queues:
+                    await self.transport.stop_queue(queue.index)
+        except (TimeoutError, VirtiodError) as error:
+            log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
+
+    async def _give_up(self, before_ns: int = 0) -> None:
+        """Fail all I/O, and all that comes, or what was submitted before that time. The device is cut off."""
+        given_up = 0
+        for queue in self.all_queues:
+            failed = await queue.fail(errno.ENODEV, before_ns)
+            given_up += failed if queue in self.request_queues else 0
+        self.given_up += given_up
+        if given_up:
+            log.warning("controller %s: gave up %d requests in flight", self.name, given_up)
