@@ -1,7 +1,7 @@
 # Commands of the control plane to a request queue, ctx: the IoQueue.
 from libc.stdint cimport int64_t, uint64_t
 
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.core.types cimport Command, Io, PollerCore
 
 cdef int64_t start(PollerCore *p, Command *c) noexcept nogil

@@ -8,8 +8,8 @@ from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import channel
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, MessagePtr, PollerPtr, UnitSharePtr
 from cython.cimports.virtiod.poller import rounds
-from cython.cimports.virtiod.virtqueue import lines, requests
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, Phase
+from cython.cimports.virtiod.virtqueue import lines, queue, requests
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase
 
 
 def start(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -22,7 +22,7 @@ def start(p: PollerPtr, c: CommandPtr) -> int64_t:
     q.n_retry = 0
     for i in range(q.vq.size):
         q.slots[i].due = 0
-        if q.slots[i].used and q.slots[i].kind == requests.KIND_CONTROL:
+        if q.slots[i].used and q.slots[i].kind == queue.KIND_CONTROL:
             requests.build(q, i, 0)
             q.source.dirty = 1
     q.held = 1
@@ -35,7 +35,7 @@ def _release(q: IoQueuePtr) -> None:
     """Put on the ring again the I/O that is in flight, and then what waits."""
     i: uint32_t
     for i in range(q.vq.size):
-        if q.slots[i].used and q.slots[i].kind != requests.KIND_CONTROL:
+        if q.slots[i].used and q.slots[i].kind != queue.KIND_CONTROL:
             # Safety: the ring had room for all of them before, and each is built from private state.
             requests.build(q, i, q.slots[i].length)
             q.source.dirty = 1

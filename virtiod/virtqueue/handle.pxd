@@ -1,7 +1,7 @@
 # A request queue as the control plane has it; base of the device layer's classes.
 from libc.stdint cimport uint64_t
 
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.poller.poller cimport Poller
 
 

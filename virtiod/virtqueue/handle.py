@@ -13,9 +13,9 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
-from cython.cimports.virtiod.virtqueue import commands, notify, requests, split
+from cython.cimports.virtiod.virtqueue import commands, notify, queue, requests, split
 from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueue, IoQueuePtr, Slot, SlotPtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueue, IoQueuePtr, Slot, SlotPtr
 
 from virtiod.core.errors import NoMemory
 
@@ -68,7 +68,7 @@ class RequestQueue:
     def allocate(self, memory: DmaMemory, poller: Poller, spec: RingSpec, area_bytes: int) -> None:
         """Lay the ring out. area_bytes: what the device layer needs beside each slot's descriptors."""
         i: uint32_t
-        chain: uint32_t = spec.max_segments + requests.DATA_SEG
+        chain: uint32_t = spec.max_segments + queue.DATA_SEG
         name: bytes = spec.name.encode()[:39]
         self.memory = memory
         self.poller = poller
@@ -91,11 +91,11 @@ class RequestQueue:
         if ret:
             raise OSError(-ret, f"ring of {spec.size} descriptors")
         self.q.slots = cast(SlotPtr, calloc(spec.size, sizeof(Slot)))
-        self.q.segs = cast(SegPtr, calloc(chain + requests.DATA_SEG, sizeof(Seg)))
+        self.q.segs = cast(SegPtr, calloc(chain + queue.DATA_SEG, sizeof(Seg)))
         if self.q.slots == NULL or self.q.segs == NULL:
             raise MemoryError
         for i in range(self.q.vq.size):
-            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else requests.NO_SLOT
+            self.q.slots[i].next = i + 1 if i + 2 < self.q.vq.size else queue.NO_SLOT
         self.q.free_slot = 0
         self.q.spare = cast(uint16_t, self.q.vq.size - 1)
         strncpy(self.q.source.name, name, 39)

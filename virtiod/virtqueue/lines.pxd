@@ -3,7 +3,7 @@
 # line for room on the ring: neither can starve.
 #
 # Inline, because each request passes here and more than one module calls it.
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.core.types cimport Io, Message, UnitShare
 
 

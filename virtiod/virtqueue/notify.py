@@ -8,7 +8,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import SourcePtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr
 
 # Sleeps of a poller that no interrupt would end: from the shortest on, each twice as long as the one before.
 NAP_NS = cython.declare(uint32_t, 50_000)

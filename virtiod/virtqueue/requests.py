@@ -28,17 +28,8 @@ from cython.cimports.virtiod.core.types import (
     UnitSharePtr,
 )
 from cython.cimports.virtiod.poller import rounds
-from cython.cimports.virtiod.virtqueue import lines, segments
-from cython.cimports.virtiod.virtqueue.requests import (
-    DATA_SEG,
-    KIND_CONTROL,
-    NO_SLOT,
-    RESULT_RETRY,
-    IoQueuePtr,
-    Phase,
-    RoutePtr,
-    SlotPtr,
-)
+from cython.cimports.virtiod.virtqueue import lines, queue, segments
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase, RoutePtr, SlotPtr
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
 RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
@@ -61,12 +52,12 @@ def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     n: uint32_t = 0
-    if s.kind == KIND_CONTROL:
+    if s.kind == queue.KIND_CONTROL:
         return q.ops.build(q, slot, 0)
     if s.kind == Op.READ or s.kind == Op.WRITE:
         if io.iovcnt == 1 and io.op != Op.WRITE_ZEROES and limit <= io.channel.bdev.max_segment and q.pages == NULL:
-            q.segs[DATA_SEG].addr = cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.delta
-            q.segs[DATA_SEG].len = cast(uint32_t, limit)
+            q.segs[queue.DATA_SEG].addr = cast(uint64_t, io.iov[0].iov_base) + s.iov_offset + q.delta
+            q.segs[queue.DATA_SEG].len = cast(uint32_t, limit)
             s.length = limit
             n = 1
         else:
@@ -88,7 +79,7 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     if share != NULL and lines.unit_full(q, io):
         return False
     slot = _take_slot(q)
-    if slot == NO_SLOT:
+    if slot == queue.NO_SLOT:
         return False
     s = address(q.slots[slot])
     s.io = io
@@ -181,7 +172,7 @@ def _finish(q: IoQueuePtr, io: IoPtr) -> None:
 
 def _take_slot(q: IoQueuePtr) -> uint32_t:
     slot: uint16_t = q.free_slot
-    if slot != NO_SLOT:
+    if slot != queue.NO_SLOT:
         q.free_slot = q.slots[slot].next
         q.slots[slot].used = 1
         q.slots[slot].tries = 0
@@ -253,20 +244,20 @@ def _end_unsent(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
 
 
 def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
-    """Start a control command: the device layer's build() sees KIND_CONTROL; the future gets result()."""
+    """Start a control command: the device layer's build() sees queue.KIND_CONTROL; the future gets result()."""
     slot: uint32_t
     ret: cython.int
     if q.failed or (q.stopped and not q.held):
         return -ENODEV
-    if q.free_slot == NO_SLOT:
+    if q.free_slot == queue.NO_SLOT:
         q.free_slot = q.spare
-        q.spare = NO_SLOT
+        q.spare = queue.NO_SLOT
     slot = _take_slot(q)
-    if slot == NO_SLOT:
+    if slot == queue.NO_SLOT:
         return -EBUSY
     q.slots[slot].io = NULL
     q.slots[slot].command = c
-    q.slots[slot].kind = KIND_CONTROL
+    q.slots[slot].kind = queue.KIND_CONTROL
     ret = q.ops.build(q, slot, 0)
     if ret < 0:
         _free_slot(q, slot)
@@ -285,10 +276,10 @@ def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     q.completed += 1
     if io == NULL:
         q.n_commands -= 1
-        if q.spare == NO_SLOT:
+        if q.spare == queue.NO_SLOT:
             q.spare = q.free_slot  # the one that was just freed
             q.free_slot = q.slots[q.spare].next
-            q.slots[q.spare].next = NO_SLOT
+            q.slots[q.spare].next = queue.NO_SLOT
         rounds.answer(c, status)
         return
     lines.give_place(q, io)
@@ -362,7 +353,7 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
         if n == 0:
             q.poller.now = clock.now_ns()  # after the answer: a poller that was preempted would count too short a time
         status = q.ops.result(q, slot, written)
-        if status == RESULT_RETRY:
+        if status == queue.RESULT_RETRY:
             _postpone(q, slot)
         else:
             complete(q, slot, status)

@@ -1,6 +1,6 @@
 # Which request queue serves which channel.
 from virtiod.bdev.channel cimport BdevChannels
-from virtiod.virtqueue.requests cimport Route
+from virtiod.virtqueue.queue cimport Route
 from virtiod.virtqueue.handle cimport RequestQueue
 from virtiod.core.types cimport UnitShare
 

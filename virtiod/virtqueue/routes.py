@@ -9,7 +9,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.core.types import UnitSharePtr
 from cython.cimports.virtiod.virtqueue import requests
-from cython.cimports.virtiod.virtqueue.requests import IoQueueArray, IoQueuePtr, RoutePtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueueArray, IoQueuePtr, RoutePtr
 
 if TYPE_CHECKING:
     from virtiod.bdev.channel import BdevChannels

@@ -1,7 +1,7 @@
 # An I/O's data as the device addresses it.
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.virtqueue.requests cimport IoQueue, Slot
+from virtiod.virtqueue.queue cimport IoQueue, Slot
 from virtiod.core.types cimport Io
 
 # An address in DMA memory as the device knows it; what lies there must not go beyond the page.

@@ -6,9 +6,9 @@ import cython
 from cython import NULL, address, cast
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.virtiod.core.types import BdevCorePtr, IoPtr, Op
-from cython.cimports.virtiod.virtqueue import requests
+from cython.cimports.virtiod.virtqueue import queue
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 
 def to_device(q: IoQueuePtr, at: uint64_t) -> uint64_t:
@@ -40,7 +40,7 @@ def gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
     take: uint64_t
     left: uint64_t
     at: uint64_t
-    seg: SegPtr = address(q.segs[requests.DATA_SEG])
+    seg: SegPtr = address(q.segs[queue.DATA_SEG])
     zero: cython.bint = io.op == Op.WRITE_ZEROES
     while total < limit and n < b.max_segments:
         # Safety: the iov's total is the I/O's length, so index stays below iovcnt while total < limit.

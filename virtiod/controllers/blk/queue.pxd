@@ -1,7 +1,7 @@
 # virtio-blk request queues.
 from libc.stdint cimport uint32_t
 
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.virtqueue.handle cimport RequestQueue
 from virtiod.virtio.blk cimport BlkHeader, BlkRange
 

@@ -22,9 +22,9 @@ from cython.cimports.virtiod.virtio.blk import (
     RequestType,
     Status,
 )
-from cython.cimports.virtiod.virtqueue import requests, split
+from cython.cimports.virtiod.virtqueue import queue, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 from virtiod.virtqueue.handle import RequestQueue
 
@@ -38,7 +38,7 @@ def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
     at: uint64_t = cast(uint64_t, area) + q.vq.to_device
-    seg: SegPtr = address(q.segs[requests.DATA_SEG - 1])
+    seg: SegPtr = address(q.segs[queue.DATA_SEG - 1])
     n_out: uint32_t = 1
     area.header.reserved = 0
     area.header.sector = s.offset >> SECTOR_SHIFT

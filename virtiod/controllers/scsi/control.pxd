@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 
 from virtiod.virtio.scsi cimport TmfReq, TmfResp
 from virtiod.virtqueue.handle cimport RequestQueue
-from virtiod.virtqueue.requests cimport IoQueue
+from virtiod.virtqueue.queue cimport IoQueue
 
 
 cdef class ControlQueue(RequestQueue):

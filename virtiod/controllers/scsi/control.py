@@ -17,9 +17,9 @@ from cython.cimports.virtiod.controllers.scsi.control import TmfArea, TmfAreaPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CharPtr
 from cython.cimports.virtiod.virtio.scsi import NO_RESPONSE, ControlType, Event, TmfReq, TmfReqPtr, TmfResp
-from cython.cimports.virtiod.virtqueue import requests, split
+from cython.cimports.virtiod.virtqueue import queue, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr
 
 from virtiod.core.errors import DeviceError
 from virtiod.virtqueue.handle import QueueCounters, RequestQueue
@@ -34,7 +34,7 @@ _TMF = struct.Struct("<II8sQ")  # struct virtio_scsi_ctrl_tmf, without its respo
 
 def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     area: TmfAreaPtr = cast(TmfAreaPtr, split.area(address(q.vq), slot))
-    seg: SegPtr = address(q.segs[requests.DATA_SEG])
+    seg: SegPtr = address(q.segs[queue.DATA_SEG])
     area.request = cast(TmfReqPtr, q.slots[slot].command.out)[0]
     area.answer.response = NO_RESPONSE
     seg[0].addr = cast(uint64_t, address(area.request)) + q.vq.to_device
@@ -51,7 +51,7 @@ def _result_tmf(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
 
 def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     area: CharPtr = split.area(address(q.vq), slot)
-    seg: SegPtr = address(q.segs[requests.DATA_SEG])
+    seg: SegPtr = address(q.segs[queue.DATA_SEG])
     memset(area, 0, sizeof(Event))
     seg[0].addr = cast(uint64_t, area) + q.vq.to_device
     seg[0].len = sizeof(Event)

@@ -28,7 +28,7 @@ from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
 from cython.cimports.virtiod.scsi.spec import FIXED_SENSE, MIN_CDB, UNMAP_HEADER, UNMAP_RANGE
 from cython.cimports.virtiod.virtio.scsi import CDB_ROOM, CMD_HEADER, RESP_HEADER, SENSE_ROOM
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr
 
 from virtiod.core.errors import Busy, DeviceError
 from virtiod.virtqueue.handle import RequestQueue

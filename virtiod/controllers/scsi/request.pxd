@@ -1,7 +1,7 @@
 # What a slot's request is.
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.virtqueue.requests cimport IoQueue, Slot
+from virtiod.virtqueue.queue cimport IoQueue, Slot
 from virtiod.virtio.scsi cimport CmdReq, CmdResp
 
 # DeviceOps.build

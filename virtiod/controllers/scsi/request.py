@@ -18,9 +18,9 @@ from cython.cimports.virtiod.virtio.scsi import (
     CmdRespPtr,
     TaskAttribute,
 )
-from cython.cimports.virtiod.virtqueue import requests, segments, split
+from cython.cimports.virtiod.virtqueue import queue, segments, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 
 def _header(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr, lun: uint64_t) -> None:
@@ -108,7 +108,7 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     seg: SegPtr
     shift: cython.int
     out: uint32_t = 1
-    if s.kind == requests.KIND_CONTROL:
+    if s.kind == queue.KIND_CONTROL:
         return _build_call(q, slot, req, resp)
     shift = bits.log2(s.io.channel.bdev.block_size)
     _header(q, slot, req, resp, s.io.channel.bdev.unit)
@@ -119,13 +119,13 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     _put_command(cdb, s, s.offset >> shift, s.length >> shift)
     if s.kind == Op.READ:
         # command | response, data
-        seg = address(q.segs[requests.DATA_SEG - 2])
+        seg = address(q.segs[queue.DATA_SEG - 2])
         seg[1].addr = at + port.response_at
         seg[1].len = RESP_HEADER + port.sense_size
         n += 1
     else:
         # command, data | response
-        seg = address(q.segs[requests.DATA_SEG - 1])
+        seg = address(q.segs[queue.DATA_SEG - 1])
         if s.kind == Op.WRITE:
             out += n
         elif s.kind == Op.UNMAP:
@@ -150,7 +150,7 @@ def _build_call(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr)
     call: CallPtr = cast(CallPtr, q.slots[slot].command.out)
     port: PortPtr = cast(PortPtr, q.kind)
     at: uint64_t = cast(uint64_t, req) + q.vq.to_device
-    seg: SegPtr = address(q.segs[requests.DATA_SEG - 2])
+    seg: SegPtr = address(q.segs[queue.DATA_SEG - 2])
     _header(q, slot, req, resp, call.lun)
     atomics.store_u64(address(call.id), port.tags[slot].id)
     memcpy(address(req.cdb[0]), address(call.cdb[0]), port.cdb_size)

@@ -1,7 +1,7 @@
 # What a device's answer means.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from virtiod.virtqueue.requests cimport IoQueue, Slot
+from virtiod.virtqueue.queue cimport IoQueue, Slot
 from virtiod.scsi.sense cimport SenseData
 from virtiod.virtio.scsi cimport CmdResp
 

@@ -21,8 +21,8 @@ from cython.cimports.virtiod.scsi import sense
 from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
 from cython.cimports.virtiod.scsi.spec import Asc, SenseKey, Status
 from cython.cimports.virtiod.virtio.scsi import CmdRespPtr, Response
-from cython.cimports.virtiod.virtqueue import requests, split
-from cython.cimports.virtiod.virtqueue.requests import IoQueuePtr, SlotPtr
+from cython.cimports.virtiod.virtqueue import queue, split
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 MAX_TRIES = cython.declare(cython.int, 8)  # of what is not known to end by itself
 BACKOFF_NS = cython.declare(uint64_t, 1_000_000)  # doubled with each try, up to 128 ms
@@ -35,7 +35,7 @@ def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     resp: CmdRespPtr = cast(CmdRespPtr, split.area(address(q.vq), slot) + port.response_at)
     response: uint8_t = atomics.load_u8(address(resp.response))
     status: uint8_t = atomics.load_u8(address(resp.status))
-    if s.kind == requests.KIND_CONTROL:
+    if s.kind == queue.KIND_CONTROL:
         return _result_call(q, slot, resp)
     if response != Response.OK:
         return _by_response(q, slot, response)
@@ -88,7 +88,7 @@ def _again(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int
     if s.tries < 255:
         s.tries += 1
     s.due = now + wait_ns
-    return requests.RESULT_RETRY
+    return queue.RESULT_RETRY
 
 
 @cython.cfunc
