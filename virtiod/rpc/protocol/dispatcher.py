@@ -1,8 +1,13 @@
 """From a JSON value that a client sent to the value that answers it.
 
-jsonrpcserver does the dispatching. In front of it each request is brought into the form it expects, as clients of
-SPDK send: "jsonrpc" may be left out, errors of notifications are answered with a null id, a bad
-element spoils its own answer and not the batch. Behind it exceptions become codes.
+jsonrpcserver dispatches: it finds methods, runs a batch side by side and makes responses of results. It is handed
+values instead of text, since a stream is cut and parsed by the framer. Where SPDK's clients expect what it does not do:
+
+- "jsonrpc" may be left out, and an error says what is wrong with a request. Its own validator allows neither.
+- A bad element of a batch spoils only its own answer: in its place stands a call that answers with the error. The
+  library would refuse the whole batch.
+- Errors of notifications are answered, with a null id: they are given an id that is taken off again. The library
+  would drop them.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from functools import partial
 from typing import Any
 
 from jsonrpcserver import Error, Result, Success
-from jsonrpcserver.async_main import dispatch_to_serializable
+from jsonrpcserver.async_main import dispatch_to_response
+from jsonrpcserver.response import Response, to_serializable
 
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import (
@@ -42,6 +48,8 @@ MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 Observer = Callable[[str, float, int], None]
 
 _MEMBERS = frozenset({"jsonrpc", "method", "params", "id"})
+_NO_ID = object()  # of notifications
+_REFUSED = "\ud800"  # the method that refuses; no client can name it, as the framer takes no lone surrogate
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +73,9 @@ class Dispatcher:
             for alias in entry.aliases
             if allowed is None or alias in allowed or entry.name in allowed
         }
-        self._callables = {
-            name: partial(self._answer, entry) for name, entry in {**self._methods, **self._aliases}.items()
+        self._callables: dict[str, Callable[..., Awaitable[Result]]] = {
+            _REFUSED: _refuse,
+            **{name: partial(self._answer, entry) for name, entry in {**self._methods, **self._aliases}.items()},
         }
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -115,14 +124,21 @@ class Dispatcher:
                 audit(caller, entry.name, params, outcome, seconds)
         return result
 
-    async def handle(self, value: Any, caller: Caller) -> dict[str, Any] | list[dict[str, Any]] | None:
+    async def handle(self, value: object, caller: Caller) -> dict[str, Any] | list[dict[str, Any]] | None:
         """The response to a request or a batch; None when there is nothing to answer."""
-        if not isinstance(value, list):
-            return await self._handle_one(value, caller)
-        if not value:
+        if value == []:
             return _error(INVALID_REQUEST, "Invalid Request: the batch is empty", None)
-        responses = await asyncio.gather(*(self._handle_one(item, caller) for item in value))
-        return [response for response in responses if response is not None] or None
+        batch = isinstance(value, list)
+        requests = [_request(one) for one in value] if isinstance(value, list) else _request(value)
+        answered: Any = await dispatch_to_response(
+            "",
+            self._callables,
+            context=caller,
+            deserializer=lambda _: requests,
+            validator=lambda checked: checked,
+            post_process=_response,
+        )
+        return [response for response in answered if response is not None] or None if batch else answered
 
     def close(self) -> None:
         """From now on every call is refused."""
@@ -141,20 +157,6 @@ class Dispatcher:
         if entry is None:
             raise RpcError(METHOD_NOT_FOUND, "Method not found")
         return entry
-
-    async def _handle_one(self, value: Any, caller: Caller) -> dict[str, Any] | None:
-        request_id = value.get("id") if isinstance(value, dict) else None
-        if not _is_id(request_id):
-            request_id = None
-        try:
-            request = _normalise(value)
-        except RpcError as error:
-            return _error(error.code, error.message, request_id)
-        response = await dispatch_to_serializable(
-            "", self._callables, context=caller, deserializer=lambda _: request, validator=lambda checked: checked
-        )
-        assert isinstance(response, dict)  # one request with an id, so there is one response
-        return None if "id" not in value and "result" in response else response
 
     async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
         try:
@@ -228,12 +230,32 @@ def _error(code: int, message: str, request_id: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": request_id}
 
 
-def _is_id(value: Any) -> bool:
-    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+async def _refuse(_caller: Caller, /, code: int, message: str) -> Result:
+    return Error(code=code, message=message)
 
 
-def _normalise(value: Any) -> dict[str, Any]:
-    """The request in the form that jsonrpcserver expects, always with an id. Raises RpcError."""
+def _response(answered: Response) -> dict[str, Any] | None:
+    """The response as JSON; None for a notification that went well."""
+    response = to_serializable(answered)
+    assert isinstance(response, dict)  # of one request
+    if response["id"] is _NO_ID:
+        return None if "result" in response else {**response, "id": None}
+    return response
+
+
+def _request(value: object) -> dict[str, Any]:
+    """The request in the form that jsonrpcserver expects, always with an id; one that refuses in place of a bad one."""
+    given = value.get("id", _NO_ID) if isinstance(value, dict) else None
+    request_id = given if given is _NO_ID or _is_id(given) else None
+    try:
+        method, params = _checked(value)
+    except RpcError as error:
+        method, params = _REFUSED, {"code": error.code, "message": error.message}
+    return {"jsonrpc": "2.0", "method": method, "params": params, "id": request_id}
+
+
+def _checked(value: object) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. Raises RpcError."""
     wrong = ""
     if not isinstance(value, dict):
         raise RpcError(INVALID_REQUEST, "Invalid Request: it must be an object")
@@ -252,4 +274,8 @@ def _normalise(value: Any) -> dict[str, Any]:
     params = value.get("params") or {}
     if isinstance(params, list):
         raise RpcError(INVALID_PARAMS, "params must be an object, they are named")
-    return {"jsonrpc": "2.0", "method": value["method"], "params": params, "id": value.get("id")}
+    return value["method"], params
+
+
+def _is_id(value: object) -> bool:
+    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
