@@ -102,8 +102,8 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
             await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > before + 100)
             assert await daemon.rpc.call("virtiod_reload_config", {}) == {"created": [], "deleted": [], "called": []}
             await daemon.system.load.stop()
-            (result,) = (await load)["results"]
-            assert (result["io_failed"], result["io_mismatched"]) == (0, 0)
+            (result,) = (await load).results
+            assert (result.io_failed, result.io_mismatched) == (0, 0)
 
     asyncio.run(run())
 

@@ -86,9 +86,9 @@ async def check_load(engine: System, request: AttachRequest, pollers: int, queue
     await engine.controllers.attach(request)
     workload = Workload("verify", block_size=8192, queue_depth=24, total_bytes=size, seed=1)
     report = await engine.load.run(["V0"], workload)
-    assert [r["status"] for r in report["results"]] == ["finished"] * pollers
-    assert report["totals"]["io_mismatched"] == 0
-    check_counters(engine, pollers, queues, report["totals"]["ios"], size)
+    assert [r.status for r in report.results] == ["finished"] * pollers
+    assert report.totals.io_mismatched == 0
+    check_counters(engine, pollers, queues, report.totals.ios, size)
 
 
 class ControllerContract:

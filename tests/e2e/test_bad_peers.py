@@ -125,8 +125,8 @@ async def busy_daemon(run_dir: Path) -> AsyncIterator[Daemon]:
     finally:
         await daemon.stop(10)
         await target.stop()
-    (result,) = (await load)["results"]
-    assert (result["status"], result["io_failed"]) == ("terminated", 0)
+    (result,) = (await load).results
+    assert (result.status, result.io_failed) == ("terminated", 0)
 
 
 def reads(daemon: Daemon) -> int:

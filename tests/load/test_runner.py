@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from tests.support.fake_device import IN, OK, Request
@@ -47,12 +48,13 @@ async def engine(*names: str, pollers: int = 1, size: int = 64 * MIB, **info: ob
 async def test_a_report_has_the_keys_of_bdevperf_and_quantiles(rw: str) -> None:
     async with engine("N0") as e:
         report = await e.load.run(["N0"], Workload(rw, total_bytes=4 * MIB, queue_depth=8))
-        (result,) = report["results"]
-        assert result.keys() == JOB | ({"percentage"} if rw == "randrw" else set())
-        assert report["totals"].keys() == FIGURES
-        assert (result["job"], result["status"], result["ios"], result["bytes"]) == ("N0", "finished", 1024, 4 * MIB)
-        assert 0 <= result["min_latency_us"] <= result["p50_latency_us"] * 1.04
-        assert result["p50_latency_us"] <= result["p99_latency_us"] <= result["p99_9_latency_us"]
+        (result,) = report.results
+        shown = msgspec.to_builtins(report)
+        assert shown["results"][0].keys() == JOB | ({"percentage"} if rw == "randrw" else set())
+        assert shown["totals"].keys() == FIGURES
+        assert (result.job, result.status, result.ios, result.bytes) == ("N0", "finished", 1024, 4 * MIB)
+        assert 0 <= result.min_latency_us <= result.p50_latency_us * 1.04
+        assert result.p50_latency_us <= result.p99_latency_us <= result.p99_9_latency_us
         stats = e.bdevs.get("N0").stats().ops
         assert stats["read"].completed + stats["write"].completed == 1024
         assert bool(stats["read"].completed) == (rw not in {"randwrite", "write"})
@@ -64,8 +66,8 @@ async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> Non
     async with engine("N0", "N1", pollers=2) as e:
         seen: list[Snapshot] = []
         report = await e.load.run(["N0", "N1", "N0"], Workload(time_s=0.6, queue_depth=4), progress=seen.append)
-        assert [r["job"] for r in report["results"]] == ["N0", "N0", "N1", "N1"]
-        assert report["totals"]["ios"] == sum(r["ios"] for r in report["results"]) > 0
+        assert [r.job for r in report.results] == ["N0", "N0", "N1", "N1"]
+        assert report.totals.ios == sum(r.ios for r in report.results) > 0
         assert seen
         assert all(0 < s.share <= 1 and s.failed == 0 for s in seen)
 
@@ -80,7 +82,7 @@ async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
                 await asyncio.sleep(0.001)
         await asyncio.wait_for(e.bdevs.unregister(e.bdevs.get("N0")), 10)
         report = await asyncio.wait_for(running, 10)
-        assert report["results"][0]["status"] == "terminated"
+        assert report.results[0].status == "terminated"
         assert e.memory.used == used
 
 

@@ -21,6 +21,8 @@ from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, 
 from rpc_client.tables import duration, size, table
 from rpc_client.top import Sample, top, view
 from tests.support.daemon import running
+from virtiod.load.job import LoadCounters
+from virtiod.load.report import JobReport, figures
 from virtiod.rpc.methods import METHODS
 
 
@@ -274,18 +276,22 @@ def test_nobody_there_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
-    figures = {"iops": 123456.7, "mibps": 482.3, "io_failed": 1, "io_timeout": 0, "io_mismatched": 2}
-    figures |= {f"{kind}_latency_us": 12.5 for kind in ("avg", "p50", "p99", "p99_9", "max")}
-    result = {"results": [{"job": "B0", "core_mask": "0x1", "workload": "verify", "status": "failed", **figures}]}
-
-    async def perform(*_: Any) -> Any:
-        return result
+    counters = LoadCounters(0, 10**9, 123457, 1, 0, 2, 482 << 20, 10**9, 10**3, 10**5, -5, [])
+    job = JobReport(
+        job="B0",
+        core_mask="0x1",
+        workload="verify",
+        status="failed",
+        queue_depth=1,
+        io_size=4096,
+        **vars(figures(counters)),
+    )
 
     def use(path: str, daemon: Any) -> None:
-        daemon.system.load.run = perform
+        daemon.system.load.report.results.append(job)
         status, out, _ = run_cli(capsys, path, "perform_tests", "-b", "B0", "-w", "verify", "-t", "1")
         assert status == 0
-        assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123457", "482.3"]
+        assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123457", "482.0"]
         assert out.splitlines()[1].split()[-1] == "3"
 
     with_daemon(run_dir, use)

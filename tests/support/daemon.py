@@ -18,6 +18,7 @@ from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.controllers import ControllerManager
+from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, NotFound
@@ -29,7 +30,9 @@ from virtiod.exports.interface import Context, Kinds
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
-from virtiod.load.runner import LoadGenerator
+from virtiod.load.job import LoadCounters
+from virtiod.load.report import LoadReport, figures
+from virtiod.load.runner import LoadGenerator, Workload
 from virtiod.poller.poller import Poller
 from virtiod.system import System
 
@@ -64,7 +67,7 @@ class FakeBdev:
 
     name: str
     pollers: list[FakePoller]
-    virtio: dict[str, Any] = field(default_factory=dict)
+    virtio: VirtioDescription
     aliases: list[str] = field(default_factory=list)
     uuid: str = "8e0e4a1e-6a0b-4a53-9d8a-000000000000"
     product_name: str = "VirtioBlk Disk"
@@ -87,7 +90,7 @@ class FakeBdev:
     def open(self, on_resize: object = None, on_remove: object = None) -> FakeHandle:
         return FakeHandle()
 
-    def driver_specific(self) -> dict[str, Any]:
+    def driver_specific(self) -> dict[str, object]:
         return {"virtio": self.virtio}
 
     def channel_stats(self, latencies: bool = True) -> list[tuple[FakePoller, BdevStats]]:
@@ -136,7 +139,7 @@ class FakeControllers:
         for one in self.list():
             params = {name: getattr(one, name) for name in ("name", "dev_type", "trtype", "traddr")}
             known = ("vq_count", "vq_size") if one.trtype == "user" else ()
-            queues = {name: one.virtio_info()[name] for name in known}
+            queues = {name: getattr(one.description(), name) for name in known}
             yield SavedCall("bdev_virtio_attach_controller", {**params, **queues})
 
     def cut_off(self) -> None:
@@ -149,12 +152,9 @@ class FakeControllers:
             await self.release.wait()
         if request.name in self._controllers:
             raise AlreadyExists(f"controller '{request.name}' already exists")
-        info = {
-            "vq_count": request.vq_count or 1,
-            "vq_size": request.vq_size or 256,
-            "type": "user",
-            "socket": request.traddr,
-        }
+        described = VirtioDescription(
+            vq_count=request.vq_count or 1, vq_size=request.vq_size or 256, type="user", socket=request.traddr
+        )
         queue = SimpleNamespace(index=0, size=256, in_flight=1, kicks=5, interrupts=4, full=0, poller="poller_0")
         self._controllers[request.name] = SimpleNamespace(
             name=request.name,
@@ -165,10 +165,10 @@ class FakeControllers:
             reconnects=0,
             fixed_queues=0,
             queues=[queue],
-            virtio_info=lambda: info,
+            description=lambda: described,
         )
         name = request.name if request.dev_type == "blk" else f"{request.name}t0"
-        self._bdevs.register(FakeBdev(name, self._pollers, info))  # type: ignore[arg-type]
+        self._bdevs.register(FakeBdev(name, self._pollers, described))  # type: ignore[arg-type]
         return [name]
 
     async def detach(self, name: str) -> None:
@@ -218,8 +218,16 @@ class FakeExports(NbdExports):
 
 
 class FakeLoad:
-    async def run(self, bdevs: list[str], workload: Any, cpus: Any) -> dict[str, Any]:
-        return {"bdevs": bdevs, "cpus": cpus, **vars(workload)}
+    """Notes what it was asked for, and reports `report`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[str], Workload, Sequence[int] | None]] = []
+        nothing = figures(LoadCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []))
+        self.report = LoadReport(results=[], core_count=0, totals=nothing)
+
+    async def run(self, bdevs: list[str], workload: Workload, cpus: Sequence[int] | None) -> LoadReport:
+        self.asked.append((bdevs, workload, cpus))
+        return self.report
 
 
 class FakeSystem(System):
@@ -243,7 +251,8 @@ class FakeSystem(System):
         self.hotplug = FakeHotplug()
         self.fake_exports = FakeExports(self.bdevs, self.ended)
         self.exports = Kinds([self.fake_exports])
-        self.load = cast(LoadGenerator, FakeLoad())
+        self.fake_load = FakeLoad()
+        self.load = cast(LoadGenerator, self.fake_load)
 
     def start(self) -> None:
         if self.fail_start is not None:
@@ -258,6 +267,7 @@ async def running(run_dir: Path, *, system: FakeSystem | None = None, **options:
     """A daemon on fakes that listens at run_dir/rpc."""
     settings = Options(rpc_socket=str(run_dir / "rpc"), http=None, **options)
     daemon = Daemon(settings, build=lambda _: system or FakeSystem())
+    daemon.rpc.strict = True
     await daemon.start()
     try:
         yield daemon

@@ -42,10 +42,9 @@ class Live:
         self.daemon.system.bdevs.register(bdev)
         return bdev
 
-    async def load(self, name: str, rw: str = "randread", ios: int = 100) -> dict[str, Any]:
+    async def load(self, name: str, rw: str = "randread", ios: int = 100) -> None:
         work = Workload(rw=rw, total_bytes=ios * 4096, queue_depth=4, seed=1)
-        result: dict[str, Any] = await self.daemon.system.load.run([name], work)
-        return result
+        await self.daemon.system.load.run([name], work)
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
         """Status, text and headers."""
@@ -81,6 +80,7 @@ def options(run_dir: Path, **more: Any) -> Options:
 @contextlib.asynccontextmanager
 async def live(run_dir: Path, **more: Any) -> AsyncIterator[Live]:
     daemon = Daemon(options(run_dir, **more))
+    daemon.rpc.strict = True
     await daemon.start()
     assert daemon.http is not None
     try:

@@ -43,6 +43,7 @@ async def live(run_dir: Path, config: Path | None = None, **options: Any) -> Asy
     """From running to its orderly end."""
     settings = {"memory_mib": 64, "cpus": tuple(sharing.cores(1)), "config": config and str(config), **options}
     daemon = Daemon(Options(rpc_socket=str(run_dir / "rpc"), **settings))
+    daemon.rpc.strict = True
     await daemon.start()
     try:
         yield daemon

@@ -1,17 +1,18 @@
-"""One description per method: its handler, parameters, states and documentation."""
+"""One description per method: its handler, parameters, result, errors, states and documentation."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine, Iterable
+import errno
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from virtiod.api.errors import INVALID_PARAMS
 from virtiod.api.params import Param, params_of
 
-Handler = Callable[..., Coroutine[Any, Any, Any]]
+Handler = Callable[..., Coroutine[Any, Any, object]]
 
 
 class State(enum.Flag):
@@ -28,6 +29,9 @@ class Method:
     handler: Handler
     needs: tuple[type, ...]  # what its handler takes before the parameters: System, or a service
     params: tuple[Param, ...]
+    result: object  # type of what it answers, as virtiod/api/schema.py takes it
+    errors: Mapping[int, str]  # by code, what they mean: those of its own, beside those of every method
+    family: str
     doc: str
     states: State
     aliases: tuple[str, ...]
@@ -43,6 +47,10 @@ class Method:
     def summary(self) -> str:
         return self.doc.partition("\n")[0]
 
+    def describes(self, code: int) -> bool:
+        """Whether an error of its own may have this code. EIO stands for every errno."""
+        return code in self.errors or (-errno.EIO in self.errors and -4096 < code < 0)
+
     def changes(self, params: dict[str, Any]) -> bool:
         """Whether a call with these parameters, checked or not, may change something."""
         given = (param for param in self.params if param.name in self.changing and param.name in params)
@@ -52,6 +60,8 @@ class Method:
 def method(
     states: State = State.RUNTIME,
     *,
+    name: str = "",
+    errors: Mapping[int, str] | None = None,
     aliases: Iterable[str] = (),
     bad_params: int = INVALID_PARAMS,
     passive: bool = False,
@@ -61,15 +71,18 @@ def method(
     precheck: Callable[[dict[str, Any]], None] | None = None,
     in_config: dict[str, Any] | None = None,
 ) -> Callable[[Handler], Method]:
-    """Makes a method of an async function (*needs, **params). Its name and docstring are the method's."""
+    """Makes a method of an async function (*needs, **params). Its name, docstring and types are the method's."""
 
     def describe(handler: Handler) -> Method:
         needs, params = params_of(handler)
         return Method(
-            name=handler.__name__,
+            name=name or handler.__name__,
             handler=handler,
             needs=needs,
             params=params,
+            result=get_type_hints(handler, include_extras=True)["return"],
+            errors=errors or {},
+            family=handler.__module__.rpartition(".")[2],
             doc=_dedent(handler.__doc__ or ""),
             states=states,
             aliases=tuple(aliases),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid as uuidlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,14 +72,14 @@ class BdevHandle:
 class Bdev:
     """A named block device.
 
-    channels must be connected to a device before the bdev is registered. driver_specific() is what
-    bdev_get_bdevs shows of the device. reset() has the device drop what it is about and begin again, if it can.
+    channels must be connected to a device before the bdev is registered. driver_specific() is what bdev_get_bdevs
+    shows of this kind of device, by member. reset() has the device drop what it is about and begin again, if it can.
     """
 
     name: str
     info: BdevInfo
     channels: BdevChannels
-    driver_specific: Callable[[], dict[str, Any]] = dict
+    driver_specific: Callable[[], Mapping[str, object]] = dict
     aliases: list[str] = field(default_factory=list)
     uuid: str = ""
     reset: Callable[[], Awaitable[None]] | None = None

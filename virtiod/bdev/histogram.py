@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 from weakref import WeakKeyDictionary
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import bucket_start
+from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.ticks import TICK_RATE
 
@@ -28,6 +29,17 @@ class _Enabled:
     min_range: int
     max_range: int
     before: list[int]
+
+
+@dataclass(kw_only=True)
+class HistogramDescription:
+    """Latencies in buckets: 2 to the power of the granularity for each range of a power of two."""
+
+    histogram: Annotated[str, Member("counts of the buckets: 64-bit little-endian numbers, in base64")]
+    granularity: Annotated[int, Member("2 to the power of it is the number of buckets of a range")]
+    min_range: Annotated[int, Member("first range")]
+    max_range: Annotated[int, Member("last range")]
+    tsc_rate: Annotated[int, Member("ticks of a second, of which latencies are counted")]
 
 
 class Histograms:
@@ -59,17 +71,17 @@ class Histograms:
         before = self._of(bdev).before
         return [now - then for now, then in zip(_counts(bdev, self._of(bdev).ops), before, strict=True)]
 
-    def encoded(self, bdev: Bdev) -> dict[str, Any]:
+    def encoded(self, bdev: Bdev) -> HistogramDescription:
         """As SPDK's histogram tools take it."""
         shape = self._of(bdev)
         buckets = rebucket(self.counts(bdev), shape.granularity, shape.min_range, shape.max_range)
-        return {
-            "histogram": base64.b64encode(struct.pack(f"<{len(buckets)}Q", *buckets)).decode(),
-            "granularity": shape.granularity,
-            "min_range": shape.min_range,
-            "max_range": shape.max_range,
-            "tsc_rate": TICK_RATE,
-        }
+        return HistogramDescription(
+            histogram=base64.b64encode(struct.pack(f"<{len(buckets)}Q", *buckets)).decode(),
+            granularity=shape.granularity,
+            min_range=shape.min_range,
+            max_range=shape.max_range,
+            tsc_rate=TICK_RATE,
+        )
 
     def _of(self, bdev: Bdev) -> _Enabled:
         if bdev not in self._enabled:

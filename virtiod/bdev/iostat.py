@@ -8,15 +8,90 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 from weakref import WeakKeyDictionary
+
+from msgspec import UNSET, UnsetType
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import BdevStats, OpStats
 from virtiod.bdev.registry import BdevRegistry
+from virtiod.core.described import Member
 from virtiod.core.saved import SavedCall
 
 DEFAULT_QD_PERIOD_US = 1000
+
+Bytes = Annotated[int, Member("of I/Os that ended", "bytes")]
+Ops = Annotated[int, Member("I/Os that ended", "I/Os")]
+Latency = Annotated[int, Member("sum of the latencies of I/Os that ended", "ticks")]
+MaxLatency = Annotated[int, Member("largest latency; 0 for none", "ticks")]
+MinLatency = Annotated[int, Member("smallest latency; 0 for none", "ticks")]
+
+
+@dataclass(kw_only=True)
+class OpsIoStat:
+    """What was done, operation by operation, since the last reset. SPDK's copies are never done."""
+
+    bytes_read: Bytes
+    num_read_ops: Ops
+    read_latency_ticks: Latency
+    max_read_latency_ticks: MaxLatency
+    min_read_latency_ticks: MinLatency
+    bytes_written: Bytes
+    num_write_ops: Ops
+    write_latency_ticks: Latency
+    max_write_latency_ticks: MaxLatency
+    min_write_latency_ticks: MinLatency
+    bytes_unmapped: Bytes
+    num_unmap_ops: Ops
+    unmap_latency_ticks: Latency
+    max_unmap_latency_ticks: MaxLatency
+    min_unmap_latency_ticks: MinLatency
+    bytes_copied: Annotated[int, Member("always 0", "bytes")]
+    num_copy_ops: Annotated[int, Member("always 0", "I/Os")]
+    copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
+    max_copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
+    min_copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
+
+
+@dataclass(kw_only=True)
+class _Named:
+    name: Annotated[str, Member("name of the bdev")]
+
+
+@dataclass(kw_only=True)
+class _Numbered:
+    thread_id: Annotated[int, Member("number of the poller, from 1")]
+
+
+@dataclass(kw_only=True)
+class ChannelIoStat(OpsIoStat, _Numbered):
+    """A bdev on one poller."""
+
+
+@dataclass(kw_only=True)
+class OtherIoStat:
+    """What SPDK has no members for."""
+
+    num_flush_ops: Ops
+    num_write_zeroes_ops: Ops
+    oldest_io_ticks: Annotated[int, Member("age of the oldest I/O in flight; 0 for none", "ticks")]
+
+
+@dataclass(kw_only=True)
+class BdevIoStat(OpsIoStat, _Named):
+    """A bdev. A queue depth and its times are shown unless bdev_set_qd_sampling_period has hidden them."""
+
+    io_error: Annotated[
+        dict[str, int] | UnsetType, Member("I/Os that failed, by status; absent when there are none", "I/Os")
+    ] = UNSET
+    queue_depth_polling_period: Annotated[
+        int | UnsetType, Member("as bdev_set_qd_sampling_period has set it", "us")
+    ] = UNSET
+    queue_depth: Annotated[int | UnsetType, Member("I/Os in flight", "I/Os")] = UNSET
+    io_time: Annotated[int | UnsetType, Member("time with I/O in flight", "us")] = UNSET
+    weighted_io_time: Annotated[int | UnsetType, Member("sum of the latencies of all I/Os", "us")] = UNSET
+    driver_specific: Annotated[OtherIoStat, Member("more of virtiod's own")]
 
 
 @dataclass
@@ -51,32 +126,33 @@ class IoStats:
             if period != DEFAULT_QD_PERIOD_US:
                 yield SavedCall("bdev_set_qd_sampling_period", {"name": bdev.name, "period": period})
 
-    def device(self, bdev: Bdev) -> dict[str, Any]:
-        """Members of a bdev, without its name."""
+    def device(self, bdev: Bdev) -> BdevIoStat:
+        """Of a bdev."""
         stats = bdev.stats(latencies=False)
         baseline = self._baselines.get(bdev) or _NEVER
-        shown = _ops(stats, baseline.total)
         errors = {status: count - baseline.errors.get(status, 0) for status, count in _errors(stats).items()}
-        if any(errors.values()):
-            shown["io_error"] = {status: count for status, count in errors.items() if count}
         period = self.qd_period(bdev)
-        if period:
-            shown["queue_depth_polling_period"] = period
-            shown["queue_depth"] = stats.in_flight
-            shown["io_time"] = stats.busy_ns // 1000
-            shown["weighted_io_time"] = stats.weighted_ns // 1000
-        shown["driver_specific"] = {
-            "num_flush_ops": stats.ops["flush"].completed - baseline.total.ops["flush"].completed,
-            "num_write_zeroes_ops": stats.ops["write_zeroes"].completed - baseline.total.ops["write_zeroes"].completed,
-            "oldest_io_ticks": stats.oldest_ns,
-        }
-        return shown
+        flushes, zeroes = (
+            stats.ops[op].completed - baseline.total.ops[op].completed for op in ("flush", "write_zeroes")
+        )
+        return BdevIoStat(
+            name=bdev.name,
+            io_error={status: count for status, count in errors.items() if count} or UNSET,
+            queue_depth_polling_period=period or UNSET,
+            queue_depth=stats.in_flight if period else UNSET,
+            io_time=stats.busy_ns // 1000 if period else UNSET,
+            weighted_io_time=stats.weighted_ns // 1000 if period else UNSET,
+            driver_specific=OtherIoStat(
+                num_flush_ops=flushes, num_write_zeroes_ops=zeroes, oldest_io_ticks=stats.oldest_ns
+            ),
+            **_ops(stats, baseline.total),
+        )
 
-    def channels(self, bdev: Bdev) -> list[dict[str, Any]]:
-        """The same for each channel, by thread id."""
+    def channels(self, bdev: Bdev) -> list[ChannelIoStat]:
+        """Of each channel."""
         baseline = self._baselines.get(bdev) or _NEVER
         return [
-            {"thread_id": poller.id, **_ops(stats, baseline.channels.get(poller.id) or _NEVER.total)}
+            ChannelIoStat(thread_id=poller.id, **_ops(stats, baseline.channels.get(poller.id) or _NEVER.total))
             for poller, stats in bdev.channel_stats(latencies=False)
         ]
 
@@ -92,8 +168,9 @@ class IoStats:
             baseline.errors = _errors(bdev.stats(latencies=False))
 
 
-def _ops(stats: BdevStats, base: BdevStats) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+def _ops(stats: BdevStats, base: BdevStats) -> dict[str, int]:
+    """The members of OpsIoStat."""
+    shown: dict[str, int] = {}
     # SPDK's "copy" has no counterpart here, its clients want the members all the same.
     for name, bytes_name, op in (
         ("read", "bytes_read", "read"),

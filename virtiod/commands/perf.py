@@ -7,7 +7,8 @@ import asyncio
 import json
 import signal
 import sys
-from typing import Any
+
+import msgspec
 
 from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
@@ -15,6 +16,7 @@ from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
+from virtiod.load.report import LoadFigures, LoadReport
 from virtiod.load.runner import PATTERNS, WRITERS, Snapshot, Workload
 from virtiod.pci.devices import is_address
 from virtiod.system import System
@@ -97,12 +99,11 @@ def run(args: argparse.Namespace) -> int:
     if args.rw in WRITERS and not args.yes and any(not t.startswith("null:") for t in args.targets):
         raise InvalidArgument(f"--rw {args.rw} destroys the data on the target: add --yes to allow it")
     report = asyncio.run(_measure(args, workload))
-    totals = report["totals"]
-    print(json.dumps(report, indent=2) if args.json else table(report))
-    return 1 if totals["io_failed"] or totals["io_mismatched"] else 0
+    print(json.dumps(msgspec.to_builtins(report), indent=2) if args.json else table(report))
+    return 1 if report.totals.io_failed or report.totals.io_mismatched else 0
 
 
-async def _measure(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
+async def _measure(args: argparse.Namespace, workload: Workload) -> LoadReport:
     system = System(parse_cpumask(args.cpumask), args.memory, args.poll_mode, allow_unbind=args.allow_unbind)
     system.start()
     try:
@@ -144,7 +145,7 @@ def draw(now: Snapshot) -> None:
     print(text, end="\x1b[K", file=sys.stderr, flush=True)
 
 
-def table(report: dict[str, Any]) -> str:
+def table(report: LoadReport) -> str:
     """The report for people: a line for each job, then all together. Latencies in us."""
     header = (
         "bdev",
@@ -160,21 +161,18 @@ def table(report: dict[str, Any]) -> str:
         "errors",
         "mismatched",
     )
-    rows = [
-        (job["job"], str(int(job["core_mask"], 16).bit_length() - 1), job["status"], *_cells(job))
-        for job in report["results"]
-    ]
+    rows = [(job.job, str(int(job.core_mask, 16).bit_length() - 1), job.status, *_cells(job)) for job in report.results]
     if len(rows) > 1:
-        rows.append(("all", "", "", *_cells(report["totals"])))
+        rows.append(("all", "", "", *_cells(report.totals)))
     return f"{render(header, rows)}\nLatencies are in us."
 
 
-def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
-    latencies = ("avg", "p50", "p99", "p99_9", "max")
+def _cells(f: LoadFigures) -> tuple[str, ...]:
+    latencies = (f.avg_latency_us, f.p50_latency_us, f.p99_latency_us, f.p99_9_latency_us, f.max_latency_us)
     return (
-        f"{figures['iops'] / 1000:.1f}",
-        f"{figures['mibps']:.0f}",
-        *(f"{figures[f'{which}_latency_us']:.1f}" for which in latencies),
-        str(figures["io_failed"]),
-        str(figures["io_mismatched"]),
+        f"{f.iops / 1000:.1f}",
+        f"{f.mibps:.0f}",
+        *(f"{latency:.1f}" for latency in latencies),
+        str(f.io_failed),
+        str(f.io_mismatched),
     )

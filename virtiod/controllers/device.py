@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import ProtocolError, VirtiodError
 from virtiod.core.memory import DmaMemory
@@ -127,9 +128,9 @@ class Device(ABC, Generic[Config]):
     def vq_size(self) -> int:
         return self.request_queues[0].size if self.request_queues else 0
 
-    def virtio_info(self) -> dict[str, object]:
+    def description(self) -> VirtioDescription:
         """SPDK's "virtio" object."""
-        return {"vq_count": self.vq_count, "vq_size": self.vq_size, **self.transport.info()}
+        return VirtioDescription(vq_count=self.vq_count, vq_size=self.vq_size, **self.transport.info())
 
     def ring_size(self) -> int:
         """Entries of its rings: what was asked for, else a usual number, as far as the device takes it."""

@@ -51,8 +51,8 @@ class Export(ABC):
     def counters(self) -> ExportCounters: ...
 
     @abstractmethod
-    def description(self) -> dict[str, object]:
-        """What the kind's own RPC method shows of it, as JSON values."""
+    def description(self) -> object:
+        """What the kind's own RPC method shows of it: a dataclass of described members."""
 
     @abstractmethod
     def saved_call(self) -> SavedCall:

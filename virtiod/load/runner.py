@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+
+from msgspec import UNSET
 
 from virtiod.bdev import Bdev, BdevRegistry
-from virtiod.bdev.counters import quantile
 from virtiod.controllers import ControllerManager
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.memory import DmaMemory
 from virtiod.core.tasks import cancel, spawn
 from virtiod.load.job import LoadCounters, LoadJob
+from virtiod.load.report import JobReport, LoadReport, figures, first_error, total
 from virtiod.poller.poller import Poller
 
 PATTERNS = ("randread", "randwrite", "randrw", "read", "write", "verify")
@@ -117,7 +118,7 @@ class LoadGenerator:
         workload: Workload,
         cpus: Sequence[int] | None = None,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    ) -> LoadReport:
         """Load the bdevs from the pollers on cpus (all by default); the report. Raises VirtiodError."""
         workload.check()
         if not bdevs:
@@ -219,66 +220,24 @@ async def _report_progress(jobs: list[_Job], workload: Workload, started: float,
 # ---- the report ---------------------------------------------------------------------------------
 
 
-def _report(jobs: list[_Job], workload: Workload) -> dict[str, Any]:
+def _report(jobs: list[_Job], workload: Workload) -> LoadReport:
     counted = [(job, job.load.counters()) for job in jobs]
-    return {
-        "results": [_result(job, c, workload) for job, c in counted],
-        "core_count": len({job.load.poller.cpu for job in jobs}),
-        "totals": _totals([c for _, c in counted]),
-    }
-
-
-def _result(job: _Job, c: LoadCounters, workload: Workload) -> dict[str, Any]:
-    """bdevperf's keys, then the quantiles that it lacks."""
-    cpu = job.load.poller.cpu
-    status = "terminated" if job.terminated else "failed" if c.failed or c.mismatches else "finished"
-    result = {
-        "job": job.bdev.name,
-        "core_mask": f"{1 << max(cpu, 0):#x}",
-        "workload": workload.rw,
-        **({"percentage": workload.rw_mix_read} if workload.rw == "randrw" else {}),
-        "status": status,
-        "queue_depth": workload.queue_depth,
-        "io_size": workload.block_size,
-        **_figures(c.buckets, c, (c.ended_ns - c.started_ns) / 1e9),
-    }
-    if c.first_error:
-        result["first_error"] = os.strerror(-c.first_error)
-    return result
-
-
-def _figures(buckets: list[int], c: LoadCounters, runtime: float) -> dict[str, Any]:
-    return {
-        "runtime": runtime,
-        "ios": c.done,
-        "bytes": c.bytes,
-        "iops": c.done / runtime if runtime > 0 else 0.0,
-        "mibps": c.bytes / runtime / (1 << 20) if runtime > 0 else 0.0,
-        "io_failed": c.failed,
-        "io_timeout": c.timed_out,
-        "io_mismatched": c.mismatches,
-        "avg_latency_us": c.time_ns / c.done / 1000 if c.done else 0.0,
-        "min_latency_us": c.min_ns / 1000,
-        "max_latency_us": c.max_ns / 1000,
-        "p50_latency_us": quantile(buckets, 0.5) / 1000,
-        "p99_latency_us": quantile(buckets, 0.99) / 1000,
-        "p99_9_latency_us": quantile(buckets, 0.999) / 1000,
-    }
-
-
-def _totals(counters: list[LoadCounters]) -> dict[str, Any]:
-    total = LoadCounters(
-        started_ns=min(c.started_ns for c in counters),
-        ended_ns=max(c.ended_ns for c in counters),
-        done=sum(c.done for c in counters),
-        failed=sum(c.failed for c in counters),
-        timed_out=sum(c.timed_out for c in counters),
-        mismatches=sum(c.mismatches for c in counters),
-        bytes=sum(c.bytes for c in counters),
-        time_ns=sum(c.time_ns for c in counters),
-        min_ns=min(c.min_ns for c in counters),
-        max_ns=max(c.max_ns for c in counters),
-        first_error=0,
-        buckets=[sum(column) for column in zip(*(c.buckets for c in counters), strict=True)],
+    return LoadReport(
+        results=[_result(job, c, workload) for job, c in counted],
+        core_count=len({job.load.poller.cpu for job in jobs}),
+        totals=figures(total([c for _, c in counted])),
     )
-    return _figures(total.buckets, total, (total.ended_ns - total.started_ns) / 1e9)
+
+
+def _result(job: _Job, c: LoadCounters, workload: Workload) -> JobReport:
+    return JobReport(
+        job=job.bdev.name,
+        core_mask=f"{1 << max(job.load.poller.cpu, 0):#x}",
+        workload=workload.rw,
+        percentage=workload.rw_mix_read if workload.rw == "randrw" else UNSET,
+        status="terminated" if job.terminated else "failed" if c.failed or c.mismatches else "finished",
+        queue_depth=workload.queue_depth,
+        io_size=workload.block_size,
+        **vars(figures(c)),
+        first_error=first_error(c),
+    )

@@ -61,8 +61,8 @@ async def load(s: Stack, names: list[str], host: FakeHost) -> int:
         idle = idle + 1 if len(host.held) == before else 0
         if host.held and idle > 20:
             answer_first(host)
-    for result in (await running)["results"]:
-        assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
+    for result in (await running).results:
+        assert (result.status, result.io_failed, result.io_mismatched) == ("finished", 0, 0)
     return most
 
 

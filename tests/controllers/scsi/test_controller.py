@@ -12,6 +12,7 @@ from tests.support.rig import in_loop
 from tests.support.scsi_host import FakeHost, stack
 from tests.support.scsi_units import FakeUnit
 from virtiod.bdev.probe import Flag
+from virtiod.controllers.description import VirtioDescription
 from virtiod.core.errors import DeviceError
 from virtiod.load.runner import Workload
 
@@ -33,7 +34,8 @@ async def test_all_luns_of_all_targets_become_bdevs(run_dir: Path) -> None:
             assert bdev.aliases == [f"naa.{unit.naa:016x}"]
             assert s.engine.bdevs.get(bdev.uuid) is bdev
         controller = s.engine.controllers.list()[0]
-        assert controller.virtio_info() == {"vq_count": 3, "vq_size": 512, "type": "user", "socket": str(s.path)}
+        described = VirtioDescription(vq_count=3, vq_size=512, type="user", socket=str(s.path))
+        assert controller.description() == described
 
 
 @in_loop
@@ -246,7 +248,7 @@ async def test_more_pollers_than_queues(run_dir: Path) -> None:
     async with stack(run_dir, units, pollers=3, host=FakeHost(units, 4)) as s:
         await s.attach()
         report = await s.engine.load.run(["S0t0"], Workload("verify", total_bytes=1 << 20, queue_depth=8))
-        assert all(r["status"] == "finished" and not r["io_failed"] for r in report["results"])
+        assert all(r.status == "finished" and not r.io_failed for r in report.results)
         assert s.engine.controllers.list()[0].vq_count == 4
 
 

@@ -47,8 +47,8 @@ class Served:
 
     async def verify(self, *names: str, total: int = MIB, size: int = 4096, depth: int = 16) -> None:
         report = await self.engine.load.run(list(names), Workload("verify", size, depth, total_bytes=total))
-        for result in report["results"]:
-            assert (result["io_failed"], result["io_mismatched"], result["status"]) == (0, 0, "finished")
+        for result in report.results:
+            assert (result.io_failed, result.io_mismatched, result.status) == (0, 0, "finished")
 
     async def until(self, event: str, name: str) -> None:
         async with asyncio.timeout(10):
@@ -169,10 +169,10 @@ async def test_units_come_grow_and_go_under_load(run_dir: Path) -> None:
         await asyncio.sleep(0.2)
         await s.host.hot_remove(2, 5)
         await s.until("bdev_unregister", "S0t2l5")
-        (result,) = (await going)["results"]
-        assert result["status"] == "terminated"
-        (result,) = (await load)["results"]
-        assert (result["status"], result["io_failed"]) == ("finished", 0)
+        (result,) = (await going).results
+        assert result.status == "terminated"
+        (result,) = (await load).results
+        assert (result.status, result.io_failed) == ("finished", 0)
 
 
 @pytest.mark.parametrize(

@@ -501,11 +501,12 @@ def test_nbd_exports(run_dir: Path) -> None:
 
 
 def test_perform_tests_hands_over_what_was_asked(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
-        asked = {"bdevs": ["B0"], "rw": "randrw", "time_s": 0.5, "rw_mix_read": 70, "cpumask": "1"}
-        result = await peer.result("perform_tests", **asked)
-        assert {**asked, "cpumask": None}.items() <= {**result, "cpumask": None}.items()
-        assert result["cpus"] == [0]
+    async def ask(peer: Peer, daemon: Any) -> None:
+        asked = {"rw": "randrw", "time_s": 0.5, "rw_mix_read": 70}
+        assert (await peer.result("perform_tests", **asked, bdevs=["B0"], cpumask="1"))["results"] == []
+        ((bdevs, workload, cpus),) = daemon.system.load.asked
+        assert (bdevs, cpus) == (["B0"], (0,))
+        assert asked.items() <= vars(workload).items()
         assert (await peer.error("perform_tests", bdevs=["B0"], rw="trim"))[0] == -32602
         assert (await peer.error("perform_tests", bdevs=["B0"], cpumask="zz"))[0] == -22
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import uuid
 from functools import partial
-from typing import Any
 
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
@@ -14,6 +13,7 @@ from virtiod.controllers.blk import config as blk_config
 from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
+from virtiod.controllers.description import BlkUnit
 from virtiod.core.errors import ProtocolError
 from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES
 from virtiod.virtio.features import BlkFeature, Feature
@@ -116,8 +116,8 @@ class BlkController(Controller[BlkConfig]):
             log.warning("controller %s: no answer to GET_ID within %g s", self.name, ID_DEADLINE_S)
             return ""
 
-    def _driver_specific(self, serial: str) -> dict[str, Any]:
-        return {"virtio": self.virtio_info(), "blk": {"serial": serial}}
+    def _driver_specific(self, serial: str) -> dict[str, object]:
+        return {"virtio": self.description(), "blk": BlkUnit(serial=serial)}
 
     async def _config_changed(self) -> None:
         config = await self._read_config(self._features)

@@ -13,6 +13,7 @@ from typing import Any
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
+from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
 from virtiod.controllers.scsi.discovery import Discovery
@@ -175,18 +176,16 @@ class ScsiController(Controller[ScsiConfig]):
         )
         return _Disk(unit, bdev, routes)
 
-    def _driver_specific(self, unit: Unit) -> dict[str, Any]:
-        return {
-            "virtio": self.virtio_info(),
-            "scsi": {
-                "target": unit.target,
-                "lun": unit.lun,
-                "vendor": unit.inquiry.vendor,
-                "product": unit.inquiry.product,
-                "revision": unit.inquiry.revision,
-                "serial": unit.serial,
-            },
-        }
+    def _driver_specific(self, unit: Unit) -> dict[str, object]:
+        scsi = ScsiUnit(
+            target=unit.target,
+            lun=unit.lun,
+            vendor=unit.inquiry.vendor,
+            product=unit.inquiry.product,
+            revision=unit.inquiry.revision,
+            serial=unit.serial,
+        )
+        return {"virtio": self.description(), "scsi": scsi}
 
     # ---- units come, change and go
 

@@ -10,9 +10,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 from virtiod.bdev import Bdev
+from virtiod.core.described import Member
 from virtiod.core.saved import SavedCall
 from virtiod.exports.interface import Export, ExportCounters
 from virtiod.exports.nbd.handshake import ExportInfo
@@ -57,6 +59,21 @@ class DataPlane(Protocol):
     ) -> Transmission:
         """Takes over `sock`, also when it raises. `on_end(reason)` is called once, on the event loop."""
         ...
+
+
+@dataclass(kw_only=True)
+class NbdExportDescription:
+    """An NBD export."""
+
+    name: Annotated[str, Member("its name")]
+    bdev_name: Annotated[str, Member("the bdev that it offers")]
+    size: Annotated[int, Member("capacity", "bytes")]
+    block_size: Annotated[int, Member("the smallest that clients may use", "bytes")]
+    read_only: Annotated[bool, Member("it refuses writes")]
+    description: Annotated[str, Member("shown to clients that list exports")]
+    max_connections: Annotated[int, Member("connections at one time")]
+    connections: Annotated[int, Member("clients that are connected")]
+    uris: Annotated[list[str], Member("where clients find it")]
 
 
 class Client:
@@ -139,18 +156,18 @@ class NbdExport(Export):
     def connections(self) -> int:
         return len(self.clients)
 
-    def description(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "bdev_name": self.bdev.name,
-            "size": self.bdev.size,
-            "block_size": self.bdev.block_size,
-            "read_only": self.read_only,
-            "description": self.text,
-            "max_connections": self.max_connections,
-            "connections": self.connections,
-            "uris": list(self._uris(self)),
-        }
+    def description(self) -> NbdExportDescription:
+        return NbdExportDescription(
+            name=self.name,
+            bdev_name=self.bdev.name,
+            size=self.bdev.size,
+            block_size=self.bdev.block_size,
+            read_only=self.read_only,
+            description=self.text,
+            max_connections=self.max_connections,
+            connections=self.connections,
+            uris=list(self._uris(self)),
+        )
 
     def saved_call(self) -> SavedCall:
         return SavedCall(

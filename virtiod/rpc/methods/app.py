@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from virtiod import __version__
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
+from virtiod.api.results.app import Version, VersionFields
 from virtiod.api.services import Calls
+from virtiod.core.described import Member
 
 Signal = Literal["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1"]
 
@@ -20,22 +22,17 @@ async def rpc_get_methods(
     calls: Calls,
     current: Annotated[bool, Arg("only those that can be called in the current state", "-c/--current")] = False,
     include_aliases: Annotated[bool, Arg("other names of methods too", "-i/--include-aliases")] = False,
-) -> list[str]:
+) -> Annotated[list[str], Member("names of methods, sorted")]:
     """Lists the names of the methods."""
     return calls.names(current=current, include_aliases=include_aliases)
 
 
 @method(State.ANY, aliases=["virtiod_get_version"], reads=True)
-async def spdk_get_version() -> dict[str, Any]:
-    """Tells the version of virtiod.
-
-    The result is {"version": text, "fields": {"major", "minor", "patch", "suffix"}}.
-    """
+async def spdk_get_version() -> Version:
+    """Tells the version of virtiod."""
     major, minor, patch = (int(part) for part in __version__.split(".")[:3])
-    return {
-        "version": f"virtiod v{__version__}",
-        "fields": {"major": major, "minor": minor, "patch": patch, "suffix": ""},
-    }
+    fields = VersionFields(major=major, minor=minor, patch=patch, suffix="")
+    return Version(version=f"virtiod v{__version__}", fields=fields)
 
 
 @method(State.ANY)

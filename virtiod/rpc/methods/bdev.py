@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import errno
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import UNSET
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import State, method
+from virtiod.api.results.bdev import BdevDescription, DriverSpecific, IoStat, RateLimits
+from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument, NotSupported
 from virtiod.core.ticks import TICK_RATE, now_ns
 from virtiod.system import System
@@ -39,19 +45,16 @@ _IO_TYPES = (
 
 ResetMode = Literal["all", "maxmin", "error", "none"]
 MAX_WAIT_MS = 24 * 3600 * 1000
+NO_BDEV = {-errno.ENODEV: "there is no such bdev"}
 
 
-@method(passive=True, reads=True)
+@method(passive=True, reads=True, errors={**NO_BDEV, -errno.ETIMEDOUT: "it did not appear in time"})
 async def bdev_get_bdevs(
     system: System,
     name: Annotated[str | None, Arg("only this bdev: a name, alias or UUID", "-b/--name")] = None,
     timeout: Annotated[int, Arg("ms to wait for it to appear", "-t/--timeout-ms", 0, MAX_WAIT_MS)] = 0,
-) -> list[dict[str, Any]]:
-    """Describes the bdevs.
-
-    The result is an array, also for one bdev. An unknown name is answered with -19 (ENODEV), or with -110
-    (ETIMEDOUT) after the timeout.
-    """
+) -> Annotated[list[BdevDescription], Member("in the order of registration; also for one bdev")]:
+    """Describes the bdevs."""
     if name is None:
         return [_describe(bdev) for bdev in system.bdevs.list()]
     if timeout:
@@ -59,60 +62,56 @@ async def bdev_get_bdevs(
     return [_describe(system.bdevs.get(name))]
 
 
-def _describe(bdev: Bdev) -> dict[str, Any]:
-    return {
-        "name": bdev.name,
-        "aliases": list(bdev.aliases),
-        "product_name": bdev.product_name,
-        "block_size": bdev.block_size,
-        "num_blocks": bdev.num_blocks,
-        "uuid": bdev.uuid,
-        "assigned_rate_limits": {
-            "rw_ios_per_sec": 0,
-            "rw_mbytes_per_sec": 0,
-            "r_mbytes_per_sec": 0,
-            "w_mbytes_per_sec": 0,
-        },
-        "claimed": bdev.claimed,
-        "zoned": False,
-        "read_only": bdev.read_only,
-        "write_cache": bdev.write_cache,
-        "supported_io_types": {io_type: io_type in bdev.io_types for io_type in _IO_TYPES},
-        "driver_specific": bdev.driver_specific(),
-    }
+def _describe(bdev: Bdev) -> BdevDescription:
+    return BdevDescription(
+        name=bdev.name,
+        aliases=list(bdev.aliases),
+        product_name=bdev.product_name,
+        block_size=bdev.block_size,
+        num_blocks=bdev.num_blocks,
+        uuid=bdev.uuid,
+        assigned_rate_limits=RateLimits(),
+        claimed=bdev.claimed,
+        zoned=False,
+        read_only=bdev.read_only,
+        write_cache=bdev.write_cache,
+        supported_io_types={io_type: io_type in bdev.io_types for io_type in _IO_TYPES},
+        driver_specific=msgspec.convert(bdev.driver_specific(), DriverSpecific, from_attributes=True),
+    )
 
 
-@method(reads=True, changing=["reset_mode"])
+@method(
+    reads=True,
+    changing=["reset_mode"],
+    errors={**NO_BDEV, -errno.EINVAL: "parameters that exclude each other, or per_channel without one bdev"},
+)
 async def bdev_get_iostat(
     system: System,
     names: Annotated[list[str] | None, Arg("only these bdevs", "--names")] = None,
     name: Annotated[str | None, Arg("only this bdev; of older clients", "-b/--name")] = None,
     per_channel: Annotated[bool, Arg("by channel, for one bdev", "-c/--per-channel")] = False,
     reset_mode: Annotated[ResetMode, Arg("what to reset after reading", "--reset-mode")] = "none",
-) -> dict[str, Any]:
-    """Tells I/O statistics.
-
-    The result is {"tick_rate", "ticks", "bdevs": [...]}, or with per_channel {"tick_rate", "ticks", "name",
-    "channels": [...]}. Latencies are sums in ticks; io_time and weighted_io_time are in microseconds.
-    """
+) -> IoStat:
+    """Tells I/O statistics."""
     if names is not None and name is not None:
         raise InvalidArgument("give either 'names' or 'name'")
     wanted = [name] if name is not None else names
     bdevs = system.bdevs.list() if wanted is None else [system.bdevs.get(one) for one in wanted]
     if per_channel and (wanted is None or len(bdevs) != 1):
         raise InvalidArgument("per_channel needs the name of one bdev")
-    result: dict[str, Any] = {"tick_rate": TICK_RATE, "ticks": now_ns()}
-    if per_channel:
-        result["name"] = bdevs[0].name
-        result["channels"] = system.iostats.channels(bdevs[0])
-    else:
-        result["bdevs"] = [{"name": bdev.name, **system.iostats.device(bdev)} for bdev in bdevs]
+    result = IoStat(
+        tick_rate=TICK_RATE,
+        ticks=now_ns(),
+        name=bdevs[0].name if per_channel else UNSET,
+        channels=system.iostats.channels(bdevs[0]) if per_channel else UNSET,
+        bdevs=UNSET if per_channel else [system.iostats.device(bdev) for bdev in bdevs],
+    )
     for bdev in bdevs:
         system.iostats.reset(bdev, reset_mode)
     return result
 
 
-@method()
+@method(errors=NO_BDEV)
 async def bdev_reset_iostat(
     system: System,
     name: Annotated[str | None, Arg("only this bdev", "-b/--name")] = None,
@@ -124,7 +123,7 @@ async def bdev_reset_iostat(
     return True
 
 
-@method()
+@method(errors=NO_BDEV)
 async def bdev_set_qd_sampling_period(
     system: System,
     name: Annotated[str, Arg("bdev", "name")],
@@ -135,12 +134,19 @@ async def bdev_set_qd_sampling_period(
     return True
 
 
-@method()
+@method(
+    errors={
+        **NO_BDEV,
+        -errno.EOPNOTSUPP: "its device can't be reset",
+        -errno.EIO: "the device refused",
+        -errno.ETIMEDOUT: "the device did not answer in time",
+        -errno.ENOTCONN: "the device was lost",
+    }
+)
 async def bdev_reset(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
     """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
 
-    SCSI disks know LOGICAL UNIT RESET; others are answered with -95 (EOPNOTSUPP). A device that does not answer in
-    time is an error too.
+    SCSI disks know LOGICAL UNIT RESET; others can't be reset.
     """
     bdev = system.bdevs.get(name)
     if bdev.reset is None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
+
+from msgspec import UNSET
 
 from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
+from virtiod.api.results.framework import ConfigCall, Reactor, Reactors, ReactorThread, ReloadedConfig, Subsystem
 from virtiod.api.services import Lifecycle
 from virtiod.config.configuration import Configuration
 from virtiod.core.cpumask import cpumask_of
+from virtiod.core.described import Member
 from virtiod.core.errors import VirtiodError
 from virtiod.core.ticks import TICK_RATE, now_ns
 from virtiod.system import SUBSYSTEMS, System
 
 
-@method(State.STARTUP)
+@method(State.STARTUP, errors={-errno.EBUSY: "it has begun already", -errno.EIO: "it failed; also any other -errno"})
 async def framework_start_init(lifecycle: Lifecycle) -> bool:
     """Starts a daemon that was started with --wait-for-rpc. Answers when it runs."""
     await lifecycle.start_init()
@@ -33,70 +37,64 @@ async def framework_wait_init(lifecycle: Lifecycle) -> bool:
 
 
 @method(reads=True)
-async def framework_get_subsystems() -> list[dict[str, Any]]:
-    """Lists the subsystems that have a configuration, each after those that it depends on."""
-    return [{"subsystem": name, "depends_on": list(needed)} for name, needed in SUBSYSTEMS.items()]
+async def framework_get_subsystems() -> Annotated[list[Subsystem], Member("each after those that it depends on")]:
+    """Lists the subsystems that have a configuration."""
+    return [Subsystem(subsystem=name, depends_on=list(needed)) for name, needed in SUBSYSTEMS.items()]
 
 
-@method(reads=True)
+@method(reads=True, errors={INVALID_PARAMS: "there is no such subsystem"})
 async def framework_get_config(
     system: System,
     name: Annotated[str, Arg("subsystem", "name")],
     with_batches: Annotated[bool, Arg("accepted for SPDK's clients; there are no batches")] = False,
-) -> list[dict[str, object]]:
+) -> Annotated[list[ConfigCall], Member("in the order in which they are to be made")]:
     """Tells the calls that bring a subsystem into the state that it is in."""
     if name not in SUBSYSTEMS:
         raise RpcError(INVALID_PARAMS, f"Subsystem '{name}' not found")
-    return [call.entry() for call in system.saved_calls(name)]
+    calls = system.saved_calls(name)
+    return [ConfigCall(method=call.method, params=dict(call.params) if call.params else UNSET) for call in calls]
 
 
-@method()
-async def virtiod_reload_config(configuration: Configuration) -> dict[str, Any]:
+@method(errors={-errno.EINVAL: "something failed; the message lists it"})
+async def virtiod_reload_config(configuration: Configuration) -> ReloadedConfig:
     """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
 
-    The rest runs on, and what was made by RPC stays. The result is {"created", "deleted", "called"}, arrays of names.
-    When something failed the rest is done all the same, and the answer is an error that lists it.
+    The rest runs on, and what was made by RPC stays. When something failed the rest is done all the same, and the
+    answer is an error that lists it.
     """
     changes = await configuration.reload()
     if changes.failed:
         raise VirtiodError(f"{len(changes.failed)} failed:\n" + "\n".join(changes.failed), errno.EINVAL)
-    return {"created": changes.created, "deleted": changes.deleted, "called": changes.called}
+    return ReloadedConfig(created=changes.created, deleted=changes.deleted, called=changes.called)
 
 
 @method(reads=True)
-async def framework_get_reactors(system: System) -> dict[str, Any]:
-    """Tells what each poller's core does.
-
-    busy and idle are in ticks, an adaptive poller's sleep counts as idle; irq, sys and usr are the core's, in the
-    kernel's clock ticks.
-    """
+async def framework_get_reactors(system: System) -> Reactors:
+    """Tells what each poller's core does."""
     now = now_ns()
     times = _core_times()
     reactors = []
     for poller in system.pollers:
         stats = poller.stats()
         usr, sys, irq = times.get(poller.cpu, (0, 0, 0))
-        thread = {
-            "name": poller.name,
-            "id": poller.id,
-            "cpumask": cpumask_of(poller.cpu),
-            "elapsed": now - system.started_ns,
-        }
-        reactors.append(
-            {
-                "lcore": poller.cpu,
-                "numa_id": _numa_node(poller.cpu),
-                "tid": poller.tid,
-                "busy": stats.busy_ns,
-                "idle": stats.idle_ns + stats.sleep_ns,
-                "in_interrupt": False,
-                "irq": irq,
-                "sys": sys,
-                "usr": usr,
-                "lw_threads": [thread],
-            }
+        thread = ReactorThread(
+            name=poller.name, id=poller.id, cpumask=cpumask_of(poller.cpu), elapsed=now - system.started_ns
         )
-    return {"tick_rate": TICK_RATE, "pid": os.getpid(), "reactors": reactors}
+        reactors.append(
+            Reactor(
+                lcore=poller.cpu,
+                numa_id=_numa_node(poller.cpu),
+                tid=poller.tid,
+                busy=stats.busy_ns,
+                idle=stats.idle_ns + stats.sleep_ns,
+                in_interrupt=False,
+                irq=irq,
+                sys=sys,
+                usr=usr,
+                lw_threads=[thread],
+            )
+        )
+    return Reactors(tick_rate=TICK_RATE, pid=os.getpid(), reactors=reactors)
 
 
 def _core_times() -> dict[int, tuple[int, int, int]]:

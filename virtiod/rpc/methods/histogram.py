@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Annotated
 
 from virtiod.api.errors import INTERNAL_ERROR, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import method
+from virtiod.api.results.histogram import BorderCounts
 from virtiod.bdev.counters import RANGES
-from virtiod.bdev.histogram import GRANULARITY, range_of
+from virtiod.bdev.histogram import GRANULARITY, HistogramDescription, range_of
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.ticks import TICK_RATE
 from virtiod.system import System
 
 MAX_BORDERS = 1024
+NO_BDEV = {-errno.ENODEV: "there is no such bdev"}
+NOT_ENABLED = {**NO_BDEV, INTERNAL_ERROR: "the histogram is not enabled"}
 
 
-@method()
+@method(errors={**NO_BDEV, -errno.EINVAL: "the bdev has no such I/O type, or min_nsec is not below max_nsec"})
 async def bdev_enable_histogram(
     system: System,
     name: Annotated[str, Arg("bdev", "name")],
@@ -41,27 +45,23 @@ async def bdev_enable_histogram(
     return True
 
 
-@method(reads=True)
-async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "name")]) -> dict[str, Any]:
-    """Tells a latency histogram that was enabled.
-
-    The result is {"histogram", "granularity", "min_range", "max_range", "tsc_rate"}, where histogram is base64 of
-    little-endian 64-bit counts.
-    """
+@method(reads=True, errors=NOT_ENABLED)
+async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "name")]) -> HistogramDescription:
+    """Tells a latency histogram that was enabled."""
     bdev = system.bdevs.get(name)
     with _unless_enabled():
         return system.histograms.encoded(bdev)
 
 
-@method(reads=True)
+@method(reads=True, errors={**NOT_ENABLED, -errno.EINVAL: "no borders, too many, or not in ascending order"})
 async def bdev_get_histogram_borders(
     system: System,
     name: Annotated[str, Arg("bdev", "name")],
     borders: Annotated[list[int], Arg("latencies in microseconds, ascending", "--borders", 0, 2**40)],
-) -> dict[str, Any]:
+) -> BorderCounts:
     """Counts the I/Os whose latency is at most each border; the last count is that of all I/Os.
 
-    The result is {"borders_count": [...]}. A border falls into a bucket of the histogram: its I/Os are counted.
+    A border falls into a bucket of the histogram: its I/Os are counted.
     """
     if not borders or len(borders) > MAX_BORDERS or borders != sorted(borders):
         raise InvalidArgument(f"'borders' must be from 1 to {MAX_BORDERS} latencies in ascending order")
@@ -69,7 +69,7 @@ async def bdev_get_histogram_borders(
     with _unless_enabled():
         sums = list(accumulate(system.histograms.counts(bdev), initial=0))
     below = [sums[_buckets_up_to(border * 1000)] for border in borders]
-    return {"borders_count": [*below, sums[-1]]}
+    return BorderCounts(borders_count=[*below, sums[-1]])
 
 
 @contextmanager

@@ -8,14 +8,17 @@ from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
 from virtiod.api.services import Logs
+from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument
 
 Level = Annotated[Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"], Arg("log level", "level")]
+LevelNow = Annotated[str, Member("log level: ERROR, WARNING, NOTICE, INFO or DEBUG")]
+NO_FLAG = {INVALID_PARAMS: "there is no such flag"}
 Flag = Annotated[str, Arg('part of the daemon, as listed by log_get_flags, or "all"', "flag")]
 
 
 @method(State.ANY, reads=True)
-async def log_get_level(logs: Logs) -> str:
+async def log_get_level(logs: Logs) -> LevelNow:
     """Tells the level from which messages are made."""
     return logs.level
 
@@ -28,7 +31,7 @@ async def log_set_level(logs: Logs, level: Level) -> bool:
 
 
 @method(State.ANY, reads=True)
-async def log_get_print_level(logs: Logs) -> str:
+async def log_get_print_level(logs: Logs) -> LevelNow:
     """Tells the level from which messages are printed on standard error."""
     return logs.print_level
 
@@ -41,19 +44,19 @@ async def log_set_print_level(logs: Logs, level: Level) -> bool:
 
 
 @method(State.ANY, reads=True)
-async def log_get_flags(logs: Logs) -> dict[str, bool]:
+async def log_get_flags(logs: Logs) -> Annotated[dict[str, bool], Member("by flag: whether it is set")]:
     """Tells which parts of the daemon log everything, whatever the levels are."""
     return logs.flags()
 
 
-@method(State.ANY)
+@method(State.ANY, errors=NO_FLAG)
 async def log_set_flag(logs: Logs, flag: Flag) -> bool:
     """Has a part of the daemon log everything."""
     _set_flag(logs, flag, True)
     return True
 
 
-@method(State.ANY)
+@method(State.ANY, errors=NO_FLAG)
 async def log_clear_flag(logs: Logs, flag: Flag) -> bool:
     """Ends what log_set_flag began."""
     _set_flag(logs, flag, False)

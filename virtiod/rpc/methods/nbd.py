@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated
 
 from virtiod.api.params import Arg
 from virtiod.api.registry import method
+from virtiod.core.described import Member
 from virtiod.core.errors import NotFound
+from virtiod.exports.nbd.export import NbdExportDescription
 from virtiod.exports.nbd.exports import NbdExports
 
+NO_EXPORT = {-errno.ENODEV: "there is no such export"}
 
-@method(undo="nbd_delete_export")
+
+@method(
+    undo="nbd_delete_export",
+    errors={
+        -errno.ENODEV: "there is no such bdev",
+        -errno.EEXIST: "an export has that name",
+        -errno.EINVAL: "a name, description or number that can't be",
+        -errno.EBUSY: "there are too many exports",
+    },
+)
 async def nbd_create_export(
     exports: NbdExports,
     bdev_name: Annotated[str, Arg("bdev to export", "bdev_name")],
@@ -18,28 +31,25 @@ async def nbd_create_export(
     read_only: Annotated[bool, Arg("refuse writes", "-r/--read-only")] = False,
     description: Annotated[str, Arg("shown to clients that list exports", "-d/--description")] = "",
     max_connections: Annotated[int, Arg("connections at one time", "--max-connections", 1, 1024)] = 64,
-) -> dict[str, object]:
-    """Offers a bdev to NBD clients.
-
-    The result describes the export as nbd_get_exports does.
-    """
+) -> NbdExportDescription:
+    """Offers a bdev to NBD clients."""
     export = await exports.create(
         bdev_name, name, read_only=read_only, description=description, max_connections=max_connections
     )
     return export.description()
 
 
-@method()
+@method(errors=NO_EXPORT)
 async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Arg("export", "name")]) -> bool:
     """Ends an export: what is in flight is answered, then its connections are closed."""
     await exports.delete(name)
     return True
 
 
-@method(reads=True)
+@method(reads=True, errors=NO_EXPORT)
 async def nbd_get_exports(
     exports: NbdExports, name: Annotated[str | None, Arg("only this export", "-n/--name")] = None
-) -> list[dict[str, object]]:
+) -> Annotated[list[NbdExportDescription], Member("in the order of creation")]:
     """Lists the NBD exports, with the addresses that clients connect to."""
     found = [export for export in exports.list() if name is None or export.name == name]
     if name is not None and not found:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import uuid as uuidlib
 from typing import Annotated
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
+from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument
 from virtiod.system import System
 
 MAX_BLOCKS = (1 << 63) - 1
 
 
-@method(undo="bdev_null_delete")
+@method(
+    undo="bdev_null_delete",
+    errors={-errno.EEXIST: "a bdev has that name", -errno.EINVAL: "a size or UUID that can't be"},
+)
 async def bdev_null_create(
     system: System,
     name: Annotated[str, Arg("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
     block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
     uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
-) -> str:
+) -> Annotated[str, Member("its name")]:
     """Creates a bdev whose I/O succeeds at once and moves no data.
 
-    It measures what stands above it. The result is its name.
+    It measures what stands above it.
     """
     if uuid is not None:
         try:
@@ -34,7 +39,7 @@ async def bdev_null_create(
     return name
 
 
-@method()
+@method(errors={-errno.ENODEV: "there is no such bdev", -errno.EINVAL: "it is no null bdev"})
 async def bdev_null_delete(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
     """Deletes a null bdev. What uses it is ended first."""
     await system.nulls.delete(name)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import errno
+from typing import Annotated, Literal
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.core.cpumask import parse_cpumask
+from virtiod.load.report import LoadReport
 from virtiod.load.runner import Workload
 from virtiod.system import System
 
 Pattern = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
 
 
-@method(passive=True)
+@method(
+    passive=True,
+    errors={
+        -errno.ENODEV: "there is no such bdev",
+        -errno.EINVAL: "a load that can't be, or that a bdev can't take",
+        -errno.ENOMEM: "there is no memory for so many I/Os",
+    },
+)
 async def perform_tests(
     system: System,
     bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
@@ -25,11 +34,11 @@ async def perform_tests(
     rw_mix_read: Annotated[int, Arg("percentage of reads with randrw", "-M/--rw-mix-read", 0, 100)] = 50,
     seed: Annotated[int | None, Arg("of addresses and data", "--seed")] = None,
     cpumask: Annotated[str | None, Arg("pollers to use, by core (default: all)", "-m/--cpumask")] = None,
-) -> dict[str, Any]:
+) -> LoadReport:
     """Loads bdevs and measures what they do.
 
     Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
-    after 5 s when neither is given. The result has bdevperf's members, and quantiles of the latency.
+    after 5 s when neither is given.
     """
     workload = Workload(
         rw=rw,
@@ -41,5 +50,4 @@ async def perform_tests(
         seed=seed,
     )
     cpus = None if cpumask is None else parse_cpumask(cpumask)
-    result: dict[str, Any] = await system.load.run(bdevs, workload, cpus)
-    return result
+    return await system.load.run(bdevs, workload, cpus)

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
+from virtiod.api.results.virtio import ControllerDescription, QueueDescription, ScsiControllerDescription
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.manager import check_request
 from virtiod.controllers.request import AttachRequest
+from virtiod.core.described import Member
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
 from virtiod.system import System
 from virtiod.transports.table import TRANSPORTS
@@ -25,6 +27,10 @@ def _check_attach(params: dict[str, Any]) -> None:
 @method(
     bad_params=INTERNAL_ERROR,
     undo="bdev_virtio_detach_controller",
+    errors={
+        -errno.EINVAL: "an address that is none, or options that the transport does not take",
+        INVALID_PARAMS: "the device could not be attached, or parameters that can't be",
+    },
     precheck=_check_attach,
     in_config={"wait_for_device": True},  # a device that is not there yet is no reason to refuse the rest
 )
@@ -41,12 +47,11 @@ async def bdev_virtio_attach_controller(
         int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
     ] = None,
     wait_for_device: Annotated[bool, Arg("if nothing is there, attach it when it appears")] = False,
-) -> list[str]:
+) -> Annotated[list[str], Member("names of its bdevs")]:
     """Attaches a virtio controller and registers its bdevs.
 
-    The result lists the names of the bdevs. An attach that fails leaves nothing behind. With wait_for_device, one whose
-    device is absent or silent is answered with no names and goes on trying, in state "attaching", until it is there or
-    the controller is detached.
+    An attach that fails leaves nothing behind. With wait_for_device, one whose device is absent or silent is answered
+    with no names and goes on trying, in state "attaching", until it is there or the controller is detached.
     """
     transport = TRANSPORTS[trtype]
     if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
@@ -54,13 +59,15 @@ async def bdev_virtio_attach_controller(
     traddr = transport.check_address(traddr)  # what is no address is EINVAL
     request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
     try:
-        bdevs: list[str] = await system.controllers.attach(request)
+        return await system.controllers.attach(request)
     except VirtiodError as error:
         raise RpcError(INVALID_PARAMS, str(error)) from error
-    return bdevs
 
 
-@method(bad_params=INTERNAL_ERROR)
+@method(
+    bad_params=INTERNAL_ERROR,
+    errors={-errno.ENODEV: "there is no such controller", INVALID_PARAMS: "it is being detached already"},
+)
 async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Arg("controller", "name")]) -> bool:
     """Detaches a controller. Its bdevs go with it, and what uses them is ended first."""
     try:
@@ -71,20 +78,18 @@ async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Arg
 
 
 @method(reads=True)
-async def bdev_virtio_scsi_get_devices(system: System) -> list[dict[str, Any]]:
-    """Lists the virtio-scsi controllers.
-
-    Each is {"name", "virtio": {"vq_count", "vq_size", "type", "socket" or "pci_address"}}; vq_count counts the
-    control and event queues too.
-    """
+async def bdev_virtio_scsi_get_devices(
+    system: System,
+) -> Annotated[list[ScsiControllerDescription], Member("in the order of their attach")]:
+    """Lists the virtio-scsi controllers."""
     return [
-        {"name": controller.name, "virtio": controller.virtio_info()}
+        ScsiControllerDescription(name=controller.name, virtio=controller.description())
         for controller in system.controllers.list()
         if controller.dev_type == "scsi"
     ]
 
 
-@method()
+@method(errors={-errno.EINVAL: "a period that can't be"})
 async def bdev_virtio_blk_set_hotplug(
     system: System,
     enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
@@ -104,10 +109,10 @@ async def bdev_virtio_blk_set_hotplug(
     return True
 
 
-@method(reads=True)
+@method(reads=True, errors={-errno.ENODEV: "there is no such controller"})
 async def virtiod_get_controllers(
     system: System, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
-) -> list[dict[str, Any]]:
+) -> Annotated[list[ControllerDescription], Member("in the order of their attach")]:
     """Lists the controllers with their state and queues."""
     found = [one for one in system.controllers.list() if name is None or one.name == name]
     if name is not None and not found:
@@ -115,25 +120,25 @@ async def virtiod_get_controllers(
     return [_describe(controller) for controller in found]
 
 
-def _describe(controller: Controller[Any]) -> dict[str, Any]:
-    return {
-        "name": controller.name,
-        "dev_type": controller.dev_type,
-        "trtype": controller.trtype,
-        "traddr": controller.traddr,
-        "state": controller.state,
-        "reconnects": controller.reconnects,
-        "virtio": controller.virtio_info(),
-        "queues": [
-            {
-                "index": queue.index,
-                "size": queue.size,
-                "in_flight": queue.in_flight,
-                "kicks": queue.kicks,
-                "interrupts": queue.interrupts,
-                "full": queue.full,
-                "poller": queue.poller,
-            }
+def _describe(controller: Controller[Any]) -> ControllerDescription:
+    return ControllerDescription(
+        name=controller.name,
+        dev_type=controller.dev_type,
+        trtype=controller.trtype,
+        traddr=controller.traddr,
+        state=controller.state,
+        reconnects=controller.reconnects,
+        virtio=controller.description(),
+        queues=[
+            QueueDescription(
+                index=queue.index,
+                size=queue.size,
+                in_flight=queue.in_flight,
+                kicks=queue.kicks,
+                interrupts=queue.interrupts,
+                full=queue.full,
+                poller=queue.poller,
+            )
             for queue in controller.queues
         ],
-    }
+    )

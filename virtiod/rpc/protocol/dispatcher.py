@@ -17,11 +17,13 @@ import contextlib
 import errno
 import json
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 from jsonrpcserver import Error, Result, Success
 from jsonrpcserver.async_main import dispatch_to_response
 from jsonrpcserver.response import Response, to_serializable
@@ -57,11 +59,15 @@ logger = logging.getLogger(__name__)
 class Dispatcher:
     """The methods that clients may call now.
 
-    allowed: names of the only methods there are (--rpcs-allowed); None for all.
+    allowed: names of the only methods there are (--rpcs-allowed); None for all. strict: check that results and codes
+    of errors are as methods describe them.
     """
 
-    def __init__(self, methods: dict[str, Method], allowed: Collection[str] | None = None) -> None:
+    def __init__(
+        self, methods: dict[str, Method], allowed: Collection[str] | None = None, strict: bool = sys.flags.dev_mode
+    ) -> None:
         self.state = State.STARTUP
+        self.strict = strict
         self.timings = Timings()
         self.observers: list[Observer] = [self.timings.add]
         self.on_change: Callable[[], Awaitable[None]] | None = None
@@ -102,7 +108,7 @@ class Dispatcher:
         return self.state in self._find(name).states
 
     async def call(self, name: str, params: dict[str, Any], caller: Caller | None = None) -> Any:
-        """Calls one method as a client would. Raises RpcError.
+        """Calls one method as a client would: the result is a JSON value. Raises RpcError.
 
         caller: None for the daemon itself, which may call anything and is not audited.
         """
@@ -180,16 +186,32 @@ class Dispatcher:
         except ParamError as error:
             raise RpcError(entry.bad_params, f"{entry.name}: {error}") from None
         try:
-            if entry.passive:
-                return await entry.handler(*self._needed(entry), **params)
-            return await self._run_to_its_end(entry, params)
+            result = msgspec.to_builtins(await self._run_as_described(entry, params))
+            if self.strict:
+                msgspec.convert(result, entry.result)
+            return result
         except RpcError:
             raise
-        except VirtiodError as error:
-            raise RpcError(-error.errno, str(error)) from error
         except Exception as error:
             logger.exception("%s failed", entry.name)
             raise RpcError(INTERNAL_ERROR, f"{entry.name}: {type(error).__name__}: {error}") from error
+
+    async def _run_as_described(self, entry: Method, params: dict[str, Any]) -> object:
+        """Raises RpcError for what is an error of the method's own."""
+        try:
+            if entry.passive:
+                return await entry.handler(*self._needed(entry), **params)
+            return await self._run_to_its_end(entry, params)
+        except VirtiodError as error:
+            self._check_error(entry, -error.errno)
+            raise RpcError(-error.errno, str(error)) from error
+        except RpcError as error:
+            self._check_error(entry, error.code)
+            raise
+
+    def _check_error(self, entry: Method, code: int) -> None:
+        if self.strict and not entry.describes(code):
+            raise LookupError(f"{code} is not among the errors of {entry.name}")
 
     async def _run_to_its_end(self, entry: Method, params: dict[str, Any]) -> Any:
         # A client that goes away must not leave a change half made.

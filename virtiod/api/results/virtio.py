@@ -1,0 +1,45 @@
+"""Virtio controllers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from virtiod.controllers.controller import State
+from virtiod.controllers.description import VirtioDescription
+from virtiod.core.described import Member
+
+
+@dataclass(kw_only=True)
+class ScsiControllerDescription:
+    """A virtio-scsi controller."""
+
+    name: Annotated[str, Member("its name")]
+    virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
+
+
+@dataclass(kw_only=True)
+class QueueDescription:
+    """A virtqueue in use."""
+
+    index: Annotated[int, Member("its number among queues of its kind, from 0")]
+    size: Annotated[int, Member("entries of its ring")]
+    in_flight: Annotated[int, Member("requests that the device has")]
+    kicks: Annotated[int, Member("times that the device was told of new requests")]
+    interrupts: Annotated[int, Member("times that the device ended a sleep of the poller")]
+    full: Annotated[int, Member("times that an I/O had to wait for room")]
+    poller: Annotated[str, Member("name of the poller that it is on")]
+
+
+@dataclass(kw_only=True)
+class ControllerDescription:
+    """A virtio controller."""
+
+    name: Annotated[str, Member("its name")]
+    dev_type: Annotated[str, Member('kind of device: "blk" or "scsi"')]
+    trtype: Annotated[str, Member("transport, as given to bdev_virtio_attach_controller")]
+    traddr: Annotated[str, Member("socket path, or PCI address")]
+    state: Annotated[State, Member("what it does; it serves I/O when it is up")]
+    reconnects: Annotated[int, Member("times that its device was lost and came back")]
+    virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
+    queues: Annotated[list[QueueDescription], Member("its virtqueues")]
