@@ -1,6 +1,6 @@
 """The command `virtiod-rpc`: a sub-command for each method, `call` for any, `top`, `save_config` and `load_config`.
 
-The methods come from methods.json, so that help needs no daemon. Options are spelt as in SPDK's rpc.py.
+The methods come from openrpc.json, so that help needs no daemon. Options are spelt as in SPDK's rpc.py.
 
 Exit status: 0 when all went well, 1 when the call failed (of several hosts: on all), 2 for a wrong command line,
 3 when it failed on some of several hosts.
@@ -13,12 +13,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
 from rpc_client.config import calls_of, load_config, save_config
+from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
 from rpc_client.fleet import Host, Outcome, on_each, read_hosts
 from rpc_client.http import Access
@@ -26,6 +26,7 @@ from rpc_client.tables import render, render_each
 from rpc_client.top import top
 
 _CONFIG_CALLS = 10  # a configuration takes several calls, each with a deadline of its own
+_RESULT = "result:"
 _TYPES = {"integer": int, "number": float, "string": str}
 
 
@@ -83,8 +84,9 @@ def parser() -> argparse.ArgumentParser:
     call = commands.add_parser("call", help="Call a method by its name.")
     call.add_argument("method")
     call.add_argument("params", type=_json_object, nargs="?", help='parameters as JSON, for example {"name": "B0"}')
-    for entry in json.loads(resources.files("rpc_client").joinpath("methods.json").read_text())["methods"]:
-        _add_method(commands, entry)
+    description = installed()
+    for entry in description.methods:
+        _add_method(commands, description, entry)
     return found
 
 
@@ -108,37 +110,55 @@ def _add_top(command: argparse.ArgumentParser) -> None:
     command.add_argument("-n", "--count", type=int, metavar="N", help="stop after N views")
 
 
-def _add_method(commands: Any, entry: dict[str, Any]) -> None:
-    summary = entry["doc"].partition("\n")[0]
-    command = commands.add_parser(entry["name"], aliases=entry["aliases"], help=summary, description=entry["doc"])
-    for name, schema in entry["params"]["properties"].items():
-        _add_param(command, name, schema, entry["cli"][name], name in entry["params"]["required"])
-    command.set_defaults(method=entry["name"], names=list(entry["params"]["properties"]))
+class _Help(argparse.HelpFormatter):
+    """Leaves a list of members as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_RESULT) else super()._fill_text(text, width, indent)
 
 
-def _add_param(
-    command: argparse.ArgumentParser, name: str, schema: dict[str, Any], flags: list[str], required: bool
-) -> None:
+def _add_method(commands: Any, description: Description, method: Method) -> None:
+    command: argparse.ArgumentParser = commands.add_parser(
+        method.name,
+        aliases=method.aliases,
+        help=method.summary,
+        description=f"{method.summary}\n\n{method.text}",
+        epilog=_result(description, method),
+        formatter_class=_Help,
+    )
+    for param in method.parameters:
+        _add_param(command, param)
+    command.set_defaults(method=method.name, names=[param.name for param in method.parameters])
+
+
+def _result(description: Description, method: Method) -> str:
+    lines = [f"{_RESULT} {method.result}{': ' if method.result.help else ''}{method.result.help}"]
+    for path, member in description.rows(method.result):
+        name = f"  {'  ' * path.count('.')}{member.name}"
+        optional = "" if member.required else ", optional"
+        lines.append(f"{name:<30}  {member.type.help} ({member.type}{optional})")
+    return "\n".join(lines)
+
+
+def _add_param(command: argparse.ArgumentParser, param: Parameter) -> None:
     # Not given means not sent: defaults are the daemon's.
-    options: dict[str, Any] = {"help": schema["description"].replace("%", "%%"), "default": argparse.SUPPRESS}
-    if "default" in schema:
-        options["help"] += f" (default: {json.dumps(schema['default'])})"
-    if schema["type"] == "boolean":
+    options: dict[str, Any] = {"help": param.help.replace("%", "%%"), "default": argparse.SUPPRESS}
+    if param.type.kind == "boolean":
         options["action"] = argparse.BooleanOptionalAction
-    elif schema["type"] == "array":
-        item = _TYPES[schema["items"]["type"]]
+    elif param.type.items:
+        item = _TYPES[param.type.items.kind]
         options["type"] = lambda text: [item(part) for part in text.split(",")]
-        options["metavar"] = f"{name.upper()},..."
+        options["metavar"] = f"{param.name.upper()},..."
     else:
-        options["type"] = _TYPES[schema["type"]]
-        options["choices"] = schema.get("enum")
-        if options["choices"] is None:
-            options["metavar"] = name.upper()
-    if flags[0].startswith("-"):
-        command.add_argument(*flags, dest=f"param_{name}", required=required, **options)
+        options["type"] = _TYPES[param.type.kind]
+        options["choices"] = param.type.choices or None
+        if not param.type.choices:
+            options["metavar"] = param.name.upper()
+    if param.flags[0].startswith("-"):
+        command.add_argument(*param.flags, dest=f"param_{param.name}", required=param.required, **options)
     else:
-        options["metavar"] = flags[0]
-        command.add_argument(f"param_{name}", **options)
+        options["metavar"] = param.flags[0]
+        command.add_argument(f"param_{param.name}", **options)
 
 
 def _access(args: argparse.Namespace) -> Access:

@@ -214,7 +214,17 @@ def test_the_command_line_has_every_method_and_help_needs_no_daemon(capsys: pyte
     for name in METHODS:
         with pytest.raises(SystemExit, match="0"):
             cli.main([name, "--help"])
-        assert "usage: virtiod-rpc" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "usage: virtiod-rpc" in shown and "\nresult: " in shown
+
+
+def test_help_shows_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["virtiod_get_controllers", "--help"])
+    lines = re.sub(" {2,}", "  ", capsys.readouterr().out).splitlines()
+    assert "result: array of objects: in the order of their attach" in lines
+    assert "  vq_count  virtqueues in use, with SCSI's control and event queues (integer)" in lines
+    assert "  socket  path of the vhost-user socket (string, optional)" in lines
 
 
 def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,14 +72,13 @@ class Param:
             raise ParamError(f"'{label}' must be {bounds}, not {value}", self.name)
 
     def schema(self) -> dict[str, Any]:
-        """The parameter in JSON schema's terms."""
+        """Its values in terms of JSON schema."""
         one: dict[str, Any] = {"type": self.items or self.type}
         if self.choices:
             one["enum"] = list(self.choices)
         if one["type"] in {"integer", "number"}:
             one["minimum"], one["maximum"] = self.arg.minimum, self.arg.maximum
         described = {"type": "array", "items": one} if self.type == "array" else one
-        described["description"] = self.arg.help
         if not self.required and self.default is not None:
             described["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
         return described
@@ -112,16 +111,6 @@ def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:
     for param in params:
         if param.required and param.name not in given:
             raise ParamError(f"missing parameter '{param.name}'", param.name)
-
-
-def schema_of(params: tuple[Param, ...]) -> dict[str, Any]:
-    """The JSON schema of a method's params object."""
-    return {
-        "type": "object",
-        "properties": {param.name: param.schema() for param in params},
-        "required": [param.name for param in params if param.required],
-        "additionalProperties": False,
-    }
 
 
 def _param(parameter: inspect.Parameter, hint: Any) -> Param:

@@ -22,7 +22,7 @@ from virtiod.core.saved import SavedCall
 DEFAULT_QD_PERIOD_US = 1000
 
 Bytes = Annotated[int, Member("of I/Os that ended", "bytes")]
-Ops = Annotated[int, Member("I/Os that ended", "I/Os")]
+Ops = Annotated[int, Member("I/Os that ended")]
 Latency = Annotated[int, Member("sum of the latencies of I/Os that ended", "ticks")]
 MaxLatency = Annotated[int, Member("largest latency; 0 for none", "ticks")]
 MinLatency = Annotated[int, Member("smallest latency; 0 for none", "ticks")]
@@ -48,7 +48,7 @@ class OpsIoStat:
     max_unmap_latency_ticks: MaxLatency
     min_unmap_latency_ticks: MinLatency
     bytes_copied: Annotated[int, Member("always 0", "bytes")]
-    num_copy_ops: Annotated[int, Member("always 0", "I/Os")]
+    num_copy_ops: Annotated[int, Member("always 0")]
     copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
     max_copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
     min_copy_latency_ticks: Annotated[int, Member("always 0", "ticks")]
@@ -83,12 +83,12 @@ class BdevIoStat(OpsIoStat, _Named):
     """A bdev. A queue depth and its times are shown unless bdev_set_qd_sampling_period has hidden them."""
 
     io_error: Annotated[
-        dict[str, int] | UnsetType, Member("I/Os that failed, by status; absent when there are none", "I/Os")
+        dict[str, int] | UnsetType, Member("I/Os that failed, by status; absent when there are none")
     ] = UNSET
     queue_depth_polling_period: Annotated[
         int | UnsetType, Member("as bdev_set_qd_sampling_period has set it", "us")
     ] = UNSET
-    queue_depth: Annotated[int | UnsetType, Member("I/Os in flight", "I/Os")] = UNSET
+    queue_depth: Annotated[int | UnsetType, Member("I/Os in flight")] = UNSET
     io_time: Annotated[int | UnsetType, Member("time with I/O in flight", "us")] = UNSET
     weighted_io_time: Annotated[int | UnsetType, Member("sum of the latencies of all I/Os", "us")] = UNSET
     driver_specific: Annotated[OtherIoStat, Member("more of virtiod's own")]

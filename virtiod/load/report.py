@@ -19,13 +19,13 @@ class LoadFigures:
     """What was done, and how fast."""
 
     runtime: Annotated[float, Member("from the first I/O to the last", "s")]
-    ios: Annotated[int, Member("I/Os that ended", "I/Os")]
+    ios: Annotated[int, Member("I/Os that ended")]
     bytes: Annotated[int, Member("what they moved", "bytes")]
     iops: Annotated[float, Member("I/Os a second", "IOPS")]
     mibps: Annotated[float, Member("throughput", "MiB/s")]
-    io_failed: Annotated[int, Member("I/Os that failed", "I/Os")]
-    io_timeout: Annotated[int, Member("those of them that took too long", "I/Os")]
-    io_mismatched: Annotated[int, Member("reads of verify that found other data than was written", "I/Os")]
+    io_failed: Annotated[int, Member("I/Os that failed")]
+    io_timeout: Annotated[int, Member("those of them that took too long")]
+    io_mismatched: Annotated[int, Member("reads of verify that found other data than was written")]
     avg_latency_us: Annotated[float, Member("mean latency", "us")]
     min_latency_us: Annotated[float, Member("smallest latency", "us")]
     max_latency_us: Annotated[float, Member("largest latency", "us")]
@@ -41,7 +41,7 @@ class _Job:
     workload: Annotated[str, Member("pattern")]
     percentage: Annotated[int | UnsetType, Member("reads of randrw", "%")] = UNSET
     status: Annotated[str, Member('"finished", "failed" (an I/O has), or "terminated" (before its end)')]
-    queue_depth: Annotated[int, Member("I/Os in flight", "I/Os")]
+    queue_depth: Annotated[int, Member("I/Os in flight")]
     io_size: Annotated[int, Member("size of an I/O", "bytes")]
 
 

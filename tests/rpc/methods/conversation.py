@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def calls(run_dir: Path) -> list[tuple[str, Params]]:
     scsi: Params = {"name": "S0", "trtype": "user", "traddr": str(run_dir / "scsi"), "dev_type": "scsi"}
     return [
         ("rpc_get_methods", {"current": True}),
+        ("rpc.discover", {}),
         ("bdev_set_options", {"bdev_io_pool_size": 1024}),
         ("framework_start_init", {}),
         ("framework_wait_init", {}),
@@ -103,7 +105,11 @@ def converse(run_dir: Path) -> list[tuple[str, Params, bytes]]:
                 answers.append((method, params, await peer.reader.readline()))
             return answers
 
-    return asyncio.run(run())
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which spdk_kill_instance sends to this process
+    try:
+        return asyncio.run(run())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def shape(value: object) -> object:
@@ -117,5 +123,7 @@ def shape(value: object) -> object:
 
 
 def shapes(answers: list[tuple[str, Params, bytes]]) -> str:
-    """A line for each answer."""
-    return "".join(f"{method} {json.dumps(shape(json.loads(line)))}\n" for method, _, line in answers)
+    """A line for each answer, but that which describes all others."""
+    return "".join(
+        f"{method} {json.dumps(shape(json.loads(line)))}\n" for method, _, line in answers if method != "rpc.discover"
+    )

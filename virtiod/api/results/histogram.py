@@ -12,4 +12,4 @@ from virtiod.core.described import Member
 class BorderCounts:
     """How many I/Os took up to each border."""
 
-    borders_count: Annotated[list[int], Member("I/Os up to each border, and last all of them", "I/Os")]
+    borders_count: Annotated[list[int], Member("I/Os up to each border, and last all of them")]

@@ -8,6 +8,7 @@ import signal
 from typing import Annotated, Literal
 
 from virtiod import __version__
+from virtiod.api.openrpc import document
 from virtiod.api.params import Arg
 from virtiod.api.registry import State, method
 from virtiod.api.results.app import Version, VersionFields
@@ -25,6 +26,15 @@ async def rpc_get_methods(
 ) -> Annotated[list[str], Member("names of methods, sorted")]:
     """Lists the names of the methods."""
     return calls.names(current=current, include_aliases=include_aliases)
+
+
+@method(State.ANY, name="rpc.discover", reads=True)
+async def rpc_discover(calls: Calls) -> Annotated[dict[str, object], Member("an OpenRPC document")]:
+    """Describes the methods: their parameters, results and errors.
+
+    The document follows https://spec.open-rpc.org, version 1.3. Tools make clients and documentation of it.
+    """
+    return document(calls.methods.values())
 
 
 @method(State.ANY, aliases=["virtiod_get_version"], reads=True)
