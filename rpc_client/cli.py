@@ -21,9 +21,9 @@ from rpc_client.config import calls_of, load_config, save_config
 from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
 from rpc_client.fleet import Host, Outcome, on_each, read_hosts
-from rpc_client.http import Access
 from rpc_client.tables import render, render_each
 from rpc_client.top import top
+from rpc_client.url import Access
 
 _CONFIG_CALLS = 10  # a configuration takes several calls, each with a deadline of its own
 _RESULT = "result:"

@@ -1,4 +1,4 @@
-"""How a request reaches a daemon: the interface, and Unix sockets. http.py has URLs."""
+"""How the synchronous client reaches a daemon: the interface, deadlines, and Unix sockets. http.py has URLs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,40 @@ import time
 from typing import Protocol
 
 from rpc_client.errors import BadReply, ConnectFailed, ConnectionLost
+from rpc_client.protocol import RECEIVE_BYTES, Lines
 
-MAX_REPLY_BYTES = 32 << 20
-RECEIVE_BYTES = 256 << 10
+
+class Deadline:
+    """seconds: for all of a call. connect_s: for connecting alone, if it may not take as long."""
+
+    def __init__(self, seconds: float, connect_s: float | None = None) -> None:
+        self._ends = time.monotonic() + seconds
+        self._connected = self._ends if connect_s is None else min(self._ends, time.monotonic() + connect_s)
+
+    def left(self) -> float:
+        """Seconds that are left; raises TimeoutError when there are none."""
+        return _left(self._ends)
+
+    def to_connect(self) -> float:
+        """The same, for connecting."""
+        return _left(self._connected)
 
 
 class Wire(Protocol):
-    def exchange(self, request: bytes, deadline: float) -> bytes:
-        """One request, one answer. Raises ClientError, or TimeoutError at the deadline (of time.monotonic())."""
+    def exchange(self, request: bytes, deadline: Deadline) -> bytes:
+        """One request, one reply. Raises ClientError, or TimeoutError at the deadline."""
 
     def close(self) -> None: ...
 
 
 class UnixSocket:
-    """Answers are one line each."""
+    """Replies are one line each."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket: socket.socket | None = None
 
-    def exchange(self, request: bytes, deadline: float) -> bytes:
+    def exchange(self, request: bytes, deadline: Deadline) -> bytes:
         try:
             connected = self._connect(deadline)
         except TimeoutError:
@@ -34,7 +48,7 @@ class UnixSocket:
         except OSError as error:
             raise ConnectFailed(f"connect to {self._path}: {error.strerror or error}") from error
         try:
-            connected.settimeout(left(deadline))
+            connected.settimeout(deadline.left())
             connected.sendall(request)
             return self._receive_line(connected, deadline)
         except TimeoutError:
@@ -42,11 +56,11 @@ class UnixSocket:
         except OSError as error:
             raise ConnectionLost(f"{self._path}: {error.strerror or error}") from error
 
-    def _connect(self, deadline: float) -> socket.socket:
+    def _connect(self, deadline: Deadline) -> socket.socket:
         if self._socket is None:
             fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                fresh.settimeout(left(deadline))
+                fresh.settimeout(deadline.to_connect())
                 fresh.connect(self._path)
             except BaseException:
                 fresh.close()
@@ -54,17 +68,18 @@ class UnixSocket:
             self._socket = fresh
         return self._socket
 
-    def _receive_line(self, connected: socket.socket, deadline: float) -> bytes:
-        received = bytearray()
-        while not received.endswith(b"\n"):
-            connected.settimeout(left(deadline))
+    def _receive_line(self, connected: socket.socket, deadline: Deadline) -> bytes:
+        lines = Lines()
+        while True:
+            connected.settimeout(deadline.left())
             piece = connected.recv(RECEIVE_BYTES)
             if not piece:
                 raise ConnectionLost(f"{self._path} closed the connection without an answer")
-            received += piece
-            if len(received) > MAX_REPLY_BYTES:
-                raise BadReply(f"the answer has more than {MAX_REPLY_BYTES} bytes")
-        return bytes(received)
+            replies = lines.feed(piece)
+            if len(replies) > 1:
+                raise BadReply(f"{self._path} sent {len(replies)} answers to one request")
+            if replies:
+                return replies[0]
 
     def close(self) -> None:
         if self._socket is not None:
@@ -72,9 +87,8 @@ class UnixSocket:
             self._socket = None
 
 
-def left(deadline: float) -> float:
-    """Seconds until the deadline; raises TimeoutError when there are none."""
-    left = deadline - time.monotonic()
+def _left(ends: float) -> float:
+    left = ends - time.monotonic()
     if left <= 0:
         raise TimeoutError
     return left

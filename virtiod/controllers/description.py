@@ -16,7 +16,7 @@ class VirtioDescription:
 
     vq_count: Annotated[int, Member("virtqueues in use, with SCSI's control and event queues")]
     vq_size: Annotated[int, Member("entries of a request queue's ring; 0 while it was never reached")]
-    type: Annotated[str, Member('"user" (vhost-user) or "pci-modern"')]
+    type: Annotated[str, Member('how it is reached: "user" (vhost-user) or "pci-modern"')]
     socket: Annotated[str | UnsetType, Member("path of the vhost-user socket")] = UNSET
     pci_address: Annotated[str | UnsetType, Member("address of the PCI device")] = UNSET
 

@@ -40,7 +40,7 @@ class _Job:
     core_mask: Annotated[str, Member("the poller's core, as a mask: 0x and hexadecimal digits")]
     workload: Annotated[str, Member("pattern")]
     percentage: Annotated[int | UnsetType, Member("reads of randrw", "%")] = UNSET
-    status: Annotated[str, Member('"finished", "failed" (an I/O has), or "terminated" (before its end)')]
+    status: Annotated[str, Member('how it ended: "finished", "failed" (an I/O has) or "terminated" (before its time)')]
     queue_depth: Annotated[int, Member("I/Os in flight")]
     io_size: Annotated[int, Member("size of an I/O", "bytes")]
 

@@ -68,7 +68,7 @@ class ThreadPollers:
 class IoChannel:
     """A bdev on a poller."""
 
-    name: Annotated[str, Member('"bdev_" and the name of the bdev')]
+    name: Annotated[str, Member('the name of the bdev after "bdev_"')]
     ref: Annotated[int, Member("always 1")]
 
 
@@ -96,7 +96,7 @@ class PollerDescription:
     id: Number
     cpu: Annotated[int, Member("its core; -1 when it may run on any", minimum=-1)]
     tid: Annotated[int, Member("its thread, as the kernel numbers it")]
-    mode: Annotated[str, Member('"adaptive" or "busy"')]
+    mode: Annotated[str, Member('how it waits for work: "adaptive" or "busy"')]
     busy: Annotated[int, Member("time in rounds that found work", "ticks")]
     idle: Annotated[int, Member("time in other rounds", "ticks")]
     sleep: Annotated[int, Member("time asleep", "ticks")]

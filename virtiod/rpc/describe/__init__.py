@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rpc_client.description import Description, description_of
 from virtiod.api.openrpc import document
+from virtiod.rpc.describe import python
 from virtiod.rpc.describe.page import page
 from virtiod.rpc.methods import METHODS
 
@@ -31,4 +32,7 @@ def description() -> Description:
 FILES: dict[Path, Callable[[Description], str]] = {
     ROOT / "docs" / "rpc.md": page,
     ROOT / "rpc_client" / "openrpc.json": openrpc,
+    ROOT / "rpc_client" / "results.py": python.results,
+    ROOT / "rpc_client" / "methods.py": python.methods,
+    ROOT / "rpc_client" / "async_methods.py": python.async_methods,
 }

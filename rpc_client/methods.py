@@ -1,0 +1,972 @@
+"""A function for each method. What is not given is not sent: defaults are the daemon's.
+
+Made by `python -m virtiod.rpc.describe`; what is changed here is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rpc_client import results
+from rpc_client.typed import Caller
+
+
+class Methods(Caller):
+    """The methods of a virtiod. Each raises ClientError; a MethodError has the code and message of the daemon."""
+
+    def bdev_enable_histogram(
+        self,
+        *,
+        name: str,
+        enable: bool,
+        opc: str | None = None,
+        granularity: int | None = None,
+        min_nsec: int | None = None,
+        max_nsec: int | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Starts or ends the collection of a latency histogram.
+
+        name: bdev
+        enable: enable or disable
+        opc: only this I/O type (default: all)
+        granularity: 2 to the power of it is the number of buckets of a range (default: 5)
+        min_nsec: smallest latency to tell apart (default: 1000)
+        max_nsec: latency from which on none is told apart (default: 120000000000)
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -22: the bdev has no such I/O type, or min_nsec is not below max_nsec
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "enable": enable,
+            "opc": opc,
+            "granularity": granularity,
+            "min_nsec": min_nsec,
+            "max_nsec": max_nsec,
+        }
+        return self._ask(bool, "bdev_enable_histogram", params, timeout_s)
+
+    def bdev_get_bdevs(
+        self,
+        *,
+        name: str | None = None,
+        timeout: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[results.Bdev]:
+        """Describes the bdevs.
+
+        name: only this bdev: a name, alias or UUID
+        timeout: ms to wait for it to appear (default: 0)
+
+        Returns: in the order of registration; also for one bdev
+
+        MethodError -1: it can't be called now
+        MethodError -19: there is no such bdev
+        MethodError -110: it did not appear in time
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "timeout": timeout,
+        }
+        return self._ask(list[results.Bdev], "bdev_get_bdevs", params, timeout_s)
+
+    def bdev_get_histogram(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+    ) -> results.Histogram:
+        """Tells a latency histogram that was enabled.
+
+        name: bdev
+
+        MethodError -1: it can't be called now
+        MethodError -19: there is no such bdev
+        MethodError -32602: parameters that do not fit
+        MethodError -32603: the histogram is not enabled
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(results.Histogram, "bdev_get_histogram", params, timeout_s)
+
+    def bdev_get_histogram_borders(
+        self,
+        *,
+        name: str,
+        borders: list[int],
+        timeout_s: float | None = None,
+    ) -> results.BorderCounts:
+        """Counts the I/Os whose latency is at most each border; the last count is that of all I/Os.
+
+        A border falls into a bucket of the histogram: its I/Os are counted.
+
+        name: bdev
+        borders: latencies in microseconds, ascending
+
+        MethodError -1: it can't be called now
+        MethodError -19: there is no such bdev
+        MethodError -22: no borders, too many, or not in ascending order
+        MethodError -32602: parameters that do not fit
+        MethodError -32603: the histogram is not enabled
+        """
+        params = {
+            "name": name,
+            "borders": borders,
+        }
+        return self._ask(results.BorderCounts, "bdev_get_histogram_borders", params, timeout_s)
+
+    def bdev_get_iostat(
+        self,
+        *,
+        names: list[str] | None = None,
+        name: str | None = None,
+        per_channel: bool | None = None,
+        reset_mode: Literal["all", "maxmin", "error", "none"] | None = None,
+        timeout_s: float | None = None,
+    ) -> results.IoStat:
+        """Tells I/O statistics.
+
+        names: only these bdevs
+        name: only this bdev; of older clients
+        per_channel: by channel, for one bdev (default: false)
+        reset_mode: what to reset after reading (default: "none")
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -22: parameters that exclude each other, or per_channel without one bdev
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "names": names,
+            "name": name,
+            "per_channel": per_channel,
+            "reset_mode": reset_mode,
+        }
+        return self._ask(results.IoStat, "bdev_get_iostat", params, timeout_s)
+
+    def bdev_null_create(
+        self,
+        *,
+        name: str,
+        num_blocks: int,
+        block_size: int | None = None,
+        uuid: str | None = None,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Creates a bdev whose I/O succeeds at once and moves no data.
+
+        It measures what stands above it.
+
+        name: name of the bdev
+        num_blocks: capacity in blocks
+        block_size: bytes of a block (default: 512)
+        uuid: of the bdev (default: a random one)
+
+        Returns: its name
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -17: a bdev has that name
+        MethodError -22: a size or UUID that can't be
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "num_blocks": num_blocks,
+            "block_size": block_size,
+            "uuid": uuid,
+        }
+        return self._ask(str, "bdev_null_create", params, timeout_s)
+
+    def bdev_null_delete(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Deletes a null bdev. What uses it is ended first.
+
+        name: bdev
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -22: it is no null bdev
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(bool, "bdev_null_delete", params, timeout_s)
+
+    def bdev_reset(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
+
+        SCSI disks know LOGICAL UNIT RESET; others can't be reset.
+
+        name: bdev
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -5: the device refused
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -95: its device can't be reset
+        MethodError -107: the device was lost
+        MethodError -110: the device did not answer in time
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(bool, "bdev_reset", params, timeout_s)
+
+    def bdev_reset_iostat(
+        self,
+        *,
+        name: str | None = None,
+        mode: Literal["all", "maxmin", "error", "none"] | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Resets what bdev_get_iostat shows. Metrics are not affected.
+
+        name: only this bdev
+        mode: what to reset (default: "all")
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "mode": mode,
+        }
+        return self._ask(bool, "bdev_reset_iostat", params, timeout_s)
+
+    def bdev_set_options(
+        self,
+        *,
+        bdev_io_pool_size: int | None = None,
+        bdev_io_cache_size: int | None = None,
+        bdev_auto_examine: bool | None = None,
+        iobuf_small_cache_size: int | None = None,
+        iobuf_large_cache_size: int | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes the options of SPDK's bdev layer, so that its configuration files can be used.
+
+        virtiod sizes its pools by itself: the values are kept and saved, and change nothing.
+
+        bdev_io_pool_size: remembered only
+        bdev_io_cache_size: remembered only
+        bdev_auto_examine: remembered only
+        iobuf_small_cache_size: remembered only
+        iobuf_large_cache_size: remembered only
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "bdev_io_pool_size": bdev_io_pool_size,
+            "bdev_io_cache_size": bdev_io_cache_size,
+            "bdev_auto_examine": bdev_auto_examine,
+            "iobuf_small_cache_size": iobuf_small_cache_size,
+            "iobuf_large_cache_size": iobuf_large_cache_size,
+        }
+        return self._ask(bool, "bdev_set_options", params, timeout_s)
+
+    def bdev_set_qd_sampling_period(
+        self,
+        *,
+        name: str,
+        period: int,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway.
+
+        name: bdev
+        period: microseconds; 0 hides the queue depth
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "period": period,
+        }
+        return self._ask(bool, "bdev_set_qd_sampling_period", params, timeout_s)
+
+    def bdev_virtio_attach_controller(
+        self,
+        *,
+        name: str,
+        trtype: Literal["pci", "user"],
+        traddr: str,
+        dev_type: Literal["blk", "scsi"],
+        vq_count: int | None = None,
+        vq_size: int | None = None,
+        wait_for_device: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """Attaches a virtio controller and registers its bdevs.
+
+        An attach that fails leaves nothing behind. With wait_for_device, one whose device is absent or silent is
+            answered
+        with no names and goes on trying, in state "attaching", until it is there or the controller is detached.
+
+        name: name of the controller; its bdevs' names begin with it
+        trtype: transport
+        traddr: socket path, or PCI address
+        dev_type: kind of device
+        vq_count: request queues, with user only (default: one for each poller)
+        vq_size: entries of a virtqueue, a power of two, with user only
+        wait_for_device: if nothing is there, attach it when it appears (default: false)
+
+        Returns: names of its bdevs
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -22: an address that is none, or options that the transport does not take
+        MethodError -32602: the device could not be attached, or parameters that can't be
+        MethodError -32603: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "trtype": trtype,
+            "traddr": traddr,
+            "dev_type": dev_type,
+            "vq_count": vq_count,
+            "vq_size": vq_size,
+            "wait_for_device": wait_for_device,
+        }
+        return self._ask(list[str], "bdev_virtio_attach_controller", params, timeout_s)
+
+    def bdev_virtio_blk_set_hotplug(
+        self,
+        *,
+        enable: bool,
+        period_us: int | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Sets whether PCI virtio-blk devices that arrive are attached, as VirtioBlk0, VirtioBlk1 and so on.
+
+        One that the kernel's driver has is taken from it only with --allow-unbind, and if its disk is not in use.
+            The
+        kernel tells of arrivals at once; the period, by default 100 ms, is how often those that it did not tell of
+            are
+        looked for. Removed devices are noticed whether this is enabled or not.
+
+        enable: whether to attach new PCI devices
+        period_us: how often to look
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -22: a period that can't be
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "enable": enable,
+            "period_us": period_us,
+        }
+        return self._ask(bool, "bdev_virtio_blk_set_hotplug", params, timeout_s)
+
+    def bdev_virtio_detach_controller(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Detaches a controller. Its bdevs go with it, and what uses them is ended first.
+
+        name: controller
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such controller
+        MethodError -32602: it is being detached already
+        MethodError -32603: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(bool, "bdev_virtio_detach_controller", params, timeout_s)
+
+    def bdev_virtio_scsi_get_devices(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[results.ScsiController]:
+        """Lists the virtio-scsi controllers.
+
+        Returns: in the order of their attach
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(list[results.ScsiController], "bdev_virtio_scsi_get_devices", {}, timeout_s)
+
+    def bdev_wait_for_examine(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Answers when all bdevs were examined: at once, as nothing is built on top of bdevs.
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_wait_for_examine", {}, timeout_s)
+
+    def framework_get_config(
+        self,
+        *,
+        name: str,
+        with_batches: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> list[results.ConfigCall]:
+        """Tells the calls that bring a subsystem into the state that it is in.
+
+        name: subsystem
+        with_batches: accepted for SPDK's clients; there are no batches (default: false)
+
+        Returns: in the order in which they are to be made
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit, or there is no such subsystem
+        """
+        params = {
+            "name": name,
+            "with_batches": with_batches,
+        }
+        return self._ask(list[results.ConfigCall], "framework_get_config", params, timeout_s)
+
+    def framework_get_reactors(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.Reactors:
+        """Tells what each poller's core does.
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.Reactors, "framework_get_reactors", {}, timeout_s)
+
+    def framework_get_subsystems(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[results.Subsystem]:
+        """Lists the subsystems that have a configuration.
+
+        Returns: each after those that it depends on
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(list[results.Subsystem], "framework_get_subsystems", {}, timeout_s)
+
+    def framework_start_init(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Starts a daemon that was started with --wait-for-rpc. Answers when it runs.
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -5: it failed; also any other -errno
+        MethodError -13: it needs the role admin
+        MethodError -16: it has begun already
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "framework_start_init", {}, timeout_s)
+
+    def framework_wait_init(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Answers when the daemon runs: at once if it does.
+
+        Returns: true when it is done
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "framework_wait_init", {}, timeout_s)
+
+    def log_clear_flag(
+        self,
+        *,
+        flag: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Ends what log_set_flag began.
+
+        flag: part of the daemon, as listed by log_get_flags, or "all"
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit, or there is no such flag
+        """
+        params = {
+            "flag": flag,
+        }
+        return self._ask(bool, "log_clear_flag", params, timeout_s)
+
+    def log_get_flags(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[str, bool]:
+        """Tells which parts of the daemon log everything, whatever the levels are.
+
+        Returns: by flag: whether it is set
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(dict[str, bool], "log_get_flags", {}, timeout_s)
+
+    def log_get_level(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Tells the level from which messages are made.
+
+        Returns: log level: ERROR, WARNING, NOTICE, INFO or DEBUG
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(str, "log_get_level", {}, timeout_s)
+
+    def log_get_print_level(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Tells the level from which messages are printed on standard error.
+
+        Returns: log level: ERROR, WARNING, NOTICE, INFO or DEBUG
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(str, "log_get_print_level", {}, timeout_s)
+
+    def log_set_flag(
+        self,
+        *,
+        flag: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Has a part of the daemon log everything.
+
+        flag: part of the daemon, as listed by log_get_flags, or "all"
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit, or there is no such flag
+        """
+        params = {
+            "flag": flag,
+        }
+        return self._ask(bool, "log_set_flag", params, timeout_s)
+
+    def log_set_level(
+        self,
+        *,
+        level: Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"],
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Sets the level from which messages are made.
+
+        level: log level
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "level": level,
+        }
+        return self._ask(bool, "log_set_level", params, timeout_s)
+
+    def log_set_print_level(
+        self,
+        *,
+        level: Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"],
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Sets the level from which messages are printed on standard error.
+
+        level: log level
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "level": level,
+        }
+        return self._ask(bool, "log_set_print_level", params, timeout_s)
+
+    def nbd_create_export(
+        self,
+        *,
+        bdev_name: str,
+        name: str | None = None,
+        read_only: bool | None = None,
+        description: str | None = None,
+        max_connections: int | None = None,
+        timeout_s: float | None = None,
+    ) -> results.NbdExport:
+        """Offers a bdev to NBD clients.
+
+        bdev_name: bdev to export
+        name: export name (default: the bdev's)
+        read_only: refuse writes (default: false)
+        description: shown to clients that list exports (default: "")
+        max_connections: connections at one time (default: 64)
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -16: there are too many exports
+        MethodError -17: an export has that name
+        MethodError -19: there is no such bdev
+        MethodError -22: a name, description or number that can't be
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "bdev_name": bdev_name,
+            "name": name,
+            "read_only": read_only,
+            "description": description,
+            "max_connections": max_connections,
+        }
+        return self._ask(results.NbdExport, "nbd_create_export", params, timeout_s)
+
+    def nbd_delete_export(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Ends an export: what is in flight is answered, then its connections are closed.
+
+        name: export
+
+        Returns: true when it is done
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such export
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(bool, "nbd_delete_export", params, timeout_s)
+
+    def nbd_get_exports(
+        self,
+        *,
+        name: str | None = None,
+        timeout_s: float | None = None,
+    ) -> list[results.NbdExport]:
+        """Lists the NBD exports, with the addresses that clients connect to.
+
+        name: only this export
+
+        Returns: in the order of creation
+
+        MethodError -1: it can't be called now
+        MethodError -19: there is no such export
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(list[results.NbdExport], "nbd_get_exports", params, timeout_s)
+
+    def notify_get_notifications(
+        self,
+        *,
+        id: int | None = None,
+        max: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[results.Notification]:
+        """Lists notifications from an id on: the last 1024 are kept.
+
+        id: first id wanted (default: 0)
+        max: at most so many (default: 1024)
+
+        Returns: the oldest first
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "id": id,
+            "max": max,
+        }
+        return self._ask(list[results.Notification], "notify_get_notifications", params, timeout_s)
+
+    def notify_get_types(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """Lists the types of notifications.
+
+        Returns: their names
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(list[str], "notify_get_types", {}, timeout_s)
+
+    def perform_tests(
+        self,
+        *,
+        bdevs: list[str],
+        rw: Literal["randread", "randwrite", "randrw", "read", "write", "verify"] | None = None,
+        block_size: int | None = None,
+        queue_depth: int | None = None,
+        time_s: float | None = None,
+        total_bytes: int | None = None,
+        rw_mix_read: int | None = None,
+        seed: int | None = None,
+        cpumask: str | None = None,
+        timeout_s: float | None = None,
+    ) -> results.LoadReport:
+        """Loads bdevs and measures what they do.
+
+        Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
+        after 5 s when neither is given.
+
+        bdevs: bdevs to load, all at once
+        rw: pattern (default: "randread")
+        block_size: bytes of an I/O (default: 4096)
+        queue_depth: I/Os in flight on each bdev and poller (default: 32)
+        time_s: seconds to run
+        total_bytes: bytes to transfer on each bdev
+        rw_mix_read: percentage of reads with randrw (default: 50)
+        seed: of addresses and data
+        cpumask: pollers to use, by core (default: all)
+
+        MethodError -1: it can't be called now
+        MethodError -12: there is no memory for so many I/Os
+        MethodError -13: it needs the role admin
+        MethodError -19: there is no such bdev
+        MethodError -22: a load that can't be, or that a bdev can't take
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "bdevs": bdevs,
+            "rw": rw,
+            "block_size": block_size,
+            "queue_depth": queue_depth,
+            "time_s": time_s,
+            "total_bytes": total_bytes,
+            "rw_mix_read": rw_mix_read,
+            "seed": seed,
+            "cpumask": cpumask,
+        }
+        return self._ask(results.LoadReport, "perform_tests", params, timeout_s)
+
+    def rpc_discover(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Describes the methods: their parameters, results and errors.
+
+        The document follows https://spec.open-rpc.org, version 1.3. Tools make clients and documentation of it.
+
+        Returns: an OpenRPC document
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(dict[str, Any], "rpc.discover", {}, timeout_s)
+
+    def rpc_get_methods(
+        self,
+        *,
+        current: bool | None = None,
+        include_aliases: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """Lists the names of the methods.
+
+        current: only those that can be called in the current state (default: false)
+        include_aliases: other names of methods too (default: false)
+
+        Returns: names of methods, sorted
+
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "current": current,
+            "include_aliases": include_aliases,
+        }
+        return self._ask(list[str], "rpc_get_methods", params, timeout_s)
+
+    def spdk_get_version(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.Version:
+        """Tells the version of virtiod.
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.Version, "spdk_get_version", {}, timeout_s)
+
+    def spdk_kill_instance(
+        self,
+        *,
+        sig_name: Literal["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1"],
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Sends the daemon a signal.
+
+        SIGTERM, SIGINT and SIGQUIT end it in an orderly way, a second one at once; SIGHUP has it read its
+            configuration
+        again, SIGUSR1 log its Python stacks; SIGKILL kills it.
+
+        sig_name: signal to send
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "sig_name": sig_name,
+        }
+        return self._ask(bool, "spdk_kill_instance", params, timeout_s)
+
+    def thread_get_io_channels(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.IoChannels:
+        """Lists the bdevs that have a channel on each poller.
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.IoChannels, "thread_get_io_channels", {}, timeout_s)
+
+    def thread_get_pollers(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.ThreadPollers:
+        """Lists what each poller polls: queues and connections.
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.ThreadPollers, "thread_get_pollers", {}, timeout_s)
+
+    def thread_get_stats(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.ThreadStats:
+        """Tells how long each poller was busy and idle.
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.ThreadStats, "thread_get_stats", {}, timeout_s)
+
+    def virtiod_get_controllers(
+        self,
+        *,
+        name: str | None = None,
+        timeout_s: float | None = None,
+    ) -> list[results.Controller]:
+        """Lists the controllers with their state and queues.
+
+        name: only this controller
+
+        Returns: in the order of their attach
+
+        MethodError -1: it can't be called now
+        MethodError -19: there is no such controller
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+        }
+        return self._ask(list[results.Controller], "virtiod_get_controllers", params, timeout_s)
+
+    def virtiod_get_pollers(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.Pollers:
+        """Tells each poller's core, mode and times.
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.Pollers, "virtiod_get_pollers", {}, timeout_s)
+
+    def virtiod_reload_config(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.ReloadedConfig:
+        """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
+
+        The rest runs on, and what was made by RPC stays. When something failed the rest is done all the same, and
+            the
+        answer is an error that lists it.
+
+        MethodError -1: it can't be called now
+        MethodError -13: it needs the role admin
+        MethodError -22: something failed; the message lists it
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.ReloadedConfig, "virtiod_reload_config", {}, timeout_s)

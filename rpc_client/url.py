@@ -1,0 +1,76 @@
+"""Calls over HTTP and HTTPS, a POST for each: what the synchronous and the asyncio client share."""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from rpc_client.errors import ConnectFailed
+
+_LOOPBACK = ("127.", "[::1]", "localhost")
+_SAID = 200  # characters of what a server says of an error
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to show who one is: a token, or user and password; certificate with its key (key None: in the same file).
+
+    ca: a file of authorities to trust, instead of the system's.
+    """
+
+    token: str | None = None
+    credentials: tuple[str, str] | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+class Target:
+    """Where calls go, at the path /rpc unless the URL says another, and who makes them."""
+
+    def __init__(self, url: str, access: Access) -> None:
+        parts = urlsplit(url)
+        self.url = urlunsplit(parts._replace(path=parts.path or "/rpc"))
+        self.access = access
+        self._in_the_open = parts.scheme == "http" and not parts.netloc.rpartition("@")[2].startswith(_LOOPBACK)
+
+    @property
+    def authorization(self) -> str | None:
+        """The header that shows who one is."""
+        if self.access.token is not None:
+            return f"Bearer {self.access.token}"
+        if self.access.credentials is not None:
+            return "Basic " + base64.b64encode(":".join(self.access.credentials).encode()).decode()
+        return None
+
+    def check_secrecy(self) -> None:
+        """Raises ConnectFailed where a token could be read on its way."""
+        if self._in_the_open and self.access.token is not None:
+            raise ConnectFailed(f"{self.url}: a token is only sent over https, or to this host")
+
+    def reply(self, status: int, reason: str, body: bytes) -> bytes:
+        """The reply in a response. Raises ConnectFailed when it is none."""
+        # An error of a method may come with a status of its own; what is no JSON comes from HTTP itself.
+        if status == 200 or body.lstrip().startswith((b"{", b"[")):
+            return body
+        said = body[:_SAID].decode("utf-8", "replace").partition("\n")[0].strip()
+        what = f"{status} {reason}"
+        raise ConnectFailed(f"{self.url}: {what}: {said}" if said.isprintable() and said else f"{self.url}: {what}")
+
+
+def cause(error: BaseException, library: type[Exception]) -> str:
+    """What went wrong in the first place, in the system's words and not in those of an HTTP library."""
+    at: BaseException | None = error
+    while at is not None:
+        if not isinstance(at, library):
+            if isinstance(at, ssl.SSLCertVerificationError):
+                return f"{at.reason}: {at.verify_message}"
+            if isinstance(at, ConnectionError) and at.errno:
+                return os.strerror(at.errno)  # asyncio's text is not the system's
+            if isinstance(at, OSError) and at.strerror:
+                return at.strerror
+        at = at.__cause__ or at.__context__
+    return str(error)
