@@ -17,7 +17,7 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.memory import MIB
-from virtiod.load.job import LoadJob
+from virtiod.load.job import LoadJob, LoadSpec
 from virtiod.load.runner import PATTERNS, Snapshot, Workload
 from virtiod.system import System
 
@@ -127,7 +127,7 @@ async def test_who_or_where_that_is_not_there_is_told() -> None:
 
 async def verify(rig: Rig, device: object, ios: int = 40, depth: int = 4) -> LoadJob:
     """A verifying load on a device that answers by a function of the request."""
-    job = LoadJob(rig.memory, rig.poller, rig.channels, rig.bdev.size, "verify", 4096, depth, 0, 3, ios)
+    job = LoadJob(rig.memory, rig.poller, rig.channels, rig.bdev.size, LoadSpec("verify", 4096, depth, 0, 3, ios))
     running = asyncio.ensure_future(job.run())
     await asyncio.sleep(0)
     rig.settle(device)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ and a generation, reads it back into a poisoned buffer and compares; each I/O ha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
@@ -196,12 +197,26 @@ def _cmd_run(p: PollerPtr, c: CommandPtr) -> int64_t:
     return COMMAND_LATER
 
 
-class LoadJob:
-    """One job: a load on one bdev from one poller.
+@dataclass(frozen=True)
+class LoadSpec:
+    """What a job does.
 
-    rw is "randread", "randwrite", "randrw", "read", "write", "rw" or "verify". part of parts: jobs that share a bdev;
-    a verifying or sequential one keeps to its own places. io_count 0 for no limit.
+    rw is "randread", "randwrite", "randrw", "read", "write", "rw" or "verify"; reads: per cent of randrw and rw. part
+    of parts: jobs that share a bdev; a verifying or sequential one keeps to its own places. io_count 0 for no limit.
     """
+
+    rw: str
+    io_size: int
+    depth: int
+    reads: int = 50
+    seed: int = 0
+    io_count: int = 0
+    part: int = 0
+    parts: int = 1
+
+
+class LoadJob:
+    """One job: a load on one bdev of size bytes from one poller."""
 
     g: Load
     poller: Poller
@@ -209,41 +224,28 @@ class LoadJob:
     memory: DmaMemory
     address: uint64_t
 
-    def __init__(
-        self,
-        memory: DmaMemory,
-        poller: Poller,
-        channels: BdevChannels,
-        size: int,
-        rw: str,
-        io_size: int,
-        depth: int,
-        reads: int,
-        seed: int,
-        io_count: int = 0,
-        part: int = 0,
-        parts: int = 1,
-    ) -> None:
+    def __init__(self, memory: DmaMemory, poller: Poller, channels: BdevChannels, size: int, spec: LoadSpec) -> None:
         n: uint32_t
+        rw, io_size, depth, part, parts = spec.rw, spec.io_size, spec.depth, spec.part, spec.parts
         self.memory = memory
         self.poller = poller
         self.channels = channels
         self.g.channel = channels.channel(poller)
         self.g.poller = poller.core
-        self.g.seed = seed
-        self.g.random = ((seed + part * 7919 + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF or 1
+        self.g.seed = spec.seed
+        self.g.random = ((spec.seed + part * 7919 + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF or 1
         self.g.io_size = io_size
         self.g.slots = size // io_size
         self.g.depth = depth
         self.g.stride = parts * depth
         self.g.first = part * depth
         self.g.sequence = 0 if rw == "verify" else self.g.slots * part // parts
-        self.g.left = io_count or UINT64_MAX
+        self.g.left = spec.io_count or UINT64_MAX
         self.g.end_ns = UINT64_MAX
         self.g.min_ns = UINT64_MAX
         self.g.is_random = rw in {"randread", "randwrite", "randrw", "verify"}
         self.g.verify = rw == "verify"
-        self.g.reads = {"randread": 100, "read": 100, "randwrite": 0, "write": 0}.get(rw, reads)
+        self.g.reads = {"randread": 100, "read": 100, "randwrite": 0, "write": 0}.get(rw, spec.reads)
         self.g.ios = cast(LoadIoPtr, calloc(depth, sizeof(LoadIo)))
         if self.g.ios == NULL:
             raise MemoryError

@@ -16,7 +16,7 @@ from virtiod.controllers import ControllerManager
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.memory import DmaMemory
 from virtiod.core.tasks import cancel, spawn
-from virtiod.load.job import LoadCounters, LoadJob
+from virtiod.load.job import LoadCounters, LoadJob, LoadSpec
 from virtiod.load.report import JobReport, LoadReport, figures, first_error, total
 from virtiod.poller.poller import Poller
 
@@ -150,11 +150,7 @@ class LoadGenerator:
     def _job(self, stack: ExitStack, bdev: Bdev, poller: Poller, part: int, parts: int, workload: Workload) -> _Job:
         seed = workload.seed if workload.seed is not None else int.from_bytes(os.urandom(6))
         per_part = -(-(workload.total_bytes or 0) // (workload.block_size * parts))
-        load = LoadJob(
-            self._memory,
-            poller,
-            bdev.channels,
-            bdev.size,
+        spec = LoadSpec(
             workload.rw,
             workload.block_size,
             workload.queue_depth,
@@ -164,6 +160,7 @@ class LoadGenerator:
             part,
             parts,
         )
+        load = LoadJob(self._memory, poller, bdev.channels, bdev.size, spec)
         stack.callback(load.close)
         job = _Job(bdev, load)
         handle = bdev.open(on_remove=job.leave)

@@ -18,7 +18,7 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
-from virtiod.load.job import LoadJob
+from virtiod.load.job import LoadJob, LoadSpec
 from virtiod.poller.poller import Control, Poller
 from virtiod.target.blk.requests import BlkRing, TargetUnit
 from virtiod.target.disk import TargetDisk
@@ -65,7 +65,8 @@ class System:
         await self.served.pop(i).stop()
 
     def job(self, poller: Poller, rw: str, depth: int, part: int = 0, parts: int = 1) -> LoadJob:
-        return LoadJob(self.memory, poller, self.bdev.channels, self.bdev.size, rw, 4096, depth, 50, 7, 0, part, parts)
+        spec = LoadSpec(rw, 4096, depth, 50, 7, 0, part, parts)
+        return LoadJob(self.memory, poller, self.bdev.channels, self.bdev.size, spec)
 
     async def verify(self, depth: int, seconds: float) -> int:
         """A verifying load from every poller; how many I/Os it did."""
