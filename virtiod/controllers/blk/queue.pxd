@@ -19,5 +19,5 @@ cdef class BlkQueue(RequestQueue):
     pass
 
 # ---- private: for the module itself
-cdef int _build_blk(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
-cdef int _result_blk(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
+cdef int _build(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
+cdef int _result(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from virtiod.virtqueue.spec import RingSpec
 
 
-def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
+def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
     at: uint64_t = cast(uint64_t, area) + q.vq.to_device
@@ -74,7 +74,7 @@ def _build_blk(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     return q.vq.ops.add(address(q.vq), slot, seg, n_out, 2 + n - n_out)
 
 
-def _result_blk(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
+def _result(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
     status: cython.uchar = atomics.load_u8(address(area.status))
     if status == Status.OK:
@@ -90,8 +90,8 @@ class BlkQueue(RequestQueue):
     """A request queue of a virtio-blk controller."""
 
     def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
-        self.q.ops.build = _build_blk
-        self.q.ops.result = _result_blk
+        self.q.ops.build = _build
+        self.q.ops.result = _result
         self.allocate(memory, poller, spec, sizeof(BlkArea))
 
     async def get_id(self) -> str:

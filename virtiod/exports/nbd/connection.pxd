@@ -3,20 +3,20 @@ from libc.stdint cimport int64_t
 
 from virtiod.poller.buffers cimport PollerBuffers
 from virtiod.bdev.channel cimport BdevChannels
-from virtiod.exports.nbd.state cimport NbdConn, NbdShare
+from virtiod.exports.nbd.state cimport Conn, Share
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport Command, PollerCore, command_fn
 
 
 cdef class NbdPoller:
-    cdef NbdShare share
+    cdef Share share
     cdef readonly Poller poller
     cdef readonly PollerBuffers buffers
     cdef readonly int connections
 
 
 cdef class NbdConnection:
-    cdef NbdConn *c
+    cdef Conn *c
     cdef readonly NbdPoller home
     cdef BdevChannels channels
     cdef object on_end

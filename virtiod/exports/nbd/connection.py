@@ -24,14 +24,14 @@ from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, CommandPtr, IovPtr, Op, PollerPtr, VoidPtr, command_fn, iovec
 from cython.cimports.virtiod.exports.nbd import receive, send, slots, state
 from cython.cimports.virtiod.exports.nbd.state import (
+    Conn,
     ConnPtr,
     End,
     IovArray,
-    NbdConn,
-    NbdShare,
-    NbdSlot,
-    NbdSlotArray,
-    NbdSlotPtr,
+    Share,
+    Slot,
+    SlotArray,
+    SlotPtr,
     State,
 )
 from cython.cimports.virtiod.poller import buffers, rounds
@@ -85,7 +85,7 @@ def _cmd_abort(p: PollerPtr, cmd: CommandPtr) -> int64_t:
 class NbdPoller:
     """What the connections of one poller share."""
 
-    share: NbdShare
+    share: Share
 
     def __init__(self, poller: Poller, buffers: PollerBuffers) -> None:
         self.poller = poller
@@ -108,13 +108,13 @@ class NbdConnection:
 
     def __cinit__(self) -> None:
         i: cython.int
-        self.c = cast(ConnPtr, calloc(1, sizeof(NbdConn)))
+        self.c = cast(ConnPtr, calloc(1, sizeof(Conn)))
         if self.c == NULL:
             raise MemoryError
         self.c.fd = -1
         self.c.buffer = cast(CharPtr, calloc(1, state.RECEIVE_SIZE))
-        self.c.slots = cast(NbdSlotPtr, calloc(state.SLOTS, sizeof(NbdSlot)))
-        self.c.free = cast(NbdSlotArray, calloc(state.SLOTS, sizeof(NbdSlotPtr)))
+        self.c.slots = cast(SlotPtr, calloc(state.SLOTS, sizeof(Slot)))
+        self.c.free = cast(SlotArray, calloc(state.SLOTS, sizeof(SlotPtr)))
         self.c.large = cast(IovArray, calloc(state.LARGE_REQUESTS, sizeof(IovPtr)))
         if not (self.c.buffer and self.c.slots and self.c.free and self.c.large):
             raise MemoryError

@@ -1,8 +1,8 @@
 # An NBD connection as a source, and its requests.
 from libc.stdint cimport uint64_t
 
-from virtiod.exports.nbd.state cimport NbdConn, NbdShare, NbdSlot
-from virtiod.exports.nbd.request cimport NbdRequest
+from virtiod.exports.nbd.state cimport Conn, Share, Slot
+from virtiod.exports.nbd.request cimport Request
 from virtiod.core.types cimport Source
 
 # Source.poll, .arm, .tick
@@ -11,15 +11,15 @@ cdef bint arm(Source *s) noexcept nogil
 cdef void tick(Source *s, uint64_t now) noexcept nogil
 
 # ---- private: for the module itself
-cdef bint _idle(NbdConn *c) noexcept nogil
-cdef void _drain(NbdConn *c, unsigned int end) noexcept nogil
-cdef void _bury(NbdConn *c) noexcept nogil
-cdef int _receive(NbdConn *c) noexcept nogil
-cdef void _something_came(NbdConn *c) noexcept nogil
-cdef void _nothing_came(NbdConn *c) noexcept nogil
-cdef int _parse(NbdConn *c) noexcept nogil
-cdef bint _begin(NbdConn *c, NbdRequest *r) noexcept nogil
-cdef uint64_t _capacity(NbdShare *share) noexcept nogil
-cdef void _fill_from_buffer(NbdConn *c) noexcept nogil
-cdef void _filled(NbdConn *c, uint64_t n) noexcept nogil
-cdef void _submit(NbdSlot *slot) noexcept nogil
+cdef bint _idle(Conn *c) noexcept nogil
+cdef void _drain(Conn *c, unsigned int end) noexcept nogil
+cdef void _bury(Conn *c) noexcept nogil
+cdef int _receive(Conn *c) noexcept nogil
+cdef void _something_came(Conn *c) noexcept nogil
+cdef void _nothing_came(Conn *c) noexcept nogil
+cdef int _parse(Conn *c) noexcept nogil
+cdef bint _begin(Conn *c, Request *r) noexcept nogil
+cdef uint64_t _capacity(Share *share) noexcept nogil
+cdef void _fill_from_buffer(Conn *c) noexcept nogil
+cdef void _filled(Conn *c, uint64_t n) noexcept nogil
+cdef void _submit(Slot *slot) noexcept nogil

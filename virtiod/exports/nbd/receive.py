@@ -11,8 +11,8 @@ from cython.cimports.virtiod.bdev import channel
 from cython.cimports.virtiod.core import atomics, linux
 from cython.cimports.virtiod.core.types import CharPtr, IoFlag, IoPtr, Op, PollerPtr, ReadyFlag, SourcePtr, iovec
 from cython.cimports.virtiod.exports.nbd import request, send, slots, state
-from cython.cimports.virtiod.exports.nbd.request import Cmd, CmdFlag, Fail, NbdRequest, NbdRequestPtr
-from cython.cimports.virtiod.exports.nbd.state import RECEIVE_SEGMENTS, ConnPtr, End, NbdSlotPtr, SharePtr, State
+from cython.cimports.virtiod.exports.nbd.request import Cmd, CmdFlag, Fail, Request, RequestPtr
+from cython.cimports.virtiod.exports.nbd.state import RECEIVE_SEGMENTS, ConnPtr, End, SharePtr, SlotPtr, State
 from cython.cimports.virtiod.poller import buffers, rounds
 
 LONG_WRITE = cython.declare(uint32_t, 65536)
@@ -162,7 +162,7 @@ def _nothing_came(c: ConnPtr) -> None:
 
 def _parse(c: ConnPtr) -> cython.int:
     """Begin the requests that have come, until one has to wait (paused). Returns how many were begun."""
-    r: NbdRequest
+    r: Request
     n: cython.int = 0
     skipped: uint64_t
     c.paused = 0
@@ -194,9 +194,9 @@ def _parse(c: ConnPtr) -> cython.int:
 # ---- requests ------------------------------------------------------------------------------------
 
 
-def _begin(c: ConnPtr, r: NbdRequestPtr) -> cython.bint:
+def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
     """Start a request or refuse it; false if it has to wait for a slot or buffers."""
-    slot: NbdSlotPtr
+    slot: SlotPtr
     failure: cython.int
     if r.type == Cmd.DISC:
         _drain(c, End.DISCONNECT)
@@ -255,7 +255,7 @@ def _fill_from_buffer(c: ConnPtr) -> None:
 
 def _filled(c: ConnPtr, n: uint64_t) -> None:
     """n more bytes of the payload are in place; n is at most fill_left."""
-    slot: NbdSlotPtr = c.filling
+    slot: SlotPtr = c.filling
     c.fill_left -= n
     if c.fill_left == 0:
         c.filling = NULL
@@ -267,9 +267,9 @@ def _filled(c: ConnPtr, n: uint64_t) -> None:
         c.fill_index += 1
 
 
-def _submit(slot: NbdSlotPtr) -> None:
+def _submit(slot: SlotPtr) -> None:
     io: IoPtr = address(slot.io)
-    r: NbdRequestPtr = address(slot.request)
+    r: RequestPtr = address(slot.request)
     io.done = send.done
     io.offset = r.offset
     io.length = r.length

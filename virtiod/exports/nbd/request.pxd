@@ -57,7 +57,7 @@ cdef enum Fail:
     INVALID
     DEVICE
 
-cdef packed struct NbdRequestWire:
+cdef packed struct RequestWire:
     uint32_t magic
     uint16_t flags
     uint16_t type
@@ -65,37 +65,37 @@ cdef packed struct NbdRequestWire:
     uint64_t offset
     uint32_t length
 
-cdef packed struct NbdSimpleReply:
+cdef packed struct SimpleReply:
     uint32_t magic
     uint32_t error
     uint64_t cookie
 
-cdef packed struct NbdChunk:
+cdef packed struct Chunk:
     uint32_t magic
     uint16_t flags
     uint16_t type
     uint64_t cookie
     uint32_t length
 
-cdef packed struct NbdDataChunk:
-    NbdChunk chunk
+cdef packed struct DataChunk:
+    Chunk chunk
     uint64_t offset
 
-cdef packed struct NbdErrorChunk:
-    NbdChunk chunk
+cdef packed struct ErrorChunk:
+    Chunk chunk
     uint32_t error
     uint16_t message_length
 
-ctypedef const NbdRequestWire *RequestWirePtr
-ctypedef NbdSimpleReply *SimpleReplyPtr
-ctypedef NbdChunk *ChunkPtr
-ctypedef NbdDataChunk *DataChunkPtr
-ctypedef NbdErrorChunk *ErrorChunkPtr
+ctypedef const RequestWire *RequestWirePtr
+ctypedef SimpleReply *SimpleReplyPtr
+ctypedef Chunk *ChunkPtr
+ctypedef DataChunk *DataChunkPtr
+ctypedef ErrorChunk *ErrorChunkPtr
 ctypedef const char *TextPtr
 
 # A request in the host's byte order.
-ctypedef NbdRequest *NbdRequestPtr
-cdef struct NbdRequest:
+ctypedef Request *RequestPtr
+cdef struct Request:
     uint64_t cookie
     uint64_t offset
     uint32_t length
@@ -103,8 +103,8 @@ cdef struct NbdRequest:
     uint16_t type
 
 # What the requests of a connection are judged by.
-ctypedef NbdLimits *NbdLimitsPtr
-cdef struct NbdLimits:
+ctypedef Limits *LimitsPtr
+cdef struct Limits:
     uint64_t size              # of the export, in bytes, now
     uint64_t max_payload       # bytes
     uint32_t block_size        # bytes, a power of two
@@ -113,17 +113,17 @@ cdef struct NbdLimits:
     uint8_t fast_zero          # the device zeroes without being sent zeroes
 
 # Request at `data` (REQUEST_SIZE bytes) -> r; false if its magic is wrong.
-cdef bint decode(const char *data, NbdRequest *r) noexcept nogil
+cdef bint decode(const char *data, Request *r) noexcept nogil
 # Fail.NONE, or why the request can't be: every rule is here. Not for DISC.
-cdef int check(NbdRequest *r, NbdLimits *limits) noexcept nogil
+cdef int check(Request *r, Limits *limits) noexcept nogil
 # The Fail of an I/O that ended with status.
-cdef int failure_of(NbdRequest *r, int32_t status) noexcept nogil
+cdef int failure_of(Request *r, int32_t status) noexcept nogil
 # The reply to r at `to` (REPLY_MAX bytes), without the data of a READ; its length.
-cdef uint32_t reply(char *to, NbdRequest *r, int failure, bint structured) noexcept nogil
+cdef uint32_t reply(char *to, Request *r, int failure, bint structured) noexcept nogil
 
 # ---- private: for the module itself
-cdef int _check_range(NbdRequest *r, NbdLimits *limits) noexcept nogil
+cdef int _check_range(Request *r, Limits *limits) noexcept nogil
 cdef uint32_t _error(int failure) noexcept nogil
 cdef const char *_text(int failure) noexcept nogil
-cdef uint32_t _error_chunk(char *to, NbdRequest *r, int failure) noexcept nogil
-cdef void _chunk(NbdChunk *c, NbdRequest *r, unsigned int type, uint32_t length) noexcept nogil
+cdef uint32_t _error_chunk(char *to, Request *r, int failure) noexcept nogil
+cdef void _chunk(Chunk *c, Request *r, unsigned int type, uint32_t length) noexcept nogil

@@ -21,19 +21,19 @@ from cython.cimports.virtiod.exports.nbd.request import (
     ChunkPtr,
     Cmd,
     CmdFlag,
+    DataChunk,
     DataChunkPtr,
+    ErrorChunk,
     ErrorChunkPtr,
     ErrorValue,
     ExportFlag,
     Fail,
-    NbdDataChunk,
-    NbdErrorChunk,
-    NbdLimits,
-    NbdLimitsPtr,
-    NbdRequest,
-    NbdRequestPtr,
-    NbdSimpleReply,
+    Limits,
+    LimitsPtr,
+    Request,
+    RequestPtr,
     RequestWirePtr,
+    SimpleReply,
     SimpleReplyPtr,
     TextPtr,
 )
@@ -46,7 +46,7 @@ TYPE_OFFSET_DATA = cython.declare(cython.uint, 1)
 TYPE_ERROR = cython.declare(cython.uint, 0x8001)
 
 
-def decode(data: TextPtr, r: NbdRequestPtr) -> cython.bint:
+def decode(data: TextPtr, r: RequestPtr) -> cython.bint:
     w: RequestWirePtr = cast(RequestWirePtr, data)
     if bits.swap32(w.magic) != REQUEST_MAGIC:
         return False
@@ -58,7 +58,7 @@ def decode(data: TextPtr, r: NbdRequestPtr) -> cython.bint:
     return True
 
 
-def check(r: NbdRequestPtr, limits: NbdLimitsPtr) -> cython.int:
+def check(r: RequestPtr, limits: LimitsPtr) -> cython.int:
     valid: cython.uint = CmdFlag.FUA  # "Command flags": to be accepted with any command
     if r.type == Cmd.READ:
         if limits.structured:
@@ -83,7 +83,7 @@ def check(r: NbdRequestPtr, limits: NbdLimitsPtr) -> cython.int:
     return _check_range(r, limits)
 
 
-def _check_range(r: NbdRequestPtr, limits: NbdLimitsPtr) -> cython.int:
+def _check_range(r: RequestPtr, limits: LimitsPtr) -> cython.int:
     if r.length == 0:
         return Fail.EMPTY
     if r.length > limits.max_payload:
@@ -100,7 +100,7 @@ def _check_range(r: NbdRequestPtr, limits: NbdLimitsPtr) -> cython.int:
     return Fail.NONE
 
 
-def failure_of(r: NbdRequestPtr, status: int32_t) -> cython.int:
+def failure_of(r: RequestPtr, status: int32_t) -> cython.int:
     if status == 0:
         return Fail.NONE
     if status == -errno.ENOSPC or status == -errno.EDQUOT or status == -errno.EFBIG:
@@ -172,7 +172,7 @@ def _text(failure: cython.int) -> TextPtr:
     return b"the device failed"
 
 
-def reply(to: CharPtr, r: NbdRequestPtr, failure: cython.int, structured: cython.bint) -> uint32_t:
+def reply(to: CharPtr, r: RequestPtr, failure: cython.int, structured: cython.bint) -> uint32_t:
     simple: SimpleReplyPtr
     data: DataChunkPtr
     if structured and failure != Fail.NONE:
@@ -181,28 +181,28 @@ def reply(to: CharPtr, r: NbdRequestPtr, failure: cython.int, structured: cython
         data = cast(DataChunkPtr, to)
         _chunk(address(data.chunk), r, TYPE_OFFSET_DATA, 8 + r.length)
         data.offset = bits.swap64(r.offset)
-        return sizeof(NbdDataChunk)
+        return sizeof(DataChunk)
     simple = cast(SimpleReplyPtr, to)
     simple.magic = bits.swap32(SIMPLE_REPLY_MAGIC)
     simple.error = bits.swap32(_error(failure))
     simple.cookie = r.cookie
-    return sizeof(NbdSimpleReply)
+    return sizeof(SimpleReply)
 
 
-def _error_chunk(to: CharPtr, r: NbdRequestPtr, failure: cython.int) -> uint32_t:
+def _error_chunk(to: CharPtr, r: RequestPtr, failure: cython.int) -> uint32_t:
     chunk: ErrorChunkPtr = cast(ErrorChunkPtr, to)
     text: TextPtr = _text(failure)
     length: uint32_t = cast(uint32_t, strlen(text))
-    if length > REPLY_MAX - sizeof(NbdErrorChunk):
-        length = REPLY_MAX - sizeof(NbdErrorChunk)
+    if length > REPLY_MAX - sizeof(ErrorChunk):
+        length = REPLY_MAX - sizeof(ErrorChunk)
     _chunk(address(chunk.chunk), r, TYPE_ERROR, 6 + length)
     chunk.error = bits.swap32(_error(failure))
     chunk.message_length = bits.swap16(length)
-    memcpy(to + sizeof(NbdErrorChunk), text, length)
-    return sizeof(NbdErrorChunk) + length
+    memcpy(to + sizeof(ErrorChunk), text, length)
+    return sizeof(ErrorChunk) + length
 
 
-def _chunk(c: ChunkPtr, r: NbdRequestPtr, type: cython.uint, length: uint32_t) -> None:
+def _chunk(c: ChunkPtr, r: RequestPtr, type: cython.uint, length: uint32_t) -> None:
     """The one chunk of a reply: DONE is set."""
     c.magic = bits.swap32(STRUCTURED_REPLY_MAGIC)
     c.flags = bits.swap16(REPLY_FLAG_DONE)
@@ -233,8 +233,8 @@ def judge(
     max_payload: int = MAX_PAYLOAD,
 ) -> Judged | None:
     """The request in the first 28 bytes of data; None when they are too few or no request. For tests and fuzzing."""
-    r: NbdRequest
-    limits: NbdLimits
+    r: Request
+    limits: Limits
     failure: cython.int
     answer: cython.char[REPLY_MAX]
     if len(data) < REQUEST_SIZE or not decode(data, address(r)):

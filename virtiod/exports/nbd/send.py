@@ -14,14 +14,14 @@ from cython.cimports.virtiod.core.linux import msghdr
 from cython.cimports.virtiod.core.types import CharPtr, IoPtr, IovPtr, Op, ReadyFlag, SourcePtr, U64Ptr, iovec
 from cython.cimports.virtiod.exports.nbd import request, slots
 from cython.cimports.virtiod.exports.nbd.request import Cmd, Fail
-from cython.cimports.virtiod.exports.nbd.state import SEND_SEGMENTS, ConnPtr, End, NbdSlotPtr, State
+from cython.cimports.virtiod.exports.nbd.state import SEND_SEGMENTS, ConnPtr, End, SlotPtr, State
 from cython.cimports.virtiod.poller import rounds
 
 SEND_BYTES = cython.declare(uint64_t, 1 << 20)
 
 
 def done(io: IoPtr) -> None:
-    slot: NbdSlotPtr = cast(NbdSlotPtr, io)
+    slot: SlotPtr = cast(SlotPtr, io)
     c: ConnPtr = slot.conn
     if slot.flush_after and io.status == 0:
         slot.flush_after = 0
@@ -39,7 +39,7 @@ def done(io: IoPtr) -> None:
         answer(slot, request.failure_of(address(slot.request), io.status))
 
 
-def answer(slot: NbdSlotPtr, failure: cython.int) -> None:
+def answer(slot: SlotPtr, failure: cython.int) -> None:
     """Queue the reply; it goes out at the end of the round."""
     c: ConnPtr = slot.conn
     slot.reply_length = request.reply(slot.reply, address(slot.request), failure, c.limits.structured)
@@ -88,7 +88,7 @@ def flush(s: SourcePtr) -> None:
 
 def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
     """The next bytes of the queue, as many as fit into SEND_SEGMENTS: how many segments, and their bytes in total."""
-    slot: NbdSlotPtr = c.out
+    slot: SlotPtr = c.out
     skip: uint64_t = c.out_sent
     n: cython.int = 0
     k: cython.int
@@ -120,7 +120,7 @@ def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
 
 def _advance(c: ConnPtr, n: uint64_t) -> None:
     """n more bytes of the queue are sent."""
-    slot: NbdSlotPtr
+    slot: SlotPtr
     left: uint64_t
     while c.out != NULL:
         slot = c.out
@@ -137,7 +137,7 @@ def _advance(c: ConnPtr, n: uint64_t) -> None:
 
 def die(c: ConnPtr, end: cython.uint) -> None:
     """Nothing can be sent any more. I/Os in flight keep their slots and buffers until they are done."""
-    slot: NbdSlotPtr
+    slot: SlotPtr
     if c.state >= State.DEAD:
         return
     if c.state == State.RUNNING:

@@ -1,13 +1,13 @@
 # Buffers and slots of NBD requests.
 from libc.stdint cimport uint64_t
 
-from virtiod.exports.nbd.state cimport NbdConn, NbdSlot
+from virtiod.exports.nbd.state cimport Conn, Slot
 
-cdef bint take_buffers(NbdConn *c, NbdSlot *slot) noexcept nogil
-cdef void give_back(NbdSlot *slot, bint lost) noexcept nogil
-cdef void release(NbdSlot *slot) noexcept nogil
-cdef void leave_queue(NbdConn *c) noexcept nogil
-cdef bint stalled(NbdConn *c, uint64_t now) noexcept nogil
+cdef bint take_buffers(Conn *c, Slot *slot) noexcept nogil
+cdef void give_back(Slot *slot, bint lost) noexcept nogil
+cdef void release(Slot *slot) noexcept nogil
+cdef void leave_queue(Conn *c) noexcept nogil
+cdef bint stalled(Conn *c, uint64_t now) noexcept nogil
 
 # ---- private: for the module itself
-cdef void _wait(NbdConn *c) noexcept nogil
+cdef void _wait(Conn *c) noexcept nogil

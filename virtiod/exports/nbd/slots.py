@@ -10,7 +10,7 @@ import cython
 from cython import NULL
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.virtiod.exports.nbd import state
-from cython.cimports.virtiod.exports.nbd.state import ConnPtr, NbdSlotPtr, SharePtr
+from cython.cimports.virtiod.exports.nbd.state import ConnPtr, SharePtr, SlotPtr
 from cython.cimports.virtiod.poller import buffers
 
 HELD_MAX = cython.declare(uint64_t, 16 << 20)  # a single longer request is taken when nothing else is held
@@ -18,7 +18,7 @@ FEW_BYTES = cython.declare(uint64_t, (state.FEW_SEGMENTS - 1) * buffers.LARGE)
 STALL_NS = cython.declare(uint64_t, 5_000_000_000)
 
 
-def take_buffers(c: ConnPtr, slot: NbdSlotPtr) -> cython.bint:
+def take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
     """Buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
     length: uint64_t = slot.request.length
     share: SharePtr = c.share
@@ -77,7 +77,7 @@ def leave_queue(c: ConnPtr) -> None:
         share.last = before
 
 
-def give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
+def give_back(slot: SlotPtr, lost: cython.bint) -> None:
     """slot needs its buffers no longer. Lost ones are never used again: the device may still write to them."""
     c: ConnPtr = slot.conn
     if slot.n_buffers == 0:
@@ -94,7 +94,7 @@ def give_back(slot: NbdSlotPtr, lost: cython.bint) -> None:
         c.n_large += 1
 
 
-def release(slot: NbdSlotPtr) -> None:
+def release(slot: SlotPtr) -> None:
     c: ConnPtr = slot.conn
     give_back(slot, False)
     c.free[c.n_free] = slot

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.poller.buffers cimport BufferPool
-from virtiod.exports.nbd.request cimport NbdLimits, NbdRequest
+from virtiod.exports.nbd.request cimport Limits, Request
 from virtiod.core.types cimport Channel, Io, Message, Source, iovec
 
 cdef enum:
@@ -32,13 +32,13 @@ cdef enum End:
     START = 7
 
 # One request. Io is first: done() gets a slot.
-ctypedef NbdSlot *NbdSlotPtr
-ctypedef NbdSlot **NbdSlotArray
-cdef struct NbdSlot:
+ctypedef Slot *SlotPtr
+ctypedef Slot **SlotArray
+cdef struct Slot:
     Io io
-    NbdConn *conn
-    NbdSlot *next          # in the queue of replies
-    NbdRequest request
+    Conn *conn
+    Slot *next          # in the queue of replies
+    Request request
     uint32_t reply_length  # without the data
     uint32_t data_length   # of a READ's reply
     int n_buffers          # io.iov[0..n_buffers) are the pool's
@@ -48,23 +48,23 @@ cdef struct NbdSlot:
     iovec few[17]
 
 # What the connections of one poller share: the buffers, and the queue of those that wait for some.
-ctypedef NbdShare *SharePtr
-cdef struct NbdShare:
+ctypedef Share *SharePtr
+cdef struct Share:
     BufferPool *pool
-    NbdConn *first         # only the first may take buffers
-    NbdConn *last
+    Conn *first         # only the first may take buffers
+    Conn *last
     uint64_t waiting_since # of first
 
 # The poller's from start to GONE; counters may be read by anyone.
-ctypedef NbdConn *ConnPtr
+ctypedef Conn *ConnPtr
 ctypedef iovec **IovArray
-cdef struct NbdConn:
+cdef struct Conn:
     Source source          # first
     Message ended          # to the control plane
-    NbdShare *share
-    NbdConn *next_waiting
+    Share *share
+    Conn *next_waiting
     Channel *channel
-    NbdLimits limits
+    Limits limits
     int fd
     uint8_t state          # a State
     uint8_t end            # an End
@@ -82,21 +82,21 @@ cdef struct NbdConn:
     uint32_t head
     uint32_t tail
     uint64_t skip          # bytes still to come of the payload of
-    NbdSlot *refused       # a WRITE that will be answered
+    Slot *refused       # a WRITE that will be answered
     int refusal            # with this Fail
-    NbdSlot *filling       # WRITE whose payload is coming
+    Slot *filling       # WRITE whose payload is coming
     uint32_t fill_index    # next byte goes to its io.iov[fill_index] + fill_offset
     uint64_t fill_offset
     uint64_t fill_left
     uint64_t fill_since
     # sending, oldest first
-    NbdSlot *out
-    NbdSlot *out_last
+    Slot *out
+    Slot *out_last
     uint64_t out_sent      # bytes of the first one that are sent
     uint64_t out_since     # when the first one became the first
     # resources
-    NbdSlot *slots
-    NbdSlot **free
+    Slot *slots
+    Slot **free
     uint32_t n_free
     iovec **large
     uint32_t n_large
