@@ -144,7 +144,7 @@ def flood(port: int, rate: float, seconds: float) -> Counter[str]:
 
 
 def slow(port: int, count: int, seconds: float) -> Counter[str]:
-    """Connections that say a byte each 0.1 s, and come back when they are cut off."""
+    """Connections that say a byte every 0.1 s, and come back when they are cut off."""
     got: Counter[str] = Counter()
     opened: list[socket.socket] = []
     deadline = time.monotonic() + seconds

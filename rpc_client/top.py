@@ -18,7 +18,7 @@ from rpc_client.tables import duration, table
 MIB = 1 << 20
 HUNG_NS = 1e9  # an I/O that takes longer is worth red
 _LATENCY_OPS = ("read", "write", "unmap")
-_DOWN_ROWS = 5  # of controllers that are not up, if there are so many that others have no room
+_DOWN_ROWS = 5  # of controllers that are down, if there are so many that others have no room
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen, no cursor
 _HOME, _LINE_END, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
 _STYLES = {"title": "\x1b[1m", "head": "\x1b[7m", "bad": "\x1b[1;31m", "idle": "\x1b[2m"}
