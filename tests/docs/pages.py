@@ -1,4 +1,4 @@
-"""Shell examples as they stand in pages, and what a page says about running them.
+"""Examples as they stand in pages, of shell and of Python, and what a page says about running them.
 
 A comment on a line of its own above a block tells the tests what a reader knows from the text:
 
@@ -57,7 +57,7 @@ class Section:
 
 
 def sections(page: Path) -> list[Section]:
-    """Those with shell examples. Raises ValueError for a comment that stands above no example."""
+    """Those with examples. Raises ValueError for a comment that stands above no example."""
     found = [Section(page, page.stem)]
     reason = ""
     for piece in _PIECE.finditer(page.read_text()):
@@ -67,19 +67,25 @@ def sections(page: Path) -> list[Section]:
             found[-1].settings.append(piece["value"])
         elif piece["key"]:
             reason = piece["value"]
-        elif piece["language"] in {"sh", "console"}:
+        elif piece["language"] in {"sh", "console", "python"}:
             if reason:
                 found[-1].not_run.append(reason)
                 reason = ""
             else:
                 found[-1].statements += statements(piece["language"], piece["text"])
         elif reason:
-            raise ValueError(f"{page.name}: not run: {reason}: no shell example follows")
+            raise ValueError(f"{page.name}: not run: {reason}: no example follows")
     return [section for section in found if section.statements or section.not_run]
 
 
 def statements(language: str, text: str) -> list[Statement]:
-    """Of a block: with prompts and outputs in a console, everything typed in sh."""
+    """Of a block: with prompts and outputs in a console, everything typed in sh, a program of Python.
+
+    What the program prints stands behind "#> " in it.
+    """
+    if language == "python":
+        printed = [line.removeprefix("#> ") for line in text.splitlines() if line.startswith("#> ")]
+        return [Statement(f"python - <<'EXAMPLE'\n{text}EXAMPLE", tuple(printed))]
     if language == "sh":
         return [Statement(typed) for typed in _typed(text.splitlines())]
     found: list[Statement] = []

@@ -1,4 +1,4 @@
-"""Every shell example of README and docs/ does what the page says."""
+"""Every example of README and docs/ does what the page says."""
 
 from __future__ import annotations
 
