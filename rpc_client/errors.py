@@ -10,8 +10,6 @@ ClientError
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class ClientError(Exception):
     """Base of all."""
@@ -36,7 +34,7 @@ class BadReply(ClientError):
 class MethodError(ClientError):
     """What the daemon answered instead of a result. A negative errno as code tells what went wrong."""
 
-    def __init__(self, method: str, code: int, message: str, data: Any = None) -> None:
+    def __init__(self, method: str, code: int, message: str, data: object = None) -> None:
         super().__init__(f"{method}: {message} ({code})")
         self.method = method
         self.code = code

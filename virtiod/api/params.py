@@ -8,14 +8,14 @@ strings, and list of str or int. A parameter with a default is optional.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 MAX_UINT32 = 2**32 - 1
 MAX_UINT64 = 2**64 - 1
 
-_JSON_TYPES: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_JSON_TYPES: dict[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _ARTICLES = {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}
 
 
@@ -44,10 +44,10 @@ class Param:
     items: str  # type of an array's elements, else ""
     choices: tuple[str, ...]
     required: bool
-    default: Any
+    default: object
     arg: Arg
 
-    def check(self, value: Any) -> None:
+    def check(self, value: object) -> None:
         """Raises ParamError unless the value fits."""
         if self.type == "array":
             if not isinstance(value, list):
@@ -57,34 +57,36 @@ class Param:
         else:
             self._check_one(self.name, self.type, value)
 
-    def _check_one(self, label: str, wanted: str, value: Any) -> None:
+    def _check_one(self, label: str, wanted: str, value: object) -> None:
         found = _json_type(value)
         if found != wanted and not (wanted == "number" and found == "integer"):
             raise ParamError(f"'{label}' must be {_article(wanted)}, not {_kind(value)}", self.name)
-        if wanted == "string":
+        if isinstance(value, str):
             if "\0" in value:
                 raise ParamError(f"'{label}' must not hold a NUL character", self.name)
             if self.choices and value not in self.choices:
                 choices = ", ".join(self.choices)
                 raise ParamError(f"'{label}' must be one of {choices}, not {value[:64]!r}", self.name)
-        elif wanted in {"integer", "number"} and not self.arg.minimum <= value <= self.arg.maximum:
+        elif wanted == "boolean":
+            return
+        elif isinstance(value, int | float) and not self.arg.minimum <= value <= self.arg.maximum:
             bounds = f"from {self.arg.minimum} to {self.arg.maximum}"
             raise ParamError(f"'{label}' must be {bounds}, not {value}", self.name)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         """Its values in terms of JSON schema."""
-        one: dict[str, Any] = {"type": self.items or self.type}
+        one: dict[str, object] = {"type": self.items or self.type}
         if self.choices:
             one["enum"] = list(self.choices)
         if one["type"] in {"integer", "number"}:
             one["minimum"], one["maximum"] = self.arg.minimum, self.arg.maximum
-        described = {"type": "array", "items": one} if self.type == "array" else one
+        described: dict[str, object] = {"type": "array", "items": one} if self.type == "array" else one
         if not self.required and self.default is not None:
             described["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
         return described
 
 
-def params_of(function: Callable[..., Any]) -> tuple[tuple[type, ...], tuple[Param, ...]]:
+def params_of(function: Callable[..., object]) -> tuple[tuple[type, ...], tuple[Param, ...]]:
     """What a method needs of the daemon, by type, and its parameters: those that an Arg() describes.
 
     What it needs comes first. Raises TypeError for a parameter that neither is a class nor has an Arg().
@@ -101,7 +103,7 @@ def params_of(function: Callable[..., Any]) -> tuple[tuple[type, ...], tuple[Par
     return tuple(needs), tuple(params)
 
 
-def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:
+def check_params(params: tuple[Param, ...], given: Mapping[str, object]) -> None:
     known = {param.name: param for param in params}
     for name, value in given.items():
         if name not in known:
@@ -113,7 +115,7 @@ def check_params(params: tuple[Param, ...], given: dict[str, Any]) -> None:
             raise ParamError(f"missing parameter '{param.name}'", param.name)
 
 
-def _param(parameter: inspect.Parameter, hint: Any) -> Param:
+def _param(parameter: inspect.Parameter, hint: object) -> Param:
     annotated, arg = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, None)
     if not isinstance(arg, Arg):
         raise TypeError(f"{parameter.name}: no Arg() describes it")
@@ -138,7 +140,7 @@ def _param(parameter: inspect.Parameter, hint: Any) -> Param:
     )
 
 
-def _json_type(value: Any) -> str:
+def _json_type(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, list):
@@ -150,6 +152,6 @@ def _article(name: str) -> str:
     return _ARTICLES.get(name, f"a {name}")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     kind = _json_type(value)
     return f"{_article(kind)} ({str(value)[:64]!r})" if kind == "string" else _article(kind)

@@ -40,8 +40,8 @@ class Method:
     reads: bool  # changes nothing, as long as none of `changing` is given another value than its default
     changing: tuple[str, ...]
     undo: str  # the method that, given the name, deletes what this one creates; "" if it creates nothing
-    precheck: Callable[[dict[str, Any]], None] | None  # what can be told of parameters before the call: VirtiodError
-    in_config: dict[str, Any]  # parameters that a configuration gives unless it says otherwise
+    precheck: Callable[[Mapping[str, object]], None] | None  # what parameters show before the call: VirtiodError
+    in_config: Mapping[str, object]  # parameters that a configuration gives unless it says otherwise
 
     @property
     def summary(self) -> str:
@@ -51,7 +51,7 @@ class Method:
         """Whether an error of its own may have this code. EIO stands for every errno."""
         return code in self.errors or (-errno.EIO in self.errors and -4096 < code < 0)
 
-    def changes(self, params: dict[str, Any]) -> bool:
+    def changes(self, params: Mapping[str, object]) -> bool:
         """Whether a call with these parameters, checked or not, may change something."""
         given = (param for param in self.params if param.name in self.changing and param.name in params)
         return not self.reads or any(params[param.name] != param.default for param in given)
@@ -68,8 +68,8 @@ def method(
     reads: bool = False,
     changing: Iterable[str] = (),
     undo: str = "",
-    precheck: Callable[[dict[str, Any]], None] | None = None,
-    in_config: dict[str, Any] | None = None,
+    precheck: Callable[[Mapping[str, object]], None] | None = None,
+    in_config: Mapping[str, object] | None = None,
 ) -> Callable[[Handler], Method]:
     """Makes a method of an async function (*needs, **params). Its name, docstring and types are the method's."""
 

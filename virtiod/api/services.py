@@ -56,5 +56,5 @@ class Calls(Protocol):
     def callable_now(self, name: str) -> bool:
         """Whether the method may be called in the current state. Raises RpcError if there is none."""
 
-    async def call(self, name: str, params: dict[str, Any]) -> Any:
+    async def call(self, name: str, params: Mapping[str, object]) -> Any:
         """Calls a method for the daemon itself, which may call any and is not audited. Raises RpcError."""

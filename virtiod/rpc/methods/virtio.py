@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+
+import msgspec
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
@@ -20,8 +23,8 @@ from virtiod.transports.table import TRANSPORTS
 HOTPLUG_PERIOD_US = (100_000, 10_000_000)
 
 
-def _check_attach(params: dict[str, Any]) -> None:
-    check_request(AttachRequest(**params))
+def _check_attach(params: Mapping[str, object]) -> None:
+    check_request(msgspec.convert(params, AttachRequest))
 
 
 @method(

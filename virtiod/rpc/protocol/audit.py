@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from virtiod.api.caller import Caller
 from virtiod.core.levels import NOTICE
@@ -17,7 +17,7 @@ _SECRET = re.compile(r"password|passwd|secret|token|psk|(^|_)key$", re.IGNORECAS
 logger = logging.getLogger("virtiod.rpc.audit")  # a name that operators search for
 
 
-def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str, seconds: float) -> None:
+def audit(caller: Caller, method: str, params: Mapping[str, object], outcome: str, seconds: float) -> None:
     """outcome: "ok", or what went wrong. What the caller sent can't add lines of its own: it is shown as JSON."""
     text = json.dumps(redacted(params))
     if len(text) > MAX_PARAMS:
@@ -26,7 +26,7 @@ def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str, sec
     logger.log(NOTICE, "%s: %s %s: %s, %.1f ms", caller, method, text, said, seconds * 1e3)
 
 
-def redacted(value: Any) -> Any:
+def redacted(value: object) -> object:
     """The value without what members with telling names hold."""
     if isinstance(value, dict):
         return {name: "***" if _SECRET.search(name) else redacted(member) for name, member in value.items()}

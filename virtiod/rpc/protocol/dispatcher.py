@@ -83,7 +83,7 @@ class Dispatcher:
             _REFUSED: _refuse,
             **{name: partial(self._answer, entry) for name, entry in {**self._methods, **self._aliases}.items()},
         }
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[object]] = set()
         self._closed = False
 
     def provide(self, services: Mapping[type, object]) -> None:
@@ -107,7 +107,7 @@ class Dispatcher:
         """Whether the method is there and may be called in the current state."""
         return self.state in self._find(name).states
 
-    async def call(self, name: str, params: dict[str, Any], caller: Caller | None = None) -> Any:
+    async def call(self, name: str, params: Mapping[str, object], caller: Caller | None = None) -> Any:
         """Calls one method as a client would: the result is a JSON value. Raises RpcError.
 
         caller: None for the daemon itself, which may call anything and is not audited.
@@ -130,13 +130,12 @@ class Dispatcher:
                 audit(caller, entry.name, params, outcome, seconds)
         return result
 
-    async def handle(self, value: object, caller: Caller) -> dict[str, Any] | list[dict[str, Any]] | None:
+    async def handle(self, value: object, caller: Caller) -> dict[str, object] | list[dict[str, object]] | None:
         """The response to a request or a batch; None when there is nothing to answer."""
         if value == []:
             return _error(INVALID_REQUEST, "Invalid Request: the batch is empty", None)
-        batch = isinstance(value, list)
         requests = [_request(one) for one in value] if isinstance(value, list) else _request(value)
-        answered: Any = await dispatch_to_response(
+        answered = await dispatch_to_response(
             "",
             self._callables,
             context=caller,
@@ -144,7 +143,10 @@ class Dispatcher:
             validator=lambda checked: checked,
             post_process=_response,
         )
-        return [response for response in answered if response is not None] or None if batch else answered
+        if isinstance(answered, list):
+            return [response for response in answered if response is not None] or None
+        assert isinstance(answered, dict | None)
+        return answered
 
     def close(self) -> None:
         """From now on every call is refused."""
@@ -164,7 +166,7 @@ class Dispatcher:
             raise RpcError(METHOD_NOT_FOUND, "Method not found")
         return entry
 
-    async def _answer(self, entry: Method, caller: Caller, /, **params: Any) -> Result:
+    async def _answer(self, entry: Method, caller: Caller, /, **params: object) -> Result:
         try:
             result = await self.call(entry.name, params, caller)
             if self.on_change is not None and entry.changes(params):
@@ -173,7 +175,7 @@ class Dispatcher:
         except RpcError as error:
             return Error(code=error.code, message=error.message)
 
-    async def _run(self, entry: Method, params: dict[str, Any], caller: Caller | None) -> Any:
+    async def _run(self, entry: Method, params: Mapping[str, object], caller: Caller | None) -> object:
         if self._closed:
             raise RpcError(INVALID_STATE, f"{entry.name}: the daemon is stopping")
         if caller is not None and caller.role is not Role.ADMIN and entry.changes(params):
@@ -196,7 +198,7 @@ class Dispatcher:
             logger.exception("%s failed", entry.name)
             raise RpcError(INTERNAL_ERROR, f"{entry.name}: {type(error).__name__}: {error}") from error
 
-    async def _run_as_described(self, entry: Method, params: dict[str, Any]) -> object:
+    async def _run_as_described(self, entry: Method, params: Mapping[str, object]) -> object:
         """Raises RpcError for what is an error of the method's own."""
         try:
             if entry.passive:
@@ -213,20 +215,20 @@ class Dispatcher:
         if self.strict and not entry.describes(code):
             raise LookupError(f"{code} is not among the errors of {entry.name}")
 
-    async def _run_to_its_end(self, entry: Method, params: dict[str, Any]) -> Any:
+    async def _run_to_its_end(self, entry: Method, params: Mapping[str, object]) -> object:
         # A client that goes away must not leave a change half made.
         task = spawn(entry.handler(*self._needed(entry), **params), entry.name, awaited=True)
         self._running.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
+    def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, should nobody be waiting any more
 
 
-def encode(response: dict[str, Any] | list[dict[str, Any]]) -> bytes:
+def encode(response: dict[str, object] | list[dict[str, object]]) -> bytes:
     """The response as one line."""
     try:
         line = json.dumps(response, separators=(",", ":"), allow_nan=False).encode() + b"\n"
@@ -238,7 +240,7 @@ def encode(response: dict[str, Any] | list[dict[str, Any]]) -> bytes:
     return line
 
 
-def _encode_failure(response: dict[str, Any] | list[dict[str, Any]], message: str) -> bytes:
+def _encode_failure(response: dict[str, object] | list[dict[str, object]], message: str) -> bytes:
     request_id = response.get("id") if isinstance(response, dict) else None
     return json.dumps(_error(INTERNAL_ERROR, message, request_id)).encode() + b"\n"
 
@@ -248,7 +250,7 @@ def error_line(code: int, message: str) -> bytes:
     return encode(_error(code, message, None))
 
 
-def _error(code: int, message: str, request_id: Any) -> dict[str, Any]:
+def _error(code: int, message: str, request_id: object) -> dict[str, object]:
     return {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": request_id}
 
 
@@ -256,7 +258,7 @@ async def _refuse(_caller: Caller, /, code: int, message: str) -> Result:
     return Error(code=code, message=message)
 
 
-def _response(answered: Response) -> dict[str, Any] | None:
+def _response(answered: Response) -> dict[str, object] | None:
     """The response as JSON; None for a notification that went well."""
     response = to_serializable(answered)
     assert isinstance(response, dict)  # of one request
@@ -265,7 +267,7 @@ def _response(answered: Response) -> dict[str, Any] | None:
     return response
 
 
-def _request(value: object) -> dict[str, Any]:
+def _request(value: object) -> dict[str, object]:
     """The request in the form that jsonrpcserver expects, always with an id; one that refuses in place of a bad one."""
     given = value.get("id", _NO_ID) if isinstance(value, dict) else None
     request_id = given if given is _NO_ID or _is_id(given) else None
@@ -276,7 +278,7 @@ def _request(value: object) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": method, "params": params, "id": request_id}
 
 
-def _checked(value: object) -> tuple[str, dict[str, Any]]:
+def _checked(value: object) -> tuple[str, dict[str, object]]:
     """Method and parameters. Raises RpcError."""
     wrong = ""
     if not isinstance(value, dict):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_VALUES = 8192
@@ -59,11 +59,11 @@ class Framer:
         """Bytes kept of a value that is not complete yet."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[Any]:
+    def feed(self, data: bytes) -> list[object]:
         if self.error is not None:
             raise self.error
         self._buffer += data
-        values: list[Any] = []
+        values: list[object] = []
         try:
             while self._scan():
                 values.append(self._parse(bytes(self._buffer[self._start : self._position])))
@@ -129,7 +129,7 @@ class Framer:
             raise FrameError(f"request longer than {self.max_bytes} bytes")
 
     @staticmethod
-    def _parse(raw: bytes) -> Any:
+    def _parse(raw: bytes) -> object:
         try:
             value = json.loads(
                 raw.decode("utf-8"),
@@ -154,8 +154,8 @@ def _end(pattern: re.Pattern[bytes], buffer: bytearray, position: int) -> int:
     return found.end()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value: dict[str, object] = {}
     for name, member in pairs:
         if name in value:
             raise ValueError(f"{name[:64]!r} is given twice")

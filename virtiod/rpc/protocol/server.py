@@ -16,8 +16,8 @@ import select
 import socket
 import stat
 import struct
+from asyncio.trsock import TransportSocket
 from pathlib import Path
-from typing import Any
 
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import INTERNAL_ERROR, PARSE_ERROR
@@ -119,7 +119,7 @@ class _Connection:
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._written = 0
-        self._socket: Any = writer.get_extra_info("socket")
+        self._socket: TransportSocket = writer.get_extra_info("socket")
         self._caller = Caller(_peer(self._socket), Role.ADMIN)
         self.peer = f"RPC client {self._caller.name}"
 
@@ -166,7 +166,7 @@ class _Connection:
             if self._tasks and _hung_up(self._socket):
                 raise ConnectionResetError("the client has gone")
 
-    async def _answer(self, value: Any) -> None:
+    async def _answer(self, value: object) -> None:
         response = await self._dispatcher.handle(value, self._caller)
         if response is not None:
             with contextlib.suppress(OSError):
@@ -264,12 +264,12 @@ def _bind(path: str, group: str | None) -> socket.socket:
     return listener
 
 
-def _peer(connected: Any) -> str:
+def _peer(connected: TransportSocket) -> str:
     pid, uid, gid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return f"pid={pid} uid={uid} gid={gid}"
 
 
-def _hung_up(connected: Any) -> bool:
+def _hung_up(connected: TransportSocket) -> bool:
     poll = select.poll()
     try:
         poll.register(connected.fileno(), 0)
