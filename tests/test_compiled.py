@@ -144,6 +144,8 @@ def declarations(pxd: str) -> tuple[dict[str, Signature], dict[str, str]]:
         if not line.startswith(" "):
             match = re.match(r"cdef class (\w+)", line)
             owner = f"{match[1]}." if match else ""
+        if line.endswith(":") and " inline " in line:
+            continue  # its body is here
         if match := re.match(r"\s*cdef (?!class)(?:inline )?([\w ]+?[ *]+)(\w+)\((.*)\)", line):
             parameters = [re.fullmatch(r"(?:(.*[ *]))?(\w+)", one.strip()) for one in match[3].split(",") if one]
             functions[owner + match[2]] = Signature(

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from virtiod.bdev import BdevRegistry
-from virtiod.bdev.histogram import Histograms
 from virtiod.bdev.iostat import IoStats
 from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
+from virtiod.bdev.spdk_histograms import Histograms
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.device import Context
 from virtiod.controllers.hotplug import Hotplug

@@ -1,84 +1,144 @@
-"""Latencies are counted in the buckets that they are read from."""
+"""What channels count, and its sums: exact, on whichever poller the I/O was done."""
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from virtiod.bdev.channel import OPS, ChannelCounters, OpCounters
-from virtiod.bdev.counters import RANGES, SUB_BUCKETS, BdevStats, OpStats, bucket_start, quantile
-from virtiod.bdev.probe import bucket_of
+from tests.support.rig import Rig, in_loop
+from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.channel import OPS, BdevChannels
+from virtiod.bdev.counters import ERRORS, NOTHING, ended_ios
+from virtiod.bdev.histogram import BUCKETS, cut
+from virtiod.bdev.null_io import connect_null
+from virtiod.bdev.probe import Probe, run_rounds
+from virtiod.core.memory import MIB, DmaMemory
+from virtiod.poller.poller import Control, Poller
 
-BUCKETS = SUB_BUCKETS * RANGES
-
-
-def test_every_bucket_begins_where_its_start_says() -> None:
-    assert bucket_of(0) == 0
-    for index in range(BUCKETS):
-        start = bucket_start(index)
-        assert bucket_of(start) == index
-        if index:
-            assert bucket_of(start - 1) == index - 1
+BLOCKS = 64
 
 
-def test_what_is_longer_than_the_last_bucket_is_counted_there() -> None:
-    for ns in (bucket_start(BUCKETS), 1 << 40, (1 << 64) - 1):
-        assert bucket_of(ns) == BUCKETS - 1
+class Setup:
+    """A bdev over nothing, with two pollers that run on this thread."""
+
+    def __init__(self) -> None:
+        self.control = Control()
+        self.memory = DmaMemory(MIB)
+        self.pollers = [Poller(self.control, number, -1) for number in range(2)]
+        channels = BdevChannels(self.pollers)
+        connect_null(channels)
+        self.bdev = Bdev("B0", BdevInfo(512, BLOCKS, io_types=frozenset(OPS) - {"unmap"}), channels)
+        self.probes = [Probe(self.memory, poller, channels, 4096) for poller in self.pollers]
+
+    def submit(self, poller: int, op: str, length: int = 512, offset: int = 0) -> asyncio.Future[int]:
+        return self.probes[poller].submit(op, offset, length)
+
+    def finish(self) -> None:
+        for poller in self.pollers:
+            run_rounds(poller, 3)
+        self.control.drain()
 
 
-@given(st.integers(0, (1 << 38) - 1))
-def test_a_bucket_is_no_wider_than_a_32nd_of_its_latencies(ns: int) -> None:
-    index = bucket_of(ns)
-    start, end = bucket_start(index), bucket_start(index + 1)
-    assert start <= ns < end
-    assert end - start <= max(1, start / 32)
+@asynccontextmanager
+async def setup() -> AsyncIterator[Setup]:
+    s = Setup()
+    try:
+        yield s
+        assert s.bdev.stats().in_flight == 0
+    finally:
+        for probe in s.probes:
+            probe.close()
+        s.memory.close()
 
 
-@pytest.mark.parametrize(
-    ("values", "q", "value"),
-    [
-        ([], 0.5, 0),
-        ([10], 0.0, 10),
-        ([10], 1.0, 10),
-        ([1, 2, 3, 4], 0.5, 2),
-        ([1, 2, 3, 4], 0.51, 3),
-        ([1] * 99 + [31], 0.99, 1),
-        ([1] * 99 + [31], 0.991, 31),
-    ],
-)
-def test_quantiles_of_exact_buckets_are_exact(values: list[int], q: float, value: float) -> None:
-    buckets = [values.count(i) for i in range(32)] + [0] * (BUCKETS - 32)
-    assert quantile(buckets, q) == value
+@in_loop
+async def test_each_channel_counts_its_own_and_the_sums_are_those_of_the_bdev() -> None:
+    async with setup() as s:
+        for _ in range(3):
+            s.submit(0, "read", 1024)
+        for _ in range(2):
+            s.submit(1, "read")
+        s.submit(1, "write", 2048)
+        s.finish()
+        total = s.bdev.stats([])
+        (_, a), (_, b) = s.bdev.channel_stats([])
+        assert [each.ops["read"].completed for each in (a, b, total)] == [3, 2, 5]
+        assert [each.ops["read"].bytes for each in (a, b, total)] == [3072, 1024, 4096]
+        assert [each.ops["write"].submitted for each in (a, b, total)] == [0, 1, 1]
+        for op in OPS:
+            one, two, both = a.ops[op], b.ops[op], total.ops[op]
+            assert both.time_ns == one.time_ns + two.time_ns
+            assert both.below == [both.submitted] == [one.below[0] + two.below[0]]
+            assert both.max_ns == max(one.max_ns, two.max_ns)
+            assert both.min_ns == min((each.min_ns for each in (one, two) if each.submitted), default=0)
+        assert total.weighted_ns == sum(op.time_ns for op in total.ops.values())
+        assert total.busy_ns == max(a.busy_ns, b.busy_ns)
+        assert ended_ios(s.bdev.channels) == 6
 
 
-@given(st.lists(st.integers(0, 10**10), min_size=1, max_size=200), st.floats(0.01, 1))
-def test_a_quantile_is_within_a_bucket_of_the_true_one(values: list[int], q: float) -> None:
-    buckets = [0] * BUCKETS
-    for value in values:
-        buckets[bucket_of(value)] += 1
-    true = next(v for i, v in enumerate(sorted(values)) if i + 1 >= q * len(values))
-    assert abs(quantile(buckets, q) - true) <= max(1, true / 32)
+@in_loop
+async def test_failures_are_counted_by_operation_and_status() -> None:
+    async with setup() as s:
+        for poller in (0, 1):
+            s.submit(poller, "read", offset=BLOCKS * 512)
+        s.submit(1, "read", length=100)
+        s.submit(0, "unmap")
+        s.submit(0, "write")
+        s.finish()
+        stats = s.bdev.stats()
+        assert stats.ops["read"].failures == {"nospace": 2, "invalid": 1}
+        assert stats.ops["read"].errors == [2 if e == "nospace" else int(e == "invalid") for e in ERRORS]
+        assert (stats.ops["read"].failed, stats.ops["read"].bytes) == (3, 0)
+        assert stats.failures == {"nospace": 2, "invalid": 1, "unsupported": 1}
+        assert (stats.ops["write"].completed, stats.ops["write"].failures) == (1, {})
 
 
-def counters(minimum: int, maximum: int, n: int) -> ChannelCounters:
-    op = OpCounters(n, n, 0, n * 512, n * 100, minimum, maximum, [n] + [0] * (BUCKETS - 1))
-    none = OpCounters(0, 0, 0, 0, 0, 0, 0, [0] * BUCKETS)
-    return ChannelCounters({o: op if o == "read" else none for o in OPS}, {o: {} for o in OPS}, n, n, n, n)
+@in_loop
+async def test_latencies_are_counted_in_all_buckets_or_below_cuts() -> None:
+    async with setup() as s:
+        for poller in (0, 0, 1):
+            s.submit(poller, "read")
+            await asyncio.sleep(0.001)
+        s.submit(1, "write")
+        s.finish()
+        reads, both = s.bdev.latencies(["read"]), s.bdev.latencies(["read", "write"])
+        assert (len(reads), sum(reads), sum(both)) == (BUCKETS, 3, 4)
+        cuts = [cut(ns) for ns in (1000, 1_000_000, 10**9)]
+        assert s.bdev.stats(cuts).ops["read"].below == [*(sum(reads[:c]) for c in cuts), 3]
+        assert s.bdev.stats(cuts).ops["flush"].below == [0] * 4
+        assert s.bdev.stats([BUCKETS + 1]).ops["read"].below == [3, 3]
+        assert s.bdev.stats().ops["read"].below == []
 
 
-def test_channels_add_up_and_extremes_are_those_of_all() -> None:
-    idle = counters(0, 0, 0)
-    a, b = counters(50, 90, 2), counters(20, 60, 3)
-    a.errors["read"]["io"] = 1
-    b.errors["read"].update(io=2, timeout=4)
-    total = BdevStats.of([idle, a, b])
-    read = total.ops["read"]
-    assert (read.submitted, read.bytes, read.time_ns, read.min_ns, read.max_ns) == (5, 2560, 500, 20, 90)
-    assert read.buckets[0] == 5
-    assert total.errors["read"] == {"io": 3, "timeout": 4}
-    assert (total.in_flight, total.oldest_ns, total.busy_ns, total.weighted_ns) == (5, 3, 3, 5)
+@in_loop
+async def test_what_is_in_flight_has_an_age_and_counts_as_time_in_use() -> None:
+    async with Rig() as rig:
+        assert rig.bdev.stats() == NOTHING
+        rig.submit("read", 0, 512)
+        rig.turn()
+        await asyncio.sleep(0.001)
+        total = rig.bdev.stats()
+        ((_, channel),) = rig.bdev.channel_stats()
+        assert total.in_flight == channel.in_flight == 1
+        assert 1_000_000 <= total.oldest_ns <= channel.oldest_ns
+        assert 1_000_000 <= total.busy_ns <= channel.busy_ns
+        assert total.weighted_ns == 0
+        rig.settle()
+        stats = rig.bdev.stats()
+        assert (stats.in_flight, stats.oldest_ns) == (0, 0)
+        assert stats.weighted_ns == stats.ops["read"].time_ns >= 1_000_000
+        assert stats.busy_ns >= total.busy_ns  # it was told, and never goes back
 
 
-def test_nothing_has_no_quantile() -> None:
-    assert OpStats().quantile(0.5) == 0
+@in_loop
+async def test_extremes_can_be_forgotten_and_nothing_else_is() -> None:
+    async with Rig() as rig:
+        rig.submit("read", 0, 512)
+        rig.turn()
+        await asyncio.sleep(0.001)
+        rig.settle()
+        read = rig.bdev.stats().ops["read"]
+        assert read.min_ns == read.max_ns >= 1_000_000
+        rig.bdev.reset_extremes()
+        assert rig.bdev.stats().ops["read"] == read._replace(min_ns=0, max_ns=0)

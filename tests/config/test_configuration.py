@@ -16,7 +16,7 @@ from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import RpcError
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 # ---- devices that come late
 
@@ -88,7 +88,7 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
         async with disks(stays, goes, comes, by_rpc), live(run_dir, config) as daemon:
             await daemon.rpc.call("bdev_virtio_attach_controller", attach("R", by_rpc)["params"])
             load = asyncio.create_task(daemon.system.load.run(["S"], Workload("verify", queue_depth=4, time_s=LOAD_S)))
-            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > 100)
+            await until(lambda: daemon.system.bdevs.get("S").stats().ops["read"].completed > 100)
             write_config(config, attach("S", stays), null("N0", 4096), export("S"), attach("C", comes), export("C"))
             changes = await daemon.rpc.call("virtiod_reload_config", {})
             assert {kind: sorted(done) for kind, done in changes.items()} == {
@@ -98,8 +98,8 @@ def test_a_reload_does_what_changed_and_nothing_else(run_dir: Path) -> None:
             }
             assert names(daemon) == (["C", "N0", "R", "S"], ["C", "S"])
             assert daemon.system.bdevs.get("N0").num_blocks == 4096
-            before = daemon.system.bdevs.get("S").stats(False).ops["read"].completed
-            await until(lambda: daemon.system.bdevs.get("S").stats(False).ops["read"].completed > before + 100)
+            before = daemon.system.bdevs.get("S").stats().ops["read"].completed
+            await until(lambda: daemon.system.bdevs.get("S").stats().ops["read"].completed > before + 100)
             assert await daemon.rpc.call("virtiod_reload_config", {}) == {"created": [], "deleted": [], "called": []}
             await daemon.system.load.stop()
             (result,) = (await load).results

@@ -18,7 +18,7 @@ from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, allowed_cpus, daemon
 from tests.support.waiting import wait_until
 from virtiod.controllers import AttachRequest
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 from virtiod.system import System
 
 MIB = 1 << 20
@@ -62,12 +62,12 @@ def check_counters(engine: System, pollers: int, queues: int, ios: int, size: in
     size: bytes that were written and read back.
     """
     bdev = engine.bdevs.get("V0")
-    channels = bdev.channel_stats()
+    channels = bdev.channel_stats([])
     assert [poller.name for poller, _ in channels] == [f"poller_{n}" for n in range(pollers)]
-    for stats in (bdev.stats(), *(stats for _, stats in channels)):
+    for stats in (bdev.stats([]), *(stats for _, stats in channels)):
         assert (stats.in_flight, stats.oldest_ns) == (0, 0)
         for op in stats.ops.values():
-            assert op.submitted == op.completed + op.failed == sum(op.buckets)
+            assert op.submitted == op.completed + op.failed == op.below[-1]
         assert stats.ops["write"].completed == stats.ops["read"].completed > 0
     total = bdev.stats().ops
     assert total["write"].completed + total["read"].completed == ios

@@ -24,7 +24,7 @@ from tests.support.peers import requires, run
 from tests.support.waiting import LOAD_S, PATIENCE_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 from virtiod.metrics.catalogue import ENTRIES
 
 FOLDER = Path(__file__).parents[2] / "dashboards"

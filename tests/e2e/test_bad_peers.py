@@ -25,7 +25,7 @@ from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend,
 from virtiod.controllers import AttachRequest
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
 from virtiod.transports.vhost_user import wire

@@ -17,8 +17,9 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.memory import MIB
-from virtiod.load.job import LoadJob, LoadSpec
-from virtiod.load.runner import PATTERNS, Snapshot, Workload
+from virtiod.load.job import LoadJob
+from virtiod.load.runner import Snapshot
+from virtiod.load.workload import PATTERNS, JobSpec, Workload
 from virtiod.system import System
 
 FIGURES = {
@@ -127,7 +128,8 @@ async def test_who_or_where_that_is_not_there_is_told() -> None:
 
 async def verify(rig: Rig, device: object, ios: int = 40, depth: int = 4) -> LoadJob:
     """A verifying load on a device that answers by a function of the request."""
-    job = LoadJob(rig.memory, rig.poller, rig.channels, rig.bdev.size, LoadSpec("verify", 4096, depth, 0, 3, ios))
+    spec = JobSpec(Workload("verify", queue_depth=depth), rig.bdev.size, seed=3, ios=ios)
+    job = LoadJob(rig.memory, rig.poller, rig.channels, spec)
     running = asyncio.ensure_future(job.run())
     await asyncio.sleep(0)
     rig.settle(device)  # type: ignore[arg-type]
@@ -140,7 +142,7 @@ async def verify(rig: Rig, device: object, ios: int = 40, depth: int = 4) -> Loa
 async def test_verify_finds_nothing_wrong_with_an_honest_disk() -> None:
     async with Rig(size=16) as rig:
         counters = (await verify(rig, None)).counters()
-        assert (counters.done, counters.failed, counters.mismatches) == (80, 0, 0)
+        assert (counters.io.completed, counters.io.failed, counters.mismatches) == (80, 0, 0)
         assert {r.length for r in rig.device.requests} == {4096}
 
 
@@ -160,7 +162,7 @@ async def test_verify_sees_one_changed_byte(byte: int) -> None:
             return OK
 
         counters = (await verify(rig, corrupt)).counters()
-        assert (counters.failed, counters.mismatches) == (0, 1)
+        assert (counters.io.failed, counters.mismatches) == (0, 1)
 
 
 @in_loop

@@ -21,12 +21,11 @@ from tests.support.http_server import OPENMETRICS, Live, run_live
 from tests.support.peers import requires, storage_daemon
 from tests.support.rpc_peer import connected
 from tests.support.waiting import until
-from virtiod.bdev.channel import ERRORS
-from virtiod.bdev.counters import bucket_start
-from virtiod.bdev.totals import bdev_totals
+from virtiod.bdev.counters import ERRORS
+from virtiod.bdev.histogram import bucket_start
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 from virtiod.metrics import describe
 from virtiod.metrics.catalogue import ENTRIES
 from virtiod.metrics.collector import IO_BOUNDS_NS, IO_CUTS, SystemCollector
@@ -254,7 +253,7 @@ def test_histogram_counts_what_the_fine_buckets_do(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         bdev = live.add_null("Null0")
         await live.load("Null0", "randread", 1000)
-        fine = bdev.stats().ops["read"].buckets
+        fine = bdev.latencies(["read"])
         text = await live.scrape()
         for bound, cut in zip(IO_BOUNDS_NS, IO_CUTS, strict=True):
             le = repr(bound / 1e9)
@@ -301,7 +300,7 @@ def test_time_with_io_in_flight_never_goes_back_however_often_it_is_read(run_dir
         was = 0
         while not load.done():
             for _ in range(1000):  # far more often than I/Os begin and end
-                busy = bdev_totals(bdev.channels, []).busy_ns
+                busy = bdev.stats().busy_ns
                 assert busy >= was
                 was = busy
             await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from tests.support.peers import requires, storage_daemon
 from tests.support.ports import free_port
 from tests.support.waiting import LOAD_S, PATIENCE_S
 from virtiod.controllers.request import AttachRequest
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 pytestmark = pytest.mark.programs
 

@@ -21,6 +21,7 @@ from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, 
 from rpc_client.tables import duration, size, table
 from rpc_client.top import Sample, top, view
 from tests.support.daemon import running
+from virtiod.bdev.counters import NO_IO
 from virtiod.load.job import LoadCounters
 from virtiod.load.report import JobReport, figures
 from virtiod.rpc.methods import METHODS
@@ -286,7 +287,8 @@ def test_nobody_there_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
-    counters = LoadCounters(0, 10**9, 123457, 1, 0, 2, 482 << 20, 10**9, 10**3, 10**5, -5, [])
+    io = NO_IO._replace(completed=123456, failed=1, bytes=482 << 20, time_ns=10**9, min_ns=10**3, max_ns=10**5)
+    counters = LoadCounters(0, 10**9, io, [], mismatches=2, first_error=-5)
     job = JobReport(
         job="B0",
         core_mask="0x1",

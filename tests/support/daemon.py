@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from virtiod.bdev.counters import BdevStats
-from virtiod.bdev.histogram import Histograms
+from virtiod.bdev.channel import OPS
+from virtiod.bdev.counters import ERRORS, NO_IO, BdevCounters, OpCounters
+from virtiod.bdev.histogram import BUCKETS, bucket_of
 from virtiod.bdev.iostat import IoStats
 from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
 from virtiod.bdev.registry import BdevRegistry
+from virtiod.bdev.spdk_histograms import Histograms
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.hotplug import Hotplug
@@ -32,7 +34,8 @@ from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.load.job import LoadCounters
 from virtiod.load.report import LoadReport, figures
-from virtiod.load.runner import LoadGenerator, Workload
+from virtiod.load.runner import LoadGenerator
+from virtiod.load.workload import Workload
 from virtiod.poller.poller import Poller
 from virtiod.system import System
 
@@ -61,9 +64,48 @@ class FakeHandle:
         pass
 
 
+class FakeIo(NamedTuple):
+    op: str
+    latency_ns: int
+    size: int
+    status: str  # of ERRORS, "" for success
+
+
+@dataclass
+class FakeChannel:
+    """The I/Os that ended, and what a test says of those in flight."""
+
+    ios: list[FakeIo] = field(default_factory=list)
+    in_flight: int = 0
+    busy_ns: int = 0
+
+
+def counted(channels: Sequence[FakeChannel]) -> BdevCounters:
+    ios = [io for channel in channels for io in channel.ios]
+    ops = {op: _op_counted([io for io in ios if io.op == op]) for op in OPS}
+    in_flight, busy_ns = sum(c.in_flight for c in channels), max(c.busy_ns for c in channels)
+    return BdevCounters(ops, in_flight, 0, busy_ns, sum(op.time_ns for op in ops.values()))
+
+
+def _op_counted(ios: Sequence[FakeIo]) -> OpCounters:
+    times = [io.latency_ns for io in ios]
+    done = [io for io in ios if not io.status]
+    return OpCounters(
+        submitted=len(ios),
+        completed=len(done),
+        failed=len(ios) - len(done),
+        bytes=sum(io.size for io in done),
+        time_ns=sum(times),
+        min_ns=min(times, default=0),
+        max_ns=max(times, default=0),
+        errors=[sum(io.status == status for io in ios) for status in ERRORS],
+        below=[],
+    )
+
+
 @dataclass(eq=False)
 class FakeBdev:
-    """Tests write to `per_channel`, one BdevStats for each poller."""
+    """Tests write to `per_channel`, one for each poller, or call count()."""
 
     name: str
     pollers: list[FakePoller]
@@ -81,7 +123,7 @@ class FakeBdev:
     reset: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
-        self.per_channel = [BdevStats() for _ in self.pollers]
+        self.per_channel = [FakeChannel() for _ in self.pollers]
 
     @property
     def size(self) -> int:
@@ -93,11 +135,17 @@ class FakeBdev:
     def driver_specific(self) -> dict[str, object]:
         return {"virtio": self.virtio}
 
-    def channel_stats(self, latencies: bool = True) -> list[tuple[FakePoller, BdevStats]]:
-        return [(p, BdevStats.of([s])) for p, s in zip(self.pollers, self.per_channel, strict=True)]
+    def channel_stats(self) -> list[tuple[FakePoller, BdevCounters]]:
+        return [(p, counted([c])) for p, c in zip(self.pollers, self.per_channel, strict=True)]
 
-    def stats(self, latencies: bool = True) -> BdevStats:
-        return BdevStats.of(self.per_channel)
+    def stats(self) -> BdevCounters:
+        return counted(self.per_channel)
+
+    def latencies(self, ops: Sequence[str]) -> list[int]:
+        counts = [0] * BUCKETS
+        for io in (io for channel in self.per_channel for io in channel.ios if io.op in ops):
+            counts[bucket_of(io.latency_ns)] += 1
+        return counts
 
     def reset_extremes(self) -> None:
         self.extremes_reset += 1
@@ -105,22 +153,9 @@ class FakeBdev:
     async def end_users(self) -> None:
         pass
 
-    def count(self, op: str, latency_ns: int, *, channel: int = 0, size: int = 4096) -> None:
-        """One I/O that succeeded."""
-        stats = self.per_channel[channel].ops[op]
-        stats.submitted += 1
-        stats.completed += 1
-        stats.bytes += size
-        stats.time_ns += latency_ns
-        stats.min_ns = min(stats.min_ns or latency_ns, latency_ns)
-        stats.max_ns = max(stats.max_ns, latency_ns)
-        stats.buckets[bucket_of(latency_ns)] += 1
-
-
-def bucket_of(value: int) -> int:
-    """Where the data plane counts a latency: 32 linear buckets for each power of two."""
-    span = max(0, value.bit_length() - 5)
-    return span * 32 + ((value >> max(span - 1, 0)) & 31)
+    def count(self, op: str, latency_ns: int, *, channel: int = 0, size: int = 4096, status: str = "") -> None:
+        """One I/O that ended; status: of ERRORS, "" for success."""
+        self.per_channel[channel].ios.append(FakeIo(op, latency_ns, size, status))
 
 
 class FakeControllers:
@@ -222,7 +257,7 @@ class FakeLoad:
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], Workload, Sequence[int] | None]] = []
-        nothing = figures(LoadCounters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []))
+        nothing = figures(LoadCounters(0, 0, NO_IO, [], 0, 0))
         self.report = LoadReport(results=[], core_count=0, totals=nothing)
 
     async def run(self, bdevs: list[str], workload: Workload, cpus: Sequence[int] | None) -> LoadReport:

@@ -20,7 +20,7 @@ from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
 from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.server import HttpServer
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 

@@ -88,14 +88,14 @@ class Rig:
 
     def assert_balanced(self) -> None:
         """At rest, whatever was submitted has ended, once."""
-        stats = self.bdev.stats()
+        stats = self.bdev.stats([])
         assert stats.in_flight == 0
         assert stats.oldest_ns == 0
         assert self.poller.stats().in_flight == 0
         for op, s in stats.ops.items():
             assert s.submitted == s.completed + s.failed, op
-            assert sum(s.buckets) == s.submitted
-            assert sum(stats.errors[op].values()) == s.failed
+            assert s.below == [s.submitted]
+            assert sum(s.errors) == s.failed
         counters = self.queue.counters()
         assert counters.in_flight == 0
         assert counters.submitted == counters.completed

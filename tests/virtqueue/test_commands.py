@@ -120,7 +120,7 @@ async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
         assert failed == min(10, size - 1)
         assert [d.result() for d in old] == [-errno.ETIMEDOUT] * 10
         assert not any(d.done() for d in new)
-        assert rig.bdev.stats().errors["read"] == {"timeout": 10}
+        assert rig.bdev.stats().ops["read"].failures == {"timeout": 10}
         await rig.start()
         rig.settle()
         assert [d.result() for d in new] == [0] * 10
@@ -148,7 +148,7 @@ async def test_after_the_end_every_io_fails_at_once() -> None:
         late = rig.submit("write", 0, 512)
         rig.turn(2)
         assert late.result() == -errno.ENODEV
-        assert rig.bdev.stats().errors["write"] == {"nodevice": 1}
+        assert rig.bdev.stats().ops["write"].failures == {"nodevice": 1}
 
 
 @in_loop

@@ -317,7 +317,7 @@ async def test_the_status_byte_becomes_an_errno(status: int | None, result: int)
         assert done.result() == result
         stats = rig.bdev.stats()
         name = {0: {}, -errno.EIO: {"io": 1}, -errno.EOPNOTSUPP: {"unsupported": 1}}[result]
-        assert stats.errors["read"] == name
+        assert stats.ops["read"].failures == name
         assert stats.ops["read"].bytes == (512 if result == 0 else 0)
 
 
@@ -398,7 +398,7 @@ async def test_what_can_not_be_is_refused_and_the_device_never_sees_it(
         assert rig.settle() == 0
         assert done.result() == -result
         stats = rig.bdev.stats()
-        assert stats.errors[op] == {name: 1}
+        assert stats.ops[op].failures == {name: 1}
         assert (stats.ops[op].submitted, stats.ops[op].failed, stats.ops[op].bytes) == (1, 1, 0)
 
 

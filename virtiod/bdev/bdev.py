@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid as uuidlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from virtiod.bdev.channel import BdevChannels
-from virtiod.bdev.counters import BdevStats
+from virtiod.bdev.counters import BdevCounters, bdev_counters, channel_counters, latencies
+from virtiod.bdev.histogram import Cuts
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.poller.poller import Poller
 
@@ -161,16 +161,17 @@ class Bdev:
                 log.warning("bdev %s: a user did not leave: %r", self.name, r)
         self.channels.close()
 
-    def stats(self, latencies: bool = True) -> BdevStats:
-        """The sum over all channels. Without latencies (buckets are empty) it takes microseconds, else milliseconds."""
-        return BdevStats.of((c for _, c in self._counters(latencies)), latencies)
+    def stats(self, cuts: Cuts | None = None) -> BdevCounters:
+        """The sum over all channels. cuts: to count latencies below."""
+        return bdev_counters(self.channels, cuts)
 
-    def channel_stats(self, latencies: bool = True) -> list[tuple[Poller, BdevStats]]:
-        """Channel by channel."""
-        return [(p, BdevStats.of([c], latencies)) for p, c in self._counters(latencies)]
+    def channel_stats(self, cuts: Cuts | None = None) -> list[tuple[Poller, BdevCounters]]:
+        """Channel by channel, by poller."""
+        return list(zip(self.channels.pollers, channel_counters(self.channels, cuts), strict=True))
 
-    def _counters(self, latencies: bool) -> list[tuple[Poller, Any]]:
-        return [(p, self.channels.counters(i, latencies)) for i, p in enumerate(self.channels.pollers)]
+    def latencies(self, ops: Iterable[str]) -> list[int]:
+        """How many I/Os of these operations ended, by the bucket of their latency: milliseconds of work."""
+        return latencies(self.channels, ops)
 
     def reset_extremes(self) -> None:
         """Forget the smallest and largest latencies."""

@@ -21,16 +21,17 @@ cdef void finish(Io *io, int status, PollerCore *here) noexcept nogil
 # The device layer: have run(io, owner) called on the poller that owns the queue.
 cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
 
-cdef unsigned int histogram_index(uint64_t ns) noexcept nogil
-
 
 cdef class BdevChannels:
     cdef BdevCore core
     cdef readonly list pollers
-    cdef Channel **channels
+    cdef Channel **channels    # one for each poller
+    cdef OpStats **stats       # theirs: count of them for each Op
     cdef int count
     cdef public object served_by  # what must live as long as the channels
-    cdef uint64_t busy_shown  # the largest io_time that bdev_totals() told: it never goes back
+    cdef uint64_t busy_shown   # the largest busy_ns that bdev_counters() told: it never goes back
+    cdef uint64_t in_flight_of(self, int first, int n) noexcept nogil
+    cdef uint64_t oldest_of(self, int first, int n) noexcept nogil
     cdef Channel *channel(self, Poller poller) except NULL
     cdef void connect(self, int index, channel_submit_fn submit, void *device) noexcept
 
@@ -38,5 +39,3 @@ cdef class BdevChannels:
 cdef int _refusal(BdevCore *b, Io *io) noexcept nogil
 cdef void _complete(Io *io) noexcept nogil
 cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil
-cdef void _account(OpStats *stats, Io *io, uint64_t now) noexcept nogil
-cdef unsigned int _error_class(int status) noexcept nogil

@@ -1,4 +1,4 @@
-"""A bdev as a poller sees it: checks, statistics and the order of what is in flight.
+"""A bdev as a poller sees it: checks, counters and the order of what is in flight.
 
 Every I/O of a bdev passes submit() once and _complete() once, both on the poller that submitted it; so counters
 need no locks and balance exactly. Between the two the device layer has it, on this or another poller.
@@ -6,28 +6,26 @@ need no locks and balance exactly. Between the two the device layer has it, on t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cython
 from cython import NULL, address, cast, sizeof
-from cython.cimports.libc.errno import EINVAL, EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
+from cython.cimports.libc.errno import EINVAL, ENODEV, ENOSPC, EOPNOTSUPP, EPERM
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.core import atomics, bits, clock
+from cython.cimports.virtiod.bdev import counters
+from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
-    HIST_BUCKETS,
-    HIST_SUB,
-    HIST_SUB_BITS,
     OP_COUNT,
     BdevCore,
     BdevCorePtr,
     Channel,
     ChannelArray,
     ChannelPtr,
-    ErrorClass,
     IoPtr,
     MessagePtr,
     Op,
+    OpStatsArray,
     OpStatsPtr,
     PollerPtr,
     VoidPtr,
@@ -40,49 +38,9 @@ if TYPE_CHECKING:
     from virtiod.poller.poller import Poller
 
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")
-ERRORS = ("io", "nospace", "invalid", "readonly", "unsupported", "timeout", "nodevice", "other")
-
-
-class OpCounters(NamedTuple):
-    """One operation of one bdev or channel. Times in ns; min_ns and max_ns since the last reset, 0 for none.
-
-    buckets[range * 32 + i]: for range 0 latencies of i ns; for range r >= 1 those from (32 + i) * 2^(r-1) ns on,
-    2^(r-1) ns wide.
-    """
-
-    submitted: int
-    completed: int
-    failed: int
-    bytes: int
-    time_ns: int
-    min_ns: int
-    max_ns: int
-    buckets: list[int]
-
-
-class ChannelCounters(NamedTuple):
-    """A channel's counters. oldest_ns is the age of the oldest I/O in flight, 0 for none."""
-
-    ops: dict[str, OpCounters]
-    errors: dict[str, dict[str, int]]
-    in_flight: int
-    oldest_ns: int
-    busy_ns: int
-    weighted_ns: int
 
 
 # ---- data path ----------------------------------------------------------------------------------
-
-
-def histogram_index(ns: uint64_t) -> cython.uint:
-    """The bucket of a latency: exact below 32 ns, then 32 buckets for each power of two."""
-    shift: cython.int
-    index: cython.uint
-    if ns < HIST_SUB:
-        return cast(cython.uint, ns)
-    shift = bits.log2(ns) - HIST_SUB_BITS
-    index = cast(cython.uint, (shift + 1) * HIST_SUB + ((ns >> shift) & (HIST_SUB - 1)))
-    return index if index < HIST_BUCKETS else HIST_BUCKETS - 1
 
 
 def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
@@ -175,43 +133,8 @@ def _complete(io: IoPtr) -> None:
     if ch.in_flight == 0:
         ch.busy_ns += now - ch.busy_since
     if io.op < OP_COUNT:
-        _account(address(ch.ops[io.op]), io, now)
-        if io.status:
-            ch.errors[io.op][_error_class(io.status)] += 1
+        counters.count(address(ch.ops[io.op]), io.status, io.length, now - io.submitted_ns)
     io.done(io)
-
-
-def _account(stats: OpStatsPtr, io: IoPtr, now: uint64_t) -> None:
-    latency: uint64_t = now - io.submitted_ns
-    stats.time_ns += latency
-    if io.status == 0:
-        stats.completed += 1
-        stats.bytes += io.length
-    else:
-        stats.failed += 1
-    if latency < stats.min_ns:
-        stats.min_ns = latency
-    if latency > stats.max_ns:
-        stats.max_ns = latency
-    stats.buckets[histogram_index(latency)] += 1
-
-
-def _error_class(status: cython.int) -> cython.uint:
-    if status == -EIO:
-        return ErrorClass.IO
-    if status == -ENOSPC:
-        return ErrorClass.NOSPC
-    if status == -EINVAL:
-        return ErrorClass.INVAL
-    if status == -EPERM:
-        return ErrorClass.PERM
-    if status == -EOPNOTSUPP:
-        return ErrorClass.NOTSUP
-    if status == -ETIMEDOUT:
-        return ErrorClass.TIMEOUT
-    if status == -ENODEV:
-        return ErrorClass.NODEV
-    return ErrorClass.OTHER
 
 
 # ---- control plane ------------------------------------------------------------------------------
@@ -226,6 +149,7 @@ class BdevChannels:
     core: BdevCore
     pollers: list[Poller]
     channels: ChannelArray
+    stats: OpStatsArray
     count: cython.int
     served_by: object
 
@@ -234,7 +158,8 @@ class BdevChannels:
         op: cython.int
         self.count = len(pollers)
         self.channels = cast(ChannelArray, calloc(self.count, sizeof(ChannelPtr)))
-        if self.channels == NULL:
+        self.stats = cast(OpStatsArray, calloc(OP_COUNT * self.count, sizeof(OpStatsPtr)))
+        if self.channels == NULL or self.stats == NULL:
             raise MemoryError
         for i in range(self.count):
             self.channels[i] = cast(ChannelPtr, calloc(1, sizeof(Channel)))
@@ -245,6 +170,7 @@ class BdevChannels:
             self.channels[i].bdev = address(self.core)
             for op in range(OP_COUNT):
                 self.channels[i].ops[op].min_ns = UINT64_MAX
+                self.stats[op * self.count + i] = address(self.channels[i].ops[op])
 
     def __init__(self, pollers: list[Poller]) -> None:
         self.pollers = list(pollers)
@@ -299,18 +225,26 @@ class BdevChannels:
 
     def in_flight(self) -> int:
         """I/Os submitted and not yet completed, on all pollers."""
-        i: cython.int
-        n: uint64_t = 0
-        for i in range(self.count):
-            n += atomics.relaxed_u64(address(self.channels[i].in_flight))
-        return n
+        return self.in_flight_of(0, self.count)
 
     def oldest_ns(self) -> int:
         """When the oldest I/O in flight was submitted (CLOCK_MONOTONIC, ns); 0 when there is none."""
+        return self.oldest_of(0, self.count)
+
+    def in_flight_of(self, first: cython.int, n: cython.int) -> uint64_t:
+        """Of n channels, from the first on."""
+        i: cython.int
+        total: uint64_t = 0
+        for i in range(first, first + n):
+            total += atomics.relaxed_u64(address(self.channels[i].in_flight))
+        return total
+
+    def oldest_of(self, first: cython.int, n: cython.int) -> uint64_t:
+        """Of n channels, from the first on."""
         i: cython.int
         at: uint64_t
         oldest: uint64_t = 0
-        for i in range(self.count):
+        for i in range(first, first + n):
             at = atomics.relaxed_u64(address(self.channels[i].oldest_ns))
             if at and (oldest == 0 or at < oldest):
                 oldest = at
@@ -325,35 +259,12 @@ class BdevChannels:
         self.channels[index].submit = submit
         self.channels[index].device = device
 
-    def counters(self, index: int, latencies: bool = True) -> ChannelCounters:
-        """The counters of the channel on poller number index; without latencies (no buckets) it is fast."""
-        op: cython.int
-        k: cython.int
-        ch: ChannelPtr = self.channels[cast(cython.int, index)]
-        now: uint64_t = clock.now_ns()
-        oldest: uint64_t = atomics.relaxed_u64(address(ch.oldest_ns))
-        in_flight: uint64_t = atomics.relaxed_u64(address(ch.in_flight))
-        since: uint64_t = atomics.relaxed_u64(address(ch.busy_since))
-        busy: uint64_t = atomics.relaxed_u64(address(ch.busy_ns))
-        weighted: uint64_t = 0
-        ops: dict[str, OpCounters] = {}
-        errors: dict[str, dict[str, int]] = {}
-        for op in range(OP_COUNT):
-            weighted += atomics.relaxed_u64(address(ch.ops[op].time_ns))
-            ops[OPS[op]] = _op_counters(address(ch.ops[op]), latencies)
-            errors[OPS[op]] = {ERRORS[k]: ch.errors[op][k] for k in range(8) if ch.errors[op][k]}
-        if in_flight and now > since:
-            busy += now - since
-        return ChannelCounters(ops, errors, in_flight, now - oldest if oldest and now > oldest else 0, busy, weighted)
-
     def reset_extremes(self) -> None:
         """Forget the smallest and largest latencies."""
         i: cython.int
-        op: cython.int
-        for i in range(self.count):
-            for op in range(OP_COUNT):
-                atomics.store_u64(address(self.channels[i].ops[op].min_ns), UINT64_MAX)
-                atomics.store_u64(address(self.channels[i].ops[op].max_ns), 0)
+        for i in range(OP_COUNT * self.count):
+            atomics.store_u64(address(self.stats[i].min_ns), UINT64_MAX)
+            atomics.store_u64(address(self.stats[i].max_ns), 0)
 
     def __dealloc__(self) -> None:
         i: cython.int
@@ -361,19 +272,4 @@ class BdevChannels:
             for i in range(self.count):
                 free(self.channels[i])
             free(self.channels)
-
-
-@cython.cfunc
-def _op_counters(s: OpStatsPtr, latencies: cython.bint) -> object:
-    i: cython.int
-    minimum: uint64_t = atomics.relaxed_u64(address(s.min_ns))
-    return OpCounters(
-        atomics.relaxed_u64(address(s.submitted)),
-        atomics.relaxed_u64(address(s.completed)),
-        atomics.relaxed_u64(address(s.failed)),
-        atomics.relaxed_u64(address(s.bytes)),
-        atomics.relaxed_u64(address(s.time_ns)),
-        0 if minimum == UINT64_MAX else minimum,
-        atomics.relaxed_u64(address(s.max_ns)),
-        [s.buckets[i] for i in range(HIST_BUCKETS)] if latencies else [],
-    )
+        free(self.stats)

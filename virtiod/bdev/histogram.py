@@ -1,116 +1,66 @@
-"""Latency histograms that RPC clients enable, as SPDK's histogram tools take them.
+"""Histograms of latencies: which buckets there are, and what can be told from their counts.
 
-The data plane counts every latency in ns, 32 buckets for each power of two: range 0 holds 0..31 one by one, range r
-the values from 2^(r+4) to 2^(r+5) in steps of 2^(r-1). That is SPDK's layout with granularity 5, so that coarser
-ones are sums of neighbours and no count is ever approximated. Enabling takes note of what was counted before.
+The data plane counts each latency (ns) in one of BUCKETS buckets: range 0 holds 0 to 31 one by one, range r the values
+from 2^(r+4) up to 2^(r+5) in steps of 2^(r-1). A bucket is at most 1/32 of its start wide. All that shows latencies
+sums up these buckets or cuts them: nothing is counted a second time, and nothing else knows their shape.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
-from dataclasses import dataclass
-from typing import Annotated
-from weakref import WeakKeyDictionary
+from collections.abc import Sequence
 
-from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.counters import bucket_start
-from virtiod.core.described import Member
-from virtiod.core.errors import InvalidArgument, NotFound
-from virtiod.core.ticks import TICK_RATE
+from cython.cimports.virtiod.bdev.histogram import bucket, place
+from cython.cimports.virtiod.core.types import HIST_BUCKETS, HIST_RANGES, HIST_SUB_BITS
 
-GRANULARITY = 5
+SUB_BITS = HIST_SUB_BITS
+RANGES = HIST_RANGES
+BUCKETS = HIST_BUCKETS
+
+Cuts = list[int]  # numbers of buckets, ascending: where to cut all of them into few, see cut()
 
 
-@dataclass(frozen=True)
-class _Enabled:
-    ops: tuple[str, ...]
-    granularity: int
-    min_range: int
-    max_range: int
-    before: list[int]
+def bucket_of(ns: int) -> int:
+    """The bucket that counts a latency; those too long for any are in the last one."""
+    return bucket(ns)
 
 
-@dataclass(kw_only=True)
-class HistogramDescription:
-    """Latencies in buckets: 2 to the power of the granularity for each range of a power of two."""
-
-    histogram: Annotated[str, Member("counts of the buckets: 64-bit little-endian numbers, in base64")]
-    granularity: Annotated[int, Member("2 to the power of it is the number of buckets of a range")]
-    min_range: Annotated[int, Member("first range")]
-    max_range: Annotated[int, Member("last range")]
-    tsc_rate: Annotated[int, Member("ticks of a second, of which latencies are counted")]
+def place_of(value: int, sub_bits: int) -> int:
+    """The bucket of a value where 2^sub_bits buckets make a range, as many ranges as it takes."""
+    return place(value, sub_bits)
 
 
-class Histograms:
-    """The histograms that clients enabled."""
-
-    def __init__(self) -> None:
-        self._enabled: WeakKeyDictionary[Bdev, _Enabled] = WeakKeyDictionary()
-
-    def enable(self, bdev: Bdev, op: str | None, granularity: int, min_ns: int, max_ns: int) -> None:
-        """Starts anew. Values below min_ns count in the first bucket, from max_ns on in the last."""
-        if op is not None and op not in bdev.io_types:
-            raise InvalidArgument(f"opc must be one of {', '.join(sorted(bdev.io_types))}, not {op!r}")
-        if min_ns >= max_ns:
-            raise InvalidArgument(f"min_nsec ({min_ns}) must be less than max_nsec ({max_ns})")
-        ops = (op,) if op is not None else tuple(sorted(bdev.io_types))
-        self._enabled[bdev] = _Enabled(
-            ops=ops,
-            granularity=granularity,
-            min_range=range_of(min_ns, granularity),
-            max_range=range_of(max_ns - 1, granularity),
-            before=_counts(bdev, ops),
-        )
-
-    def disable(self, bdev: Bdev) -> None:
-        self._enabled.pop(bdev, None)
-
-    def counts(self, bdev: Bdev) -> list[int]:
-        """Since it was enabled, in the data plane's buckets. Raises NotFound if it is not."""
-        before = self._of(bdev).before
-        return [now - then for now, then in zip(_counts(bdev, self._of(bdev).ops), before, strict=True)]
-
-    def encoded(self, bdev: Bdev) -> HistogramDescription:
-        """As SPDK's histogram tools take it."""
-        shape = self._of(bdev)
-        buckets = rebucket(self.counts(bdev), shape.granularity, shape.min_range, shape.max_range)
-        return HistogramDescription(
-            histogram=base64.b64encode(struct.pack(f"<{len(buckets)}Q", *buckets)).decode(),
-            granularity=shape.granularity,
-            min_range=shape.min_range,
-            max_range=shape.max_range,
-            tsc_rate=TICK_RATE,
-        )
-
-    def _of(self, bdev: Bdev) -> _Enabled:
-        if bdev not in self._enabled:
-            raise NotFound(f"the histogram of bdev '{bdev.name}' is not enabled")
-        return self._enabled[bdev]
+def range_of(value: int, sub_bits: int) -> int:
+    """The range of a value where 2^sub_bits buckets make a range."""
+    return place_of(value, sub_bits) >> sub_bits
 
 
-def rebucket(counts: list[int], granularity: int, min_range: int, max_range: int) -> list[int]:
-    """The data plane's counts in 2^granularity buckets for each range from min_range to max_range."""
-    per_range = 1 << granularity
-    buckets = [0] * (per_range * (max_range - min_range + 1))
+def bucket_start(index: int) -> int:
+    """The smallest latency (ns) that a bucket counts; of BUCKETS, where the last one ends."""
+    span, sub = index >> SUB_BITS, index & ((1 << SUB_BITS) - 1)
+    return sub if span == 0 else ((1 << SUB_BITS) + sub) << (span - 1)
+
+
+STARTS = tuple([bucket_start(index) for index in range(BUCKETS)])
+
+
+def cut(bound_ns: int) -> int:
+    """How many buckets lie below a bound: up to the edge that is nearest to it, which is within 1/64 of it."""
+    index = bucket_of(bound_ns)
+    start, end = bucket_start(index), bucket_start(index + 1)
+    return index if bound_ns - start < end - bound_ns else index + 1
+
+
+def quantile(counts: Sequence[int], q: float, starts: Sequence[int] = STARTS) -> float:
+    """The value that a share q (0 to 1) of what was counted does not exceed; 0.0 when nothing was.
+
+    counts[i]: values from starts[i] up to the next start, taken as spread evenly over them. Those of the last bucket
+    are taken for its start.
+    """
+    wanted = q * sum(counts)
+    below = 0
     for index, count in enumerate(counts):
-        if count:
-            value = bucket_start(index)
-            span = range_of(value, granularity)
-            if span < min_range:
-                place = 0
-            elif span > max_range:
-                place = len(buckets) - 1
-            else:
-                place = (span - min_range) * per_range + ((value >> max(span - 1, 0)) & (per_range - 1))
-            buckets[place] += count
-    return buckets
-
-
-def range_of(value: int, granularity: int) -> int:
-    return max(0, value.bit_length() - granularity)
-
-
-def _counts(bdev: Bdev, ops: tuple[str, ...]) -> list[int]:
-    stats = bdev.stats()
-    return [sum(same) for same in zip(*(stats.ops[op].buckets for op in ops), strict=True)]
+        if count and below + count >= wanted:
+            last = starts[index + 1] - 1 if index + 1 < len(counts) else starts[index]
+            return starts[index] + (last - starts[index]) * (wanted - below) / count
+        below += count
+    return 0.0

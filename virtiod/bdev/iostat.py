@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET, UnsetType
 
 from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.counters import BdevStats, OpStats
+from virtiod.bdev.counters import NO_IO, NOTHING, BdevCounters
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.core.described import Member
 from virtiod.core.saved import SavedCall
@@ -96,13 +96,14 @@ class BdevIoStat(OpsIoStat, _Named):
 
 @dataclass
 class _Baseline:
-    total: BdevStats = field(default_factory=BdevStats)
-    channels: dict[int, BdevStats] = field(default_factory=dict)  # by poller id
-    errors: dict[str, int] = field(default_factory=dict)
+    """What was counted when it was last reset."""
+
+    total: BdevCounters = NOTHING
+    channels: dict[int, BdevCounters] = field(default_factory=dict)  # by poller id
+    errors: dict[str, int] = field(default_factory=dict)  # by status
 
 
 _NEVER = _Baseline()  # of a bdev that was not reset
-_NO_OPS = OpStats()
 
 
 class IoStats:
@@ -128,9 +129,9 @@ class IoStats:
 
     def device(self, bdev: Bdev) -> BdevIoStat:
         """Of a bdev."""
-        stats = bdev.stats(latencies=False)
+        stats = bdev.stats()
         baseline = self._baselines.get(bdev) or _NEVER
-        errors = {status: count - baseline.errors.get(status, 0) for status, count in _errors(stats).items()}
+        errors = {status: count - baseline.errors.get(status, 0) for status, count in stats.failures.items()}
         period = self.qd_period(bdev)
         flushes, zeroes = (
             stats.ops[op].completed - baseline.total.ops[op].completed for op in ("flush", "write_zeroes")
@@ -152,23 +153,23 @@ class IoStats:
         """Of each channel."""
         baseline = self._baselines.get(bdev) or _NEVER
         return [
-            ChannelIoStat(thread_id=poller.id, **_ops(stats, baseline.channels.get(poller.id) or _NEVER.total))
-            for poller, stats in bdev.channel_stats(latencies=False)
+            ChannelIoStat(thread_id=poller.id, **_ops(stats, baseline.channels.get(poller.id, NOTHING)))
+            for poller, stats in bdev.channel_stats()
         ]
 
     def reset(self, bdev: Bdev, mode: str) -> None:
         """mode: "all", "maxmin" (latencies), "error" (error counts) or "none"."""
         baseline = self._baselines.setdefault(bdev, _Baseline())
         if mode == "all":
-            baseline.total = bdev.stats(latencies=False)
-            baseline.channels = {poller.id: stats for poller, stats in bdev.channel_stats(latencies=False)}
+            baseline.total = bdev.stats()
+            baseline.channels = {poller.id: stats for poller, stats in bdev.channel_stats()}
         if mode in {"all", "maxmin"}:
             bdev.reset_extremes()
         if mode in {"all", "error"}:
-            baseline.errors = _errors(bdev.stats(latencies=False))
+            baseline.errors = bdev.stats().failures
 
 
-def _ops(stats: BdevStats, base: BdevStats) -> dict[str, int]:
+def _ops(stats: BdevCounters, base: BdevCounters) -> dict[str, int]:
     """The members of OpsIoStat."""
     shown: dict[str, int] = {}
     # SPDK's "copy" has no counterpart here, its clients want the members all the same.
@@ -178,19 +179,10 @@ def _ops(stats: BdevStats, base: BdevStats) -> dict[str, int]:
         ("unmap", "bytes_unmapped", "unmap"),
         ("copy", "bytes_copied", ""),
     ):
-        now, then = stats.ops.get(op, _NO_OPS), base.ops.get(op, _NO_OPS)
+        now, then = stats.ops.get(op, NO_IO), base.ops.get(op, NO_IO)
         shown[bytes_name] = now.bytes - then.bytes
         shown[f"num_{name}_ops"] = now.completed - then.completed
         shown[f"{name}_latency_ticks"] = now.time_ns - then.time_ns
         shown[f"max_{name}_latency_ticks"] = now.max_ns
         shown[f"min_{name}_latency_ticks"] = now.min_ns
     return shown
-
-
-def _errors(stats: BdevStats) -> dict[str, int]:
-    """Failed I/Os by status, of all operations."""
-    total: dict[str, int] = {}
-    for counts in stats.errors.values():
-        for status, count in counts.items():
-            total[status] = total.get(status, 0) + count
-    return total

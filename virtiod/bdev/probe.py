@@ -10,7 +10,6 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.bdev import channel
-from cython.cimports.virtiod.bdev.channel import histogram_index
 from cython.cimports.virtiod.bdev.probe import ProbeIo, ProbeIoPtr
 from cython.cimports.virtiod.core import clock
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoFlag, IoPtr, PollerPtr, VoidPtr, iovec
@@ -136,11 +135,6 @@ def run_rounds(poller: Poller, times: int = 1) -> int:
         if p.removed:
             rounds.compact(p)
     return work
-
-
-def bucket_of(ns: int) -> int:
-    """The histogram bucket that a latency is counted in."""
-    return histogram_index(ns)
 
 
 def take_buffers(source: PollerBuffers, length: int, at_most: int) -> list[tuple[int, int]]:

@@ -17,7 +17,8 @@ from virtiod.core.errors import InvalidArgument
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.load.report import LoadFigures, LoadReport
-from virtiod.load.runner import PATTERNS, WRITERS, Snapshot, Workload
+from virtiod.load.runner import Snapshot
+from virtiod.load.workload import PATTERNS, Workload
 from virtiod.pci.devices import is_address
 from virtiod.system import System
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "scsi: before it for the disks of a SCSI host; or null:SIZE, to measure the load generator itself",
     )
     parser.add_argument(
-        "-w", "--rw", choices=PATTERNS, default="randread", help="access pattern (default: %(default)s)"
+        "-w", "--rw", choices=tuple(PATTERNS), default="randread", help="access pattern (default: %(default)s)"
     )
     parser.add_argument(
         "-o", "--block-size", default="4096", metavar="SIZE", help="size of an I/O (default: %(default)s)"
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     workload.check()
-    if args.rw in WRITERS and not args.yes and any(not t.startswith("null:") for t in args.targets):
+    if workload.writes and not args.yes and any(not t.startswith("null:") for t in args.targets):
         raise InvalidArgument(f"--rw {args.rw} destroys the data on the target: add --yes to allow it")
     report = asyncio.run(_measure(args, workload))
     print(json.dumps(msgspec.to_builtins(report), indent=2) if args.json else table(report))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-TICK_RATE = 1_000_000_000  # a second
+NS_PER_S = 1_000_000_000
+NS_PER_US = 1000
+TICK_RATE = NS_PER_S  # of a second
 
 
 def now_ns() -> int:

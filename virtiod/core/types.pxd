@@ -32,6 +32,7 @@ ctypedef Source *SourcePtr
 ctypedef PollerCore *PollerPtr
 ctypedef Io *IoPtr
 ctypedef OpStats *OpStatsPtr
+ctypedef OpStats **OpStatsArray
 ctypedef Channel *ChannelPtr
 ctypedef Channel **ChannelArray
 ctypedef BdevCore *BdevCorePtr
@@ -169,12 +170,27 @@ cdef struct Io:
     uint8_t phase          # device layer's own
     uint8_t placed         # a place in its unit's share is kept for its next request
 
-# Latencies of one operation, in ns. Buckets: 32 for each power of two, linear inside (HdrHistogram's shape).
+# Latencies in ns are counted in buckets: 32 for each power of two, linear inside (HdrHistogram's shape). What follows
+# from these numbers is in bdev/histogram.
 cdef enum:
     HIST_SUB_BITS = 5
-    HIST_SUB = 32
-    HIST_BUCKETS = 1088    # 34 ranges: up to 2^38 ns (275 s); above is counted in the last
+    HIST_RANGES = 34       # up to 2^38 ns (275 s); above is counted in the last
+    HIST_BUCKETS = HIST_RANGES << HIST_SUB_BITS
 
+cdef enum ErrorClass:
+    IO = 0              # EIO
+    NOSPC = 1           # ENOSPC: beyond the end
+    INVAL = 2           # EINVAL: unaligned, malformed
+    PERM = 3            # EPERM/EROFS: read-only
+    NOTSUP = 4          # EOPNOTSUPP
+    TIMEOUT = 5         # ETIMEDOUT
+    NODEV = 6           # ENODEV: removed
+    OTHER = 7
+
+cdef enum:
+    ERROR_COUNT = 8
+
+# I/Os of one operation, as one poller counts them. Owned by that poller; may be read by anyone.
 cdef struct OpStats:
     uint64_t submitted
     uint64_t completed     # with success
@@ -183,7 +199,8 @@ cdef struct OpStats:
     uint64_t time_ns       # sum of the latencies of completed and failed
     uint64_t min_ns        # since the last reset by RPC; UINT64_MAX when none
     uint64_t max_ns
-    uint64_t buckets[1088]
+    uint64_t errors[ERROR_COUNT]  # of failed, by ErrorClass
+    uint64_t buckets[HIST_BUCKETS]
 
 # A bdev as one poller sees it. Owned by that poller; counters may be read by anyone.
 ctypedef void (*channel_submit_fn)(Channel *ch, Io *io) noexcept nogil
@@ -198,18 +215,7 @@ cdef struct Channel:
     uint64_t in_flight
     uint64_t busy_since
     uint64_t busy_ns           # time with at least one I/O in flight, up to the last change
-    OpStats ops[5]
-    uint64_t errors[5][8]      # [Op][ErrorClass]
-
-cdef enum ErrorClass:
-    IO = 0              # EIO
-    NOSPC = 1           # ENOSPC: beyond the end
-    INVAL = 2           # EINVAL: unaligned, malformed
-    PERM = 3            # EPERM/EROFS: read-only
-    NOTSUP = 4          # EOPNOTSUPP
-    TIMEOUT = 5         # ETIMEDOUT
-    NODEV = 6           # ENODEV: removed
-    OTHER = 7
+    OpStats ops[OP_COUNT]
 
 # What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.
 cdef struct BdevCore:

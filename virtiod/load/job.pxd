@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from virtiod.bdev.channel cimport BdevChannels
 from virtiod.poller.poller cimport Poller
-from virtiod.core.types cimport Channel, Command, Io, PollerCore
+from virtiod.core.types cimport Channel, Command, Io, OpStats, PollerCore
 
 ctypedef LoadIo *LoadIoPtr
 cdef struct LoadIo:
@@ -38,16 +38,9 @@ cdef struct Load:
     # results
     uint64_t started_ns
     uint64_t ended_ns
-    uint64_t done
-    uint64_t failed
-    uint64_t timed_out
     uint64_t mismatches
-    uint64_t bytes
-    uint64_t time_ns
-    uint64_t min_ns
-    uint64_t max_ns
-    int first_error
-    uint64_t buckets[1088]
+    int first_error        # -errno
+    OpStats stats          # of all I/Os, whatever their operation
 
 
 cdef class LoadJob:
@@ -56,6 +49,7 @@ cdef class LoadJob:
     cdef BdevChannels channels
     cdef object memory
     cdef uint64_t address
+    cdef void _make_ios(self) except *
     cdef object _run(self, int64_t duration_ns)
 
 # ---- private: for the module itself
@@ -64,6 +58,7 @@ cdef uint64_t _pick(Load *g, LoadIo *i) noexcept nogil
 cdef void _fill_pattern(Load *g, LoadIo *i) noexcept nogil
 cdef bint _matches(Load *g, LoadIo *i) noexcept nogil
 cdef void _start(Load *g, LoadIo *i) noexcept nogil
+cdef void _submit(Load *g, LoadIo *i) noexcept nogil
 cdef void _done(Io *io) noexcept nogil
 cdef void _count(Load *g, LoadIo *i) noexcept nogil
 cdef bint _read_back(Load *g, LoadIo *i) noexcept nogil

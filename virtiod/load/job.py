@@ -6,7 +6,6 @@ and a generation, reads it back into a poisoned buffer and compares; each I/O ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import cython
@@ -15,16 +14,17 @@ from cython.cimports.libc.errno import ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.virtiod.bdev import channel
-from cython.cimports.virtiod.bdev.channel import histogram_index
+from cython.cimports.virtiod.bdev import channel, counters
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
-    HIST_BUCKETS,
     CharPtr,
     CommandPtr,
+    ErrorClass,
     IoPtr,
     Op,
+    OpStatsArray,
+    OpStatsPtr,
     PollerPtr,
     U64Ptr,
 )
@@ -35,31 +35,42 @@ if TYPE_CHECKING:
     import asyncio
 
     from virtiod.bdev.channel import BdevChannels
+    from virtiod.bdev.counters import OpCounters
     from virtiod.core.memory import DmaMemory
+    from virtiod.load.workload import JobSpec
     from virtiod.poller.poller import Poller
 
 POISON = cython.declare(cython.int, 0xA5)
 XORSHIFT = cython.declare(uint64_t, 0x2545F4914F6CDD1D)  # xorshift64*
 MIX_SEED = cython.declare(uint64_t, 0x9E3779B97F4A7C15)
 MIX_PLACE = cython.declare(uint64_t, 0xC2B2AE3D27D4EB4F)
+PART_SEED = 7919
 SMALL_RANGE = cython.declare(uint64_t, 0xFFFFFFFF)
 
 
 class LoadCounters(NamedTuple):
-    """What a job did so far. Times in ns; first_error is -errno or 0; buckets as a bdev's."""
+    """What jobs did so far. started_ns, ended_ns: from the start of the first to the end of the last (CLOCK_MONOTONIC).
+
+    io: their I/Os. latencies: those by the bucket of their latency. mismatches: blocks read back that were not those
+    written. first_error: -errno of the first I/O that failed, 0 for none.
+    """
 
     started_ns: int
     ended_ns: int
-    done: int
-    failed: int
-    timed_out: int
+    io: OpCounters
+    latencies: list[int]
     mismatches: int
+    first_error: int
+
+
+class LoadProgress(NamedTuple):
+    """What a job did so far, as far as it can be asked often. ios: done, those that failed too; time_ns: the sum of
+    their latencies; bytes: of those that succeeded."""
+
+    ios: int
     bytes: int
     time_ns: int
-    min_ns: int
-    max_ns: int
-    first_error: int
-    buckets: list[int]
+    failed: int
 
 
 def _random(g: LoadPtr) -> uint64_t:
@@ -80,10 +91,7 @@ def _pick(g: LoadPtr, i: LoadIoPtr) -> uint64_t:
     if g.is_random:
         slot = ((_random(g) >> 32) * n) >> 32 if n < SMALL_RANGE else _random(g) % n
     else:
-        slot = g.sequence
-        if g.verify:
-            slot = slot // g.depth
-        slot = slot % n
+        slot = g.sequence % n
         g.sequence += 1
     if g.verify:
         slot = slot * g.stride + g.first + i.index
@@ -126,25 +134,18 @@ def _start(g: LoadPtr, i: LoadIoPtr) -> None:
         io.op = Op.WRITE
     else:
         io.op = Op.READ if (_random(g) >> 33) % 100 < g.reads else Op.WRITE
-    channel.submit(g.channel, io)
+    _submit(g, i)
+
+
+def _submit(g: LoadPtr, i: LoadIoPtr) -> None:
+    g.stats.submitted += 1
+    channel.submit(g.channel, address(i.io))
 
 
 def _count(g: LoadPtr, i: LoadIoPtr) -> None:
-    latency: uint64_t = g.poller.now - i.io.submitted_ns
-    g.done += 1
-    if i.io.status:
-        g.failed += 1
-        g.timed_out += i.io.status == -ETIMEDOUT
-        if not g.first_error:
-            g.first_error = i.io.status
-    else:
-        g.bytes += g.io_size
-    g.time_ns += latency
-    if latency < g.min_ns:
-        g.min_ns = latency
-    if latency > g.max_ns:
-        g.max_ns = latency
-    g.buckets[histogram_index(latency)] += 1
+    counters.count(address(g.stats), i.io.status, i.io.length, g.poller.now - i.io.submitted_ns)
+    if i.io.status and not g.first_error:
+        g.first_error = i.io.status
 
 
 def _read_back(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
@@ -158,7 +159,7 @@ def _read_back(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
     i.reading_back = 1
     memset(i.buffer, POISON, g.io_size)
     i.io.op = Op.READ
-    channel.submit(g.channel, address(i.io))
+    _submit(g, i)
     return True
 
 
@@ -197,26 +198,8 @@ def _cmd_run(p: PollerPtr, c: CommandPtr) -> int64_t:
     return COMMAND_LATER
 
 
-@dataclass(frozen=True)
-class LoadSpec:
-    """What a job does.
-
-    rw is "randread", "randwrite", "randrw", "read", "write", "rw" or "verify"; reads: per cent of randrw and rw. part
-    of parts: jobs that share a bdev; a verifying or sequential one keeps to its own places. io_count 0 for no limit.
-    """
-
-    rw: str
-    io_size: int
-    depth: int
-    reads: int = 50
-    seed: int = 0
-    io_count: int = 0
-    part: int = 0
-    parts: int = 1
-
-
 class LoadJob:
-    """One job: a load on one bdev of size bytes from one poller."""
+    """One job: a load on one bdev from one poller. A verifying or sequential one keeps to its own part of the bdev."""
 
     g: Load
     poller: Poller
@@ -224,41 +207,48 @@ class LoadJob:
     memory: DmaMemory
     address: uint64_t
 
-    def __init__(self, memory: DmaMemory, poller: Poller, channels: BdevChannels, size: int, spec: LoadSpec) -> None:
-        n: uint32_t
-        rw, io_size, depth, part, parts = spec.rw, spec.io_size, spec.depth, spec.part, spec.parts
+    def __init__(self, memory: DmaMemory, poller: Poller, channels: BdevChannels, spec: JobSpec) -> None:
+        work, pattern = spec.workload, spec.workload.pattern
+        start: uint64_t = spec.seed + spec.part * PART_SEED + 1
         self.memory = memory
         self.poller = poller
         self.channels = channels
         self.g.channel = channels.channel(poller)
         self.g.poller = poller.core
         self.g.seed = spec.seed
-        self.g.random = ((spec.seed + part * 7919 + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF or 1
-        self.g.io_size = io_size
-        self.g.slots = size // io_size
-        self.g.depth = depth
-        self.g.stride = parts * depth
-        self.g.first = part * depth
-        self.g.sequence = 0 if rw == "verify" else self.g.slots * part // parts
-        self.g.left = spec.io_count or UINT64_MAX
+        self.g.random = (start * MIX_SEED) or 1  # xorshift never leaves 0
+        self.g.io_size = work.block_size
+        self.g.slots = spec.size // work.block_size
+        self.g.depth = work.queue_depth
+        self.g.stride = spec.parts * work.queue_depth
+        self.g.first = spec.part * work.queue_depth
+        self.g.sequence = 0 if pattern.verify else self.g.slots * spec.part // spec.parts
+        self.g.left = spec.ios or UINT64_MAX
         self.g.end_ns = UINT64_MAX
-        self.g.min_ns = UINT64_MAX
-        self.g.is_random = rw in {"randread", "randwrite", "randrw", "verify"}
-        self.g.verify = rw == "verify"
-        self.g.reads = {"randread": 100, "read": 100, "randwrite": 0, "write": 0}.get(rw, spec.reads)
-        self.g.ios = cast(LoadIoPtr, calloc(depth, sizeof(LoadIo)))
+        self.g.stats.min_ns = UINT64_MAX
+        self.g.is_random = pattern.random
+        self.g.verify = pattern.verify
+        self.g.reads = work.reads
+        self._make_ios()
+
+    def _make_ios(self) -> None:
+        n: uint32_t
+        i: LoadIoPtr
+        self.g.ios = cast(LoadIoPtr, calloc(self.g.depth, sizeof(LoadIo)))
         if self.g.ios == NULL:
             raise MemoryError
-        self.address = memory.allocate(depth * io_size)
+        self.address = self.memory.allocate(self.g.depth * self.g.io_size)
         for n in range(self.g.depth):
-            self.g.ios[n].load = address(self.g)
-            self.g.ios[n].index = n
-            self.g.ios[n].buffer = cast(CharPtr, self.address) + n * self.g.io_size
-            self.g.ios[n].io.done = _done
-            self.g.ios[n].io.iov = address(self.g.ios[n].io.one)
-            self.g.ios[n].io.iovcnt = 1
-            self.g.ios[n].io.one.iov_base = self.g.ios[n].buffer
-            self.g.ios[n].io.one.iov_len = self.g.io_size
+            i = address(self.g.ios[n])
+            i.load = address(self.g)
+            i.index = n
+            # Safety: n < depth, and the memory has room for depth I/Os.
+            i.buffer = cast(CharPtr, self.address) + n * self.g.io_size
+            i.io.done = _done
+            i.io.iov = address(i.io.one)
+            i.io.iovcnt = 1
+            i.io.one.iov_base = i.buffer
+            i.io.one.iov_len = self.g.io_size
 
     async def run(self, seconds: float = 0) -> None:
         """Load until the time (0: none) or the number of I/Os is over, and all are back."""
@@ -271,39 +261,51 @@ class LoadJob:
         """Start no more I/O; run() returns when all are back."""
         atomics.store_u8(address(self.g.stop), 1)
 
-    def progress(self) -> tuple[int, int, int, int]:
-        """I/Os done, bytes, sum of latencies (ns), I/Os failed: what can be asked often."""
-        g: LoadPtr = address(self.g)
-        return (
-            atomics.relaxed_u64(address(g.done)),
-            atomics.relaxed_u64(address(g.bytes)),
-            atomics.relaxed_u64(address(g.time_ns)),
-            atomics.relaxed_u64(address(g.failed)),
+    def progress(self) -> LoadProgress:
+        """What it did so far: what can be asked often."""
+        s: OpStatsPtr = address(self.g.stats)
+        failed: uint64_t = atomics.relaxed_u64(address(s.failed))
+        return LoadProgress(
+            atomics.relaxed_u64(address(s.completed)) + failed,
+            atomics.relaxed_u64(address(s.bytes)),
+            atomics.relaxed_u64(address(s.time_ns)),
+            failed,
         )
 
     def counters(self) -> LoadCounters:
-        i: cython.int
-        g: LoadPtr = address(self.g)
-        return LoadCounters(
-            g.started_ns,
-            g.ended_ns,
-            atomics.relaxed_u64(address(g.done)),
-            g.failed,
-            g.timed_out,
-            g.mismatches,
-            atomics.relaxed_u64(address(g.bytes)),
-            atomics.relaxed_u64(address(g.time_ns)),
-            0 if g.min_ns == UINT64_MAX else g.min_ns,
-            g.max_ns,
-            g.first_error,
-            [g.buckets[i] for i in range(HIST_BUCKETS)],
-        )
+        """All that it counted."""
+        return counters_of([self])
 
     def close(self) -> None:
         """Give the buffers back, unless a device may still write to them. Nothing is in flight."""
-        if self.address and not self.g.timed_out:
+        if self.address and not self.g.stats.errors[cast(cython.int, ErrorClass.TIMEOUT)]:
             self.memory.free(self.address)
         self.address = 0
 
     def __dealloc__(self) -> None:
         free(self.g.ios)
+
+
+def counters_of(jobs: list[LoadJob]) -> LoadCounters:
+    """The sums over some jobs, at least one."""
+    job: LoadJob
+    n: cython.int = 0
+    started: uint64_t = UINT64_MAX
+    ended: uint64_t = 0
+    mismatches: uint64_t = 0
+    first_error: cython.int = 0
+    stats: OpStatsArray = cast(OpStatsArray, calloc(len(jobs), sizeof(OpStatsPtr)))
+    if stats == NULL:
+        raise MemoryError
+    try:
+        for job in jobs:
+            stats[n] = address(job.g.stats)  # Safety: there is room for len(jobs)
+            n += 1
+            started = min(started, job.g.started_ns)
+            ended = max(ended, job.g.ended_ns)
+            mismatches += job.g.mismatches
+            first_error = first_error or job.g.first_error
+        io = counters.op_counters(stats, n, None)
+        return LoadCounters(started, ended, io, counters.bucket_counts(stats, n), mismatches, first_error)
+    finally:
+        free(stats)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
-from virtiod.bdev.counters import quantile
+from virtiod.bdev.histogram import quantile
 from virtiod.core.described import Member
+from virtiod.core.memory import MIB
+from virtiod.core.ticks import NS_PER_S, NS_PER_US
 from virtiod.load.job import LoadCounters
+from virtiod.load.workload import Workload
 
 
 @dataclass(kw_only=True)
@@ -61,44 +63,40 @@ class LoadReport:
     totals: Annotated[LoadFigures, Member("all together")]
 
 
-def figures(c: LoadCounters) -> LoadFigures:
-    """Of one job, or of the sum of some."""
-    runtime = (c.ended_ns - c.started_ns) / 1e9
-    return LoadFigures(
-        runtime=runtime,
-        ios=c.done,
-        bytes=c.bytes,
-        iops=c.done / runtime if runtime > 0 else 0.0,
-        mibps=c.bytes / runtime / (1 << 20) if runtime > 0 else 0.0,
-        io_failed=c.failed,
-        io_timeout=c.timed_out,
-        io_mismatched=c.mismatches,
-        avg_latency_us=c.time_ns / c.done / 1000 if c.done else 0.0,
-        min_latency_us=c.min_ns / 1000,
-        max_latency_us=c.max_ns / 1000,
-        p50_latency_us=quantile(c.buckets, 0.5) / 1000,
-        p99_latency_us=quantile(c.buckets, 0.99) / 1000,
-        p99_9_latency_us=quantile(c.buckets, 0.999) / 1000,
+def job_report(bdev: str, cpu: int, terminated: bool, workload: Workload, counted: LoadCounters) -> JobReport:
+    """Of a job on a bdev from the poller on core cpu (-1: not pinned)."""
+    failed = counted.io.failed or counted.mismatches
+    return JobReport(
+        job=bdev,
+        core_mask=f"{1 << max(cpu, 0):#x}",
+        workload=workload.rw,
+        percentage=workload.rw_mix_read if workload.pattern.reads is None else UNSET,
+        status="terminated" if terminated else "failed" if failed else "finished",
+        queue_depth=workload.queue_depth,
+        io_size=workload.block_size,
+        **vars(figures(counted)),
+        first_error=os.strerror(-counted.first_error) if counted.first_error else UNSET,
     )
 
 
-def first_error(c: LoadCounters) -> str | UnsetType:
-    return os.strerror(-c.first_error) if c.first_error else UNSET
-
-
-def total(counters: Sequence[LoadCounters]) -> LoadCounters:
-    """The sum of some jobs, from the first one's start to the last one's end."""
-    return LoadCounters(
-        started_ns=min(c.started_ns for c in counters),
-        ended_ns=max(c.ended_ns for c in counters),
-        done=sum(c.done for c in counters),
-        failed=sum(c.failed for c in counters),
-        timed_out=sum(c.timed_out for c in counters),
-        mismatches=sum(c.mismatches for c in counters),
-        bytes=sum(c.bytes for c in counters),
-        time_ns=sum(c.time_ns for c in counters),
-        min_ns=min(c.min_ns for c in counters),
-        max_ns=max(c.max_ns for c in counters),
-        first_error=0,
-        buckets=[sum(column) for column in zip(*(c.buckets for c in counters), strict=True)],
+def figures(counted: LoadCounters) -> LoadFigures:
+    """Of one job, or of the sum of some."""
+    runtime = (counted.ended_ns - counted.started_ns) / NS_PER_S
+    io, latencies = counted.io, counted.latencies
+    ios = io.completed + io.failed
+    return LoadFigures(
+        runtime=runtime,
+        ios=ios,
+        bytes=io.bytes,
+        iops=ios / runtime if runtime > 0 else 0.0,
+        mibps=io.bytes / runtime / MIB if runtime > 0 else 0.0,
+        io_failed=io.failed,
+        io_timeout=io.failures.get("timeout", 0),
+        io_mismatched=counted.mismatches,
+        avg_latency_us=io.time_ns / ios / NS_PER_US if ios else 0.0,
+        min_latency_us=io.min_ns / NS_PER_US,
+        max_latency_us=io.max_ns / NS_PER_US,
+        p50_latency_us=quantile(latencies, 0.5) / NS_PER_US,
+        p99_latency_us=quantile(latencies, 0.99) / NS_PER_US,
+        p99_9_latency_us=quantile(latencies, 0.999) / NS_PER_US,
     )

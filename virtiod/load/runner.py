@@ -9,65 +9,23 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from msgspec import UNSET
-
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers import ControllerManager
 from virtiod.core.errors import InvalidArgument
-from virtiod.core.memory import DmaMemory
+from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.tasks import cancel, spawn
-from virtiod.load.job import LoadCounters, LoadJob, LoadSpec
-from virtiod.load.report import JobReport, LoadReport, figures, first_error, total
+from virtiod.core.ticks import NS_PER_US
+from virtiod.load.job import LoadJob, LoadProgress, counters_of
+from virtiod.load.report import LoadReport, figures, job_report
+from virtiod.load.workload import JobSpec, Workload
 from virtiod.poller.poller import Poller
 
-PATTERNS = ("randread", "randwrite", "randrw", "read", "write", "verify")
-WRITERS = frozenset(PATTERNS) - {"randread", "read"}
 DEFAULT_TIME_S = 5.0
 MAX_MEMORY = 4 << 30  # bytes of buffers
 PROGRESS_S = 0.25
+SEED_MASK = (1 << 48) - 1
 
 Progress = Callable[["Snapshot"], None]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What to do. block_size in bytes; queue_depth for each bdev and poller; time_s or total_bytes (of each bdev)
-    end it, whichever comes first; rw_mix_read: percentage of reads of randrw."""
-
-    rw: str = "randread"
-    block_size: int = 4096
-    queue_depth: int = 32
-    time_s: float | None = None
-    total_bytes: int | None = None
-    rw_mix_read: int = 50
-    seed: int | None = None
-
-    def check(self) -> None:
-        """Raise InvalidArgument for what no bdev could do."""
-        if self.rw not in PATTERNS:
-            raise InvalidArgument(f"rw {self.rw!r}: must be one of {', '.join(PATTERNS)}")
-        if self.block_size < 512 or self.block_size % 512:
-            raise InvalidArgument(f"block_size {self.block_size}: must be a multiple of 512")
-        if not 1 <= self.queue_depth <= 65536:
-            raise InvalidArgument(f"queue_depth {self.queue_depth}: must be from 1 to 65536")
-        if not 0 <= self.rw_mix_read <= 100:
-            raise InvalidArgument(f"rw_mix_read {self.rw_mix_read}: must be from 0 to 100")
-        if self.time_s is not None and self.time_s <= 0:
-            raise InvalidArgument(f"time_s {self.time_s:g}: must be positive")
-        if self.total_bytes is not None and self.total_bytes < self.block_size:
-            raise InvalidArgument(f"total_bytes {self.total_bytes}: must be at least block_size {self.block_size}")
-
-    def check_bdev(self, bdev: Bdev, jobs: int) -> None:
-        """Raise InvalidArgument for what this bdev can't do with so many jobs on it."""
-        if self.block_size % bdev.block_size:
-            raise InvalidArgument(f"block_size {self.block_size}: bdev {bdev.name} has blocks of {bdev.block_size}")
-        if self.rw in WRITERS and bdev.read_only:
-            raise InvalidArgument(f"rw {self.rw}: bdev {bdev.name} is read-only")
-        places = jobs * self.queue_depth if self.rw == "verify" else jobs
-        if bdev.size // self.block_size < places:
-            raise InvalidArgument(
-                f"bdev {bdev.name} of {bdev.size} bytes is too small for {places} places of {self.block_size}"
-            )
 
 
 @dataclass(frozen=True)
@@ -149,18 +107,8 @@ class LoadGenerator:
 
     def _job(self, stack: ExitStack, bdev: Bdev, poller: Poller, part: int, parts: int, workload: Workload) -> _Job:
         seed = workload.seed if workload.seed is not None else int.from_bytes(os.urandom(6))
-        per_part = -(-(workload.total_bytes or 0) // (workload.block_size * parts))
-        spec = LoadSpec(
-            workload.rw,
-            workload.block_size,
-            workload.queue_depth,
-            workload.rw_mix_read,
-            seed & 0xFFFFFFFFFFFF,
-            per_part,
-            part,
-            parts,
-        )
-        load = LoadJob(self._memory, poller, bdev.channels, bdev.size, spec)
+        spec = JobSpec(workload, bdev.size, seed & SEED_MASK, workload.ios_of(parts), part, parts)
+        load = LoadJob(self._memory, poller, bdev.channels, spec)
         stack.callback(load.close)
         job = _Job(bdev, load)
         handle = bdev.open(on_remove=job.leave)
@@ -190,51 +138,33 @@ class LoadGenerator:
 
 async def _report_progress(jobs: list[_Job], workload: Workload, started: float, progress: Progress) -> None:
     seconds = workload.time_s or DEFAULT_TIME_S
-    last, last_done, last_time_ns = started, 0, 0
+    wanted = (workload.total_bytes or 0) * len({job.bdev for job in jobs})
+    last, before = started, LoadProgress(0, 0, 0, 0)
     while True:
         await asyncio.sleep(PROGRESS_S)
         now = time.monotonic()
-        done, moved, time_ns, failed = (
-            sum(values) for values in zip(*(job.load.progress() for job in jobs), strict=True)
-        )
-        share = (now - started) / seconds
-        if workload.total_bytes:
-            share = moved / (workload.total_bytes * len({job.bdev.name for job in jobs}))
-        fresh = done - last_done
+        so_far = LoadProgress(*map(sum, zip(*(job.load.progress() for job in jobs), strict=True)))
+        share = so_far.bytes / wanted if wanted else (now - started) / seconds
+        fresh = so_far.ios - before.ios
         progress(
             Snapshot(
                 now - started,
                 min(1.0, share),
                 fresh / (now - last),
-                fresh * workload.block_size / (now - last) / (1 << 20),
-                (time_ns - last_time_ns) / fresh / 1000 if fresh else 0.0,
-                failed,
+                fresh * workload.block_size / (now - last) / MIB,
+                (so_far.time_ns - before.time_ns) / fresh / NS_PER_US if fresh else 0.0,
+                so_far.failed,
             )
         )
-        last, last_done, last_time_ns = now, done, time_ns
-
-
-# ---- the report ---------------------------------------------------------------------------------
+        last, before = now, so_far
 
 
 def _report(jobs: list[_Job], workload: Workload) -> LoadReport:
-    counted = [(job, job.load.counters()) for job in jobs]
     return LoadReport(
-        results=[_result(job, c, workload) for job, c in counted],
+        results=[
+            job_report(job.bdev.name, job.load.poller.cpu, job.terminated, workload, job.load.counters())
+            for job in jobs
+        ],
         core_count=len({job.load.poller.cpu for job in jobs}),
-        totals=figures(total([c for _, c in counted])),
-    )
-
-
-def _result(job: _Job, c: LoadCounters, workload: Workload) -> JobReport:
-    return JobReport(
-        job=job.bdev.name,
-        core_mask=f"{1 << max(job.load.poller.cpu, 0):#x}",
-        workload=workload.rw,
-        percentage=workload.rw_mix_read if workload.rw == "randrw" else UNSET,
-        status="terminated" if job.terminated else "failed" if c.failed or c.mismatches else "finished",
-        queue_depth=workload.queue_depth,
-        io_size=workload.block_size,
-        **vars(figures(c)),
-        first_error=first_error(c),
+        totals=figures(counters_of([job.load for job in jobs])),
     )

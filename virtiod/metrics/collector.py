@@ -16,9 +16,8 @@ from prometheus_client.registry import Collector
 from virtiod import __version__
 from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.channel import ERRORS, OPS
-from virtiod.bdev.counters import RANGES, SUB_BUCKETS, bucket_start
-from virtiod.bdev.totals import bdev_totals
+from virtiod.bdev.counters import ERRORS
+from virtiod.bdev.histogram import cut
 from virtiod.controllers.controller import State
 from virtiod.core.ticks import now_ns
 from virtiod.metrics.catalogue import ENTRIES
@@ -32,17 +31,6 @@ IO_BOUNDS_NS = (*(m * 10**e for e in range(3, 10) for m in (1, 2, 5)), 10 * NS) 
 _AT_ONCE = 20  # bdevs that are read before others get their turn: a millisecond
 MODES = ("busy", "idle", "sleep")
 STATES = tuple(state.value for state in State if state is not State.GONE)
-
-
-def cut(bound_ns: int) -> int:
-    """How many fine buckets to count below a bound: up to the edge that is nearest to it.
-
-    A fine bucket is at most 1/32 of its start wide, so that the edge is within 1/64 of any bound; of those used
-    here it is within 1 %.
-    """
-    after = next(i for i in range(SUB_BUCKETS * RANGES) if bucket_start(i) > bound_ns)
-    start, end = bucket_start(after - 1), bucket_start(after)
-    return after - 1 if bound_ns - start < end - bound_ns else after
 
 
 IO_CUTS = [cut(bound) for bound in IO_BOUNDS_NS]
@@ -99,8 +87,8 @@ class SystemCollector(Collector):
         self._families[f"virtiod_{name}"].add(labels, value)
 
     def _bdev(self, bdev: Bdev, controller: str) -> None:
-        totals = bdev_totals(bdev.channels, IO_CUTS)
-        read, write, flush, unmap, write_zeroes = totals.ops
+        totals = bdev.stats(IO_CUTS)
+        read, write, flush, unmap, write_zeroes = totals.ops.values()
         name = (bdev.name,)
         self._add("bdev_info", (bdev.name, bdev.uuid, bdev.product_name, controller), 1)
         for metric, value in (
@@ -123,12 +111,12 @@ class SystemCollector(Collector):
             ("io_time_weighted_seconds_total", totals.weighted_ns / NS),
         ):
             self._add(f"bdev_{metric}", name, value)
-        for op, counted in zip(OPS, totals.ops, strict=True):
+        for op, counted in totals.ops.items():
             if op not in bdev.io_types and not counted.submitted:
                 continue  # what it can't do and nobody tried
             self._families["virtiod_bdev_io_errors_total"].add_each((bdev.name, op), ERRORS, counted.errors)
             self._families["virtiod_bdev_io_duration_seconds"].add_histogram(
-                (bdev.name, op), counted.latencies, counted.time_ns / NS
+                (bdev.name, op), counted.below, counted.time_ns / NS
             )
 
     def _controllers(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.scsi_units import FakeUnit
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 READS, WRITES = {0x28, 0x88}, {0x2A, 0x8A}
 

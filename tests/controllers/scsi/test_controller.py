@@ -14,7 +14,7 @@ from tests.support.scsi_units import FakeUnit
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.errors import DeviceError
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 # Events and reasons (virtio 1.2 §5.6.6.3)
 RESET_EVENT, PARAM_CHANGE, MISSED = 1, 3, 1 << 31

@@ -18,7 +18,7 @@ from tests.support.waiting import LOAD_S
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.memory import MIB
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 from virtiod.system import System
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.scsi.luns import LunFault, LunSpec

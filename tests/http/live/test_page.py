@@ -29,7 +29,7 @@ from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http import pages
 from virtiod.http.app import create_app
 from virtiod.http.server import HttpServer
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Workload
 
 pytestmark = pytest.mark.programs
 

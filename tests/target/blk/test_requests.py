@@ -18,7 +18,8 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
-from virtiod.load.job import LoadJob, LoadSpec
+from virtiod.load.job import LoadJob
+from virtiod.load.workload import JobSpec, Workload
 from virtiod.poller.poller import Control, Poller
 from virtiod.target.blk.requests import BlkRing, TargetUnit
 from virtiod.target.disk import TargetDisk
@@ -65,8 +66,8 @@ class System:
         await self.served.pop(i).stop()
 
     def job(self, poller: Poller, rw: str, depth: int, part: int = 0, parts: int = 1) -> LoadJob:
-        spec = LoadSpec(rw, 4096, depth, 50, 7, 0, part, parts)
-        return LoadJob(self.memory, poller, self.bdev.channels, self.bdev.size, spec)
+        spec = JobSpec(Workload(rw, queue_depth=depth), self.bdev.size, seed=7, part=part, parts=parts)
+        return LoadJob(self.memory, poller, self.bdev.channels, spec)
 
     async def verify(self, depth: int, seconds: float) -> int:
         """A verifying load from every poller; how many I/Os it did."""
@@ -75,8 +76,8 @@ class System:
         counters = [j.counters() for j in jobs]
         for j in jobs:
             j.close()
-        assert all(c.mismatches == 0 and c.failed == 0 and c.done > depth for c in counters)
-        return sum(c.done for c in counters)
+        assert all(c.mismatches == 0 and c.io.failed == 0 and c.io.completed > depth for c in counters)
+        return sum(c.io.completed for c in counters)
 
     def assert_balanced(self) -> None:
         stats = self.bdev.stats()

@@ -6,17 +6,16 @@ data plane, so that nothing is estimated.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from operator import add, sub
 from typing import NamedTuple
 
-from virtiod.bdev.counters import RANGES, SUB_BUCKETS, bucket_start
+from virtiod.bdev.histogram import cut, quantile
 
 EDGES_NS = [(4 + quarter) << (octave - 2) for octave in range(8, 34) for quarter in range(4)]
-_STARTS = [bucket_start(index) for index in range(SUB_BUCKETS * RANGES)]
-CUTS = [bisect_left(_STARTS, edge) for edge in EDGES_NS]
+CUTS = [cut(edge) for edge in EDGES_NS]
+_STARTS_NS = (0, *EDGES_NS)
 NS = 1_000_000_000
 
 
@@ -111,21 +110,10 @@ def cell(change: Counted, depth: int, oldest_ns: int = 0) -> Cell:
         depth=depth,
         mean_depth=None if oldest_ns > change.at_ns else change.time_ns / change.at_ns,
         mean_ns=change.time_ns / ended,
-        p50_ns=quantile(buckets, 0.50),
-        p99_ns=quantile(buckets, 0.99),
+        p50_ns=quantile(buckets, 0.50, _STARTS_NS),
+        p99_ns=quantile(buckets, 0.99, _STARTS_NS),
         counts=tuple(number for pair in enumerate(buckets) if pair[1] for number in pair),
     )
-
-
-def quantile(buckets: Sequence[int], q: float) -> float:
-    """The latency that a share q of the I/Os stayed below, as if each bucket's were spread evenly over it."""
-    below = list(accumulate(buckets))
-    wanted = q * below[-1]
-    index = bisect_left(below, wanted) if wanted else next(i for i, n in enumerate(buckets) if n)
-    low = EDGES_NS[index - 1] if index else 0
-    high = EDGES_NS[min(index, len(EDGES_NS) - 1)]
-    inside = wanted - (below[index] - buckets[index])
-    return low + (high - low) * inside / buckets[index]
 
 
 def _short(value: float | None) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.totals import bdev_totals, ended_ios
+from virtiod.bdev.counters import ended_ios
 from virtiod.exports.interface import Export
 from virtiod.http.live.cells import CUTS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, total
 from virtiod.http.live.history import History
@@ -143,12 +143,12 @@ def _look(bdev: Bdev, watched: Watched) -> Counted | None:
 
 
 def _read(bdev: Bdev) -> Counted:
-    totals = bdev_totals(bdev.channels, CUTS)
-    read, write, *others = totals.ops
+    stats = bdev.stats(CUTS)
+    read, write, *others = stats.ops.values()
     below = NOTHING.below
-    for op in totals.ops:
-        if op.latencies[-1]:
-            below = [a + b for a, b in zip(below, op.latencies, strict=True)]
+    for op in stats.ops.values():
+        if op.below[-1]:
+            below = [a + b for a, b in zip(below, op.below, strict=True)]
     return Counted(
         time.monotonic_ns(),
         read.completed,
@@ -156,7 +156,7 @@ def _read(bdev: Bdev) -> Counted:
         sum(op.completed for op in others),
         read.bytes,
         write.bytes,
-        sum(sum(op.errors) for op in totals.ops),
-        totals.weighted_ns,
+        sum(op.failed for op in stats.ops.values()),
+        stats.weighted_ns,
         below,
     )

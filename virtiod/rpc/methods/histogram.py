@@ -12,8 +12,8 @@ from virtiod.api.errors import INTERNAL_ERROR, RpcError
 from virtiod.api.params import Arg
 from virtiod.api.registry import method
 from virtiod.api.results.histogram import BorderCounts
-from virtiod.bdev.counters import RANGES
-from virtiod.bdev.histogram import GRANULARITY, HistogramDescription, range_of
+from virtiod.bdev.histogram import RANGES, bucket_of
+from virtiod.bdev.spdk_histograms import GRANULARITY, HistogramDescription
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.ticks import TICK_RATE
 from virtiod.system import System
@@ -68,7 +68,7 @@ async def bdev_get_histogram_borders(
     bdev = system.bdevs.get(name)
     with _unless_enabled():
         sums = list(accumulate(system.histograms.counts(bdev), initial=0))
-    below = [sums[_buckets_up_to(border * 1000)] for border in borders]
+    below = [sums[bucket_of(border * 1000) + 1] for border in borders]
     return BorderCounts(borders_count=[*below, sums[-1]])
 
 
@@ -79,11 +79,3 @@ def _unless_enabled() -> Iterator[None]:
         yield
     except NotFound as error:
         raise RpcError(INTERNAL_ERROR, str(error)) from error
-
-
-def _buckets_up_to(value: int) -> int:
-    """How many of the data plane's buckets begin at or below a value."""
-    span = range_of(value, GRANULARITY)
-    if span >= RANGES:
-        return RANGES << GRANULARITY
-    return (span << GRANULARITY) + ((value >> max(span - 1, 0)) & ((1 << GRANULARITY) - 1)) + 1

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-from typing import Annotated, Literal
+from typing import Annotated
 
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.load.report import LoadReport
-from virtiod.load.runner import Workload
+from virtiod.load.workload import Rw, Workload
 from virtiod.system import System
-
-Pattern = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
 
 
 @method(
@@ -26,7 +24,7 @@ Pattern = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
 async def perform_tests(
     system: System,
     bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
-    rw: Annotated[Pattern, Arg("pattern", "-w/--rw")] = "randread",
+    rw: Annotated[Rw, Arg("pattern", "-w/--rw")] = "randread",
     block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", 512, MAX_UINT32)] = 4096,
     queue_depth: Annotated[int, Arg("I/Os in flight on each bdev and poller", "-q/--queue-depth", 1, 65536)] = 32,
     time_s: Annotated[float | None, Arg("seconds to run", "-t/--time-s", 0, 86400)] = None,

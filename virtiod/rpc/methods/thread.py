@@ -60,7 +60,7 @@ async def thread_get_io_channels(system: System) -> IoChannels:
     """Lists the bdevs that have a channel on each poller."""
     channels: dict[int, list[IoChannel]] = {poller.id: [] for poller in system.pollers}
     for bdev in system.bdevs.list():
-        for poller, _ in bdev.channel_stats(latencies=False):
+        for poller, _ in bdev.channel_stats():
             channels[poller.id].append(IoChannel(name=f"bdev_{bdev.name}", ref=1))
     threads = [ThreadChannels(name=poller.name, io_channels=channels[poller.id]) for poller in system.pollers]
     return IoChannels(tick_rate=TICK_RATE, threads=threads)
