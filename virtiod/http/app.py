@@ -18,7 +18,6 @@ from virtiod.http.security.connections import Connections
 from virtiod.http.security.tokens import Tokens
 from virtiod.http.server import CONNECTIONS
 from virtiod.metrics.collector import SystemCollector
-from virtiod.metrics.families import encode
 from virtiod.rpc.protocol.dispatcher import Dispatcher
 from virtiod.system import System
 
@@ -49,10 +48,10 @@ def create_app(
     async def metrics(request: web.Request) -> web.Response:
         content_type = choose_encoder(request.headers.get("Accept", ""))[1]
         async with scraping:
-            families = await collector.collect_gently()
-            # Writing takes several times as long as reading: it is left to a thread.
-            page = await asyncio.to_thread(encode, families, "openmetrics" in content_type)
-        return web.Response(body=page, headers={"Content-Type": content_type, "Vary": "Accept"})
+            page = await collector.collect()
+            # Writing takes as long as reading: it is left to a thread.
+            text = await asyncio.to_thread(page.encode, "openmetrics" in content_type)
+        return web.Response(body=text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def healthz(_request: web.Request) -> web.Response:
         reason = health.ailment()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from virtiod.metrics.catalogue import ENTRIES, Entry
+from virtiod.metrics.catalogue import ENTRIES, Entry, T
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -60,7 +60,7 @@ def document() -> str:
     return "".join([_PREAMBLE, *map(_row, ENTRIES), "\n## Queries\n\n| what | query |\n|---|---|\n", *queries])
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: Entry[T]) -> str:
     return f"| `{entry.name}` | {entry.kind} | {', '.join(entry.labels)} | {entry.help} |\n"
 
 

@@ -1,116 +1,198 @@
-"""A metric with its values, written in Prometheus' text format or in OpenMetrics.
+"""The metrics of the catalogue with their values, and a page made of them.
 
 prometheus_client makes an object for each sample and looks at every character of it again when it writes: two seconds
 for a thousand bdevs. Here values stay in tuples, labels are put together once for as long as their bdev is shown, and
-the lines of series are made in C.
+the lines of series are made in C. How a metric is named and described in each format is left to prometheus_client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Generic
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from virtiod.metrics.catalogue import Entry
+from virtiod.metrics.catalogue import GROUPS, Entry, Group, Histogram, Info, Series, T, Value
 from virtiod.metrics.lines import counter_lines
+from virtiod.metrics.text import OPENMETRICS_END, ends_of, header, label_text
 
-Number = int | float
+Labels = tuple[str, ...]  # values of the first labels of an entry
 
 
-class Family(Metric):
-    """The values of one metric, by add() and add_each() or, for a histogram, by add_histogram()."""
+class Family(ABC, Generic[T]):
+    """One metric with its values."""
 
-    def __init__(self, entry: Entry, bounds_s: Sequence[float] = ()) -> None:
-        """bounds_s: a histogram's upper bounds, without the infinite one that is always last."""
+    def __init__(self, entry: Entry[T]) -> None:
         self.entry = entry
-        self.les = (*(repr(float(bound)) for bound in bounds_s), "+Inf")
-        self.values: list[tuple[tuple[str, ...], Number]] = []
-        self.series: list[tuple[tuple[str, ...], tuple[str, ...], list[int]]] = []
-        self.histograms: list[tuple[tuple[str, ...], list[int], float]] = []
-        stem = entry.name.removesuffix("_total" if entry.kind == "counter" else f"_{entry.kind}")
-        super().__init__(stem, entry.help, entry.kind)
 
-    def add(self, labels: tuple[str, ...], value: Number) -> None:
-        self.values.append((labels, value))
+    @abstractmethod
+    def take(self, labels: Labels, thing: T) -> None:
+        """Read the value of one thing of the metric's group, which has these labels."""
 
-    def add_each(self, labels: tuple[str, ...], lasts: tuple[str, ...], values: list[int]) -> None:
-        """One count for each of lasts: the last label's values, which need no escape. labels: of those before it."""
-        self.series.append((labels, lasts, values))
+    @abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """As prometheus_client has them."""
 
-    def add_histogram(self, labels: tuple[str, ...], below: list[int], total: float) -> None:
-        """below[i]: observations up to bound i; the last, past the bounds, is their number. total: their sum."""
-        self.histograms.append((labels, below, total))
+    @abstractmethod
+    def write(self, page: list[bytes]) -> None:
+        """Append the lines of the values, which are the same in either format."""
 
-    @property
-    def samples(self) -> list[Sample]:
-        """As prometheus_client's own writers want them."""
-        name, names = self.entry.name, self.entry.labels
-        found = [Sample(name, dict(zip(names, labels, strict=True)), value) for labels, value in self.values]
-        for firsts, lasts, numbers in self.series:
-            found += [
-                Sample(name, dict(zip(names, (*firsts, last), strict=True)), n)
-                for last, n in zip(lasts, numbers, strict=True)
-            ]
-        for values, below, total in self.histograms:
-            labels = dict(zip(names, values, strict=True))
-            found += [Sample(f"{name}_bucket", {**labels, "le": le}, n) for le, n in zip(self.les, below, strict=True)]
-            found += [Sample(f"{name}_count", labels, below[-1]), Sample(f"{name}_sum", labels, total)]
-        return found
+    def metric(self) -> Metric:
+        """As prometheus_client's own writers take it."""
+        metric = _described(self.entry)
+        metric.samples = list(self.samples())
+        return metric
 
-    @samples.setter
-    def samples(self, _nothing: list[Sample]) -> None:
-        """Metric's constructor sets them to none."""
 
-    def write(self, page: list[bytes], openmetrics: bool) -> None:
-        """Append the metric's lines."""
-        name, kind = (self.name, self.type) if openmetrics else (self.entry.name, _PLAIN.get(self.type, self.type))
-        lines = [f"# HELP {name} {self.documentation}\n# TYPE {name} {kind}\n"]
+class Values(Family[T]):
+    """Numbers, each with labels of its own."""
+
+    def __init__(self, entry: Value[T] | Info[T]) -> None:
+        super().__init__(entry)
+        self.values: list[tuple[Labels, float]] = []
+
+    def samples(self) -> Iterator[Sample]:
+        for labels, value in self.values:
+            yield Sample(self.entry.name, dict(zip(self.entry.labels, labels, strict=True)), value)
+
+    def write(self, page: list[bytes]) -> None:
         name, names = self.entry.name, self.entry.labels
         if names:
-            lines += [f"{name}{{{label_text(names, values)}}} {value}\n" for values, value in self.values]
+            text = [f"{name}{{{label_text(names, labels)}}} {value}\n" for labels, value in self.values]
         else:
-            lines += [f"{name} {value}\n" for _, value in self.values]
-        page.append("".join(lines).encode(errors="replace"))
-        for firsts, lasts, numbers in self.series:
+            text = [f"{name} {value}\n" for _, value in self.values]
+        page.append("".join(text).encode(errors="replace"))
+
+
+class Numbers(Values[T]):
+    """Of a Value."""
+
+    def __init__(self, entry: Value[T]) -> None:
+        super().__init__(entry)
+        self._read = entry.read
+
+    def take(self, labels: Labels, thing: T) -> None:
+        self.values.append((labels, self._read(thing)))
+
+
+class Infos(Values[T]):
+    """Of an Info: all its labels are read."""
+
+    def __init__(self, entry: Info[T]) -> None:
+        super().__init__(entry)
+        self._read = entry.read
+
+    def take(self, labels: Labels, thing: T) -> None:
+        self.values.append((self._read(thing), 1))
+
+
+class Counts(Family[T]):
+    """Of a Series."""
+
+    def __init__(self, entry: Series[T]) -> None:
+        super().__init__(entry)
+        self._read = entry.read
+        self._lasts = entry.lasts
+        self._ends = ends_of(entry.lasts)
+        self._counts: list[tuple[Labels, list[int]]] = []
+
+    def take(self, labels: Labels, thing: T) -> None:
+        self._counts.append((labels, self._read(thing)))
+
+    def samples(self) -> Iterator[Sample]:
+        for firsts, numbers in self._counts:
+            for last, number in zip(self._lasts, numbers, strict=True):
+                yield Sample(self.entry.name, dict(zip(self.entry.labels, (*firsts, last), strict=True)), number)
+
+    def write(self, page: list[bytes]) -> None:
+        name, names = self.entry.name, self.entry.labels
+        for firsts, numbers in self._counts:
             start = f'{name}{{{label_text(names, firsts)},{names[-1]}="'
-            page.append(counter_lines(start.encode(errors="replace"), _ends(lasts), numbers))
-        for values, below, total in self.histograms:
-            labels = label_text(names, values)
+            page.append(counter_lines(start.encode(errors="replace"), self._ends, numbers))
+
+
+class Histograms(Family[T]):
+    """Of a Histogram."""
+
+    def __init__(self, entry: Histogram[T]) -> None:
+        super().__init__(entry)
+        self._read = entry.read
+        self._les = (*(repr(float(bound)) for bound in entry.bounds_s), "+Inf")
+        self._ends = ends_of(self._les)
+        self._observed: list[tuple[Labels, tuple[list[int], float]]] = []
+
+    def take(self, labels: Labels, thing: T) -> None:
+        self._observed.append((labels, self._read(thing)))
+
+    def samples(self) -> Iterator[Sample]:
+        name = self.entry.name
+        for values, (below, total) in self._observed:
+            labels = dict(zip(self.entry.labels, values, strict=True))
+            for le, number in zip(self._les, below, strict=True):
+                yield Sample(f"{name}_bucket", {**labels, "le": le}, number)
+            yield Sample(f"{name}_count", labels, below[-1])
+            yield Sample(f"{name}_sum", labels, total)
+
+    def write(self, page: list[bytes]) -> None:
+        name = self.entry.name
+        for values, (below, total) in self._observed:
+            labels = label_text(self.entry.labels, values)
             start = f'{name}_bucket{{{labels},le="'
-            page.append(counter_lines(start.encode(errors="replace"), _ends(self.les), below))
+            page.append(counter_lines(start.encode(errors="replace"), self._ends, below))
             sums = f"{name}_count{{{labels}}} {below[-1]}\n{name}_sum{{{labels}}} {total}\n"
             page.append(sums.encode(errors="replace"))
 
 
-@lru_cache(maxsize=20_000)  # for a thousand bdevs seven thousand, of some 200 bytes
-def label_text(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    """The first labels, as many as there are values, as they stand between braces."""
-    return ",".join([f'{name}="{escape(value)}"' for name, value in zip(names, values, strict=False)])
+def family_of(entry: Entry[T]) -> Family[T]:
+    """Without values."""
+    match entry:
+        case Value():
+            return Numbers(entry)
+        case Info():
+            return Infos(entry)
+        case Series():
+            return Counts(entry)
+        case Histogram():
+            return Histograms(entry)
+    raise TypeError(f"{entry.name}: nothing keeps the values of a {type(entry).__name__}")
 
 
-@lru_cache(maxsize=16)
-def _ends(lasts: tuple[str, ...]) -> list[bytes]:
-    """What stands between the last label's opening quote and the value."""
-    return [f'{last}"}} '.encode() for last in lasts]
+class Page:
+    """All metrics of the catalogue, in its order, also those that have no value now."""
+
+    def __init__(self) -> None:
+        self._families: dict[Group[Any], list[Family[Any]]] = {
+            group: [family_of(entry) for entry in group.entries] for group in GROUPS
+        }
+
+    def add(self, group: Group[T], labels: Labels, thing: T) -> None:
+        """Read the metrics of a group from one thing."""
+        for family in self._families[group]:
+            family.take(labels, thing)
+
+    def __iter__(self) -> Iterator[Family[Any]]:
+        for families in self._families.values():
+            yield from families
+
+    def encode(self, in_openmetrics: bool) -> bytes:
+        """The whole page. Any thread: it reads nothing but the values."""
+        page: list[bytes] = []
+        for family in self:
+            page.append(_header(family.entry, in_openmetrics))
+            family.write(page)
+        if in_openmetrics:
+            page.append(OPENMETRICS_END)
+        return b"".join(page)
 
 
-_PLAIN = {"info": "gauge"}  # a type that only OpenMetrics has
+def _described(entry: Entry[T]) -> Metric:
+    stem = entry.name.removesuffix("_total" if entry.kind == "counter" else f"_{entry.kind}")
+    return Metric(stem, entry.help, entry.kind)
 
 
-def escape(value: str) -> str:
-    """A label's value between quotes, in either format."""
-    if value.isalnum():
-        return value
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def encode(families: Iterable[Family], openmetrics: bool) -> bytes:
-    """The whole page. Any thread: it reads nothing but the families."""
-    page: list[bytes] = []
-    for family in families:
-        family.write(page, openmetrics)
-    if openmetrics:
-        page.append(b"# EOF\n")
-    return b"".join(page)
+@cache  # twice as many as there are entries
+def _header(entry: Entry[T], in_openmetrics: bool) -> bytes:
+    return header(_described(entry), in_openmetrics)
