@@ -95,14 +95,17 @@ class Bdev:
 
     @property
     def product_name(self) -> str:
+        """What kind of bdev it is, for people and SPDK's clients."""
         return self.info.product_name
 
     @property
     def block_size(self) -> int:
+        """Bytes."""
         return self.info.block_size
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of block_size."""
         return self.info.num_blocks
 
     @property
@@ -112,14 +115,17 @@ class Bdev:
 
     @property
     def read_only(self) -> bool:
+        """Writes fail with EPERM."""
         return self.info.read_only
 
     @property
     def write_cache(self) -> bool:
+        """What was written may be lost until a flush."""
         return self.info.write_cache
 
     @property
     def io_types(self) -> frozenset[str]:
+        """Of IO_TYPES, those that it can do."""
         return self.info.io_types
 
     @property

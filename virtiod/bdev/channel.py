@@ -217,6 +217,7 @@ class BdevChannels:
         atomics.store_u64(address(self.core.size), size)
 
     def set_write_cache(self, on: bool) -> None:
+        """Say whether the device has a volatile cache, for every later I/O."""
         atomics.store_u8(address(self.core.write_cache), on)
 
     def close(self) -> None:

@@ -44,9 +44,7 @@ cdef inline void count(OpStats *s, int status, uint64_t length, uint64_t ns) noe
 
 # ---- sums over n of them (one operation, on several pollers), on any thread
 
-# An OpCounters; cuts: None, or as for bdev_counters().
 cdef object op_counters(OpStats **stats, int n, object cuts)
-# The counts of all buckets.
 cdef list bucket_counts(OpStats **stats, int n)
 
 # ---- private: for the module itself

@@ -133,6 +133,7 @@ def _counters(
 
 
 def op_counters(stats: OpStatsArray, n: cython.int, cuts: Cuts | None) -> OpCounters:
+    """The sum of n, at stats[0] and after it: the same operation on several pollers."""
     i: cython.int
     k: cython.int
     s: OpStatsPtr
@@ -184,6 +185,7 @@ def _below(stats: OpStatsArray, n: cython.int, cuts: list[int]) -> list[int]:
 
 
 def bucket_counts(stats: OpStatsArray, n: cython.int) -> list[int]:
+    """How many I/Os of n, at stats[0] and after it, ended with a latency of each bucket."""
     c: cython.int
     i: cython.int
     count: uint64_t

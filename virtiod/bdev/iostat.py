@@ -18,6 +18,7 @@ from virtiod.bdev.counters import NO_IO, NOTHING, BdevCounters
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.core.described import Member
 from virtiod.core.saved import SavedCall
+from virtiod.core.ticks import NS_PER_US
 
 DEFAULT_QD_PERIOD_US = 1000
 
@@ -119,9 +120,11 @@ class IoStats:
         self._qd_periods[bdev] = period_us
 
     def qd_period(self, bdev: Bdev) -> int:
+        """Microseconds; 0 when the queue depth is hidden."""
         return self._qd_periods.get(bdev, DEFAULT_QD_PERIOD_US)
 
     def saved_calls(self) -> Iterator[SavedCall]:
+        """The periods that are not the usual one."""
         for bdev in self._bdevs.list():
             period = self.qd_period(bdev)
             if period != DEFAULT_QD_PERIOD_US:
@@ -141,8 +144,8 @@ class IoStats:
             io_error={status: count for status, count in errors.items() if count} or UNSET,
             queue_depth_polling_period=period or UNSET,
             queue_depth=stats.in_flight if period else UNSET,
-            io_time=stats.busy_ns // 1000 if period else UNSET,
-            weighted_io_time=stats.weighted_ns // 1000 if period else UNSET,
+            io_time=stats.busy_ns // NS_PER_US if period else UNSET,
+            weighted_io_time=stats.weighted_ns // NS_PER_US if period else UNSET,
             driver_specific=OtherIoStat(
                 num_flush_ops=flushes, num_write_zeroes_ops=zeroes, oldest_io_ticks=stats.oldest_ns
             ),

@@ -20,6 +20,8 @@ class Notification:
 
 
 class Notifications:
+    """The last RING_SIZE of them."""
+
     types: tuple[str, ...] = EVENTS
 
     def __init__(self) -> None:
@@ -27,6 +29,7 @@ class Notifications:
         self._next = 0
 
     def add(self, event: str, ctx: str) -> None:
+        """Note an event, one of `types`, of the bdev ctx."""
         self._ring.append(Notification(self._next, event, ctx))
         self._next += 1
 

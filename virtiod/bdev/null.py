@@ -44,6 +44,7 @@ class NullBdevs:
         await self._bdevs.unregister(bdev)
 
     def saved_calls(self) -> Iterator[SavedCall]:
+        """The calls that create those that there are."""
         for bdev in self._bdevs.list():
             if bdev.product_name == PRODUCT_NAME:
                 params = {"name": bdev.name, "num_blocks": bdev.num_blocks, "block_size": bdev.block_size}

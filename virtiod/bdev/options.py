@@ -23,4 +23,5 @@ class BdevOptions:
         self.values = dict(DEFAULTS)
 
     def saved_calls(self) -> Iterator[SavedCall]:
+        """The call that sets them all."""
         yield SavedCall("bdev_set_options", dict(self.values))

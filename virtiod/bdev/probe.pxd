@@ -6,12 +6,15 @@ from virtiod.bdev.channel cimport BdevChannels
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport Channel, Command, Io, PollerCore, iovec
 
+cdef enum:
+    MAX_SEGMENTS = 256
+
 ctypedef ProbeIo *ProbeIoPtr
 cdef struct ProbeIo:
     Io io                  # first
     Command *command
     Channel *channel
-    iovec iov[256]
+    iovec iov[MAX_SEGMENTS]
 
 
 cdef class Ticket:

@@ -10,7 +10,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.bdev import channel
-from cython.cimports.virtiod.bdev.probe import ProbeIo, ProbeIoPtr
+from cython.cimports.virtiod.bdev.probe import MAX_SEGMENTS, ProbeIo, ProbeIoPtr
 from cython.cimports.virtiod.core import clock
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoFlag, IoPtr, PollerPtr, VoidPtr, iovec
 from cython.cimports.virtiod.poller import buffers, rounds
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from virtiod.core.memory import DmaMemory
-
-MAX_SEGMENTS = 256
 
 
 class Flag(enum.IntFlag):
@@ -140,7 +138,7 @@ def run_rounds(poller: Poller, times: int = 1) -> int:
 def take_buffers(source: PollerBuffers, length: int, at_most: int) -> list[tuple[int, int]]:
     """Buffers for length bytes from a pool, as (address, bytes); none when there are too few."""
     i: cython.int
-    iov: iovec[256]
+    iov: iovec[MAX_SEGMENTS]
     n: cython.int = buffers.get(address(source.pool), length, iov, min(at_most, MAX_SEGMENTS))
     return [(cast(uint64_t, iov[i].iov_base), iov[i].iov_len) for i in range(n)]
 

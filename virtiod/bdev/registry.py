@@ -28,6 +28,7 @@ class BdevRegistry:
             listener(event, name)
 
     def list(self) -> list[Bdev]:
+        """In the order of their registration."""
         return list(self._bdevs.values())
 
     def get(self, name: str) -> Bdev:
@@ -58,6 +59,7 @@ class BdevRegistry:
             raise AlreadyExists(f"bdev '{name}' already exists")
 
     def register(self, bdev: Bdev) -> None:
+        """Make it known; raises AlreadyExists."""
         self.check_free(bdev.name)
         self._bdevs[bdev.name] = bdev
         self._arrived.set()

@@ -31,6 +31,8 @@ from cython.cimports.virtiod.core.types import (
 from cython.cimports.virtiod.load.job import Load, LoadIo, LoadIoPtr, LoadPtr
 from cython.cimports.virtiod.poller import rounds
 
+from virtiod.core.ticks import NS_PER_S
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -252,7 +254,7 @@ class LoadJob:
 
     async def run(self, seconds: float = 0) -> None:
         """Load until the time (0: none) or the number of I/Os is over, and all are back."""
-        await self._run(int(seconds * 1e9))
+        await self._run(int(seconds * NS_PER_S))
 
     def _run(self, duration_ns: int64_t) -> asyncio.Future[int]:
         return self.poller.command(_cmd_run, address(self.g), duration_ns, 0, NULL, self)

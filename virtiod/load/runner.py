@@ -21,7 +21,7 @@ from virtiod.load.workload import JobSpec, Workload
 from virtiod.poller.poller import Poller
 
 DEFAULT_TIME_S = 5.0
-MAX_MEMORY = 4 << 30  # bytes of buffers
+MAX_MEMORY = 4096 * MIB  # of buffers
 PROGRESS_S = 0.25
 SEED_MASK = (1 << 48) - 1
 
@@ -87,7 +87,9 @@ class LoadGenerator:
             raise InvalidArgument(f"cpumask: no poller runs on cores {sorted(cpus or [])}")
         needed = len(targets) * len(pollers) * workload.queue_depth * workload.block_size
         if needed > MAX_MEMORY:
-            raise InvalidArgument(f"{needed >> 20} MiB of buffers are needed, at most {MAX_MEMORY >> 20} MiB are given")
+            raise InvalidArgument(
+                f"{needed // MIB} MiB of buffers are needed, at most {MAX_MEMORY // MIB} MiB are given"
+            )
         for bdev in targets:
             workload.check_bdev(bdev, len(pollers))
         with ExitStack() as stack:

@@ -46,6 +46,7 @@ class Workload:
 
     @property
     def pattern(self) -> Pattern:
+        """What its rw stands for; KeyError for what is none."""
         return PATTERNS[self.rw]
 
     @property

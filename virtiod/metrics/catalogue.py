@@ -98,6 +98,8 @@ class CountedBdev(NamedTuple):
 
 
 class CountedExport(NamedTuple):
+    """An export and what it counted, read once."""
+
     export: Export
     counted: ExportCounters
 

@@ -21,9 +21,10 @@ from tests.support.http_server import Live, run_live
 from tests.support.waiting import until
 from virtiod.bdev.counters import ended_ios
 from virtiod.bdev.histogram import bucket_start
+from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http.live import feed, sampler
-from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, total
+from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, Cell, Counted, cell, difference, total
 from virtiod.http.live.history import History
 from virtiod.http.live.report import ROWS
 from virtiod.http.security.connections import MAX_CONNECTIONS
@@ -67,7 +68,7 @@ def test_latency_edges_are_edges_of_fine_buckets() -> None:
 
 def counted(at_s: float, latencies: Sequence[int] = (), **values: int) -> Counted:
     below = [sum(one < edge for one in latencies) for edge in EDGES_NS] + [len(latencies)]
-    return NOTHING._replace(at_ns=int(at_s * NS), time_ns=sum(latencies), below=below, **values)
+    return NOTHING._replace(at_ns=int(at_s * NS_PER_S), time_ns=sum(latencies), below=below, **values)
 
 
 def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
@@ -75,7 +76,7 @@ def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
     now = counted(12, reads=9, read_bytes=8192, errors=1, latencies=[1000] * 5 + [2000, 2000, 2000, 9000, 70_000])
     shown = cell(difference(now, before), depth=3)
     assert (shown.reads, shown.writes, shown.read_bytes, shown.errors, shown.depth) == (2, 0, 4096, 0.5, 3)
-    assert shown.mean_depth == 85_000 / (2 * NS)
+    assert shown.mean_depth == 85_000 / (2 * NS_PER_S)
     assert shown.mean_ns == 17_000
     pairs = list(zip(shown.counts[::2], shown.counts[1::2], strict=True))
     assert pairs == [(bisect_right(EDGES_NS, ns), n) for ns, n in [(2000, 3), (9000, 1), (70_000, 1)]]
@@ -84,15 +85,15 @@ def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
 
 
 def test_mean_depth_is_not_told_when_io_from_long_ago_ends() -> None:
-    late = difference(counted(11, latencies=[20 * NS]), counted(10))
-    assert cell(late, 0, oldest_ns=19 * NS).mean_depth is None
-    assert cell(late, 0, oldest_ns=NS // 2).mean_depth == 20
+    late = difference(counted(11, latencies=[20 * NS_PER_S]), counted(10))
+    assert cell(late, 0, oldest_ns=19 * NS_PER_S).mean_depth is None
+    assert cell(late, 0, oldest_ns=NS_PER_S // 2).mean_depth == 20
 
 
 def test_a_total_is_the_sum_of_its_parts() -> None:
     parts = [counted(1, reads=1, latencies=[300]), counted(1, reads=2, writes=4, latencies=[300, 5000])]
     both = total(parts)
-    assert (both.at_ns, both.reads, both.writes, both.time_ns, both.below[-1]) == (NS, 3, 4, 5600, 3)
+    assert (both.at_ns, both.reads, both.writes, both.time_ns, both.below[-1]) == (NS_PER_S, 3, 4, 5600, 3)
     assert total([]) == NOTHING
 
 
@@ -165,7 +166,7 @@ def test_counters_of_cells_are_exact(run_dir: Path) -> None:
         assert (change.reads, change.writes) == (totals.ops["read"].completed, totals.ops["write"].completed)
         assert change.time_ns == totals.weighted_ns
         assert sum(one.total.counts[1::2]) == ended_ios(bdev.channels) == change.below[-1]
-        assert one.total.iops == pytest.approx(change.reads * NS / change.at_ns + change.writes * NS / change.at_ns)
+        assert one.total.iops == pytest.approx((change.reads + change.writes) * NS_PER_S / change.at_ns)
         await one.sample()
         assert one.total is IDLE and one.bdevs[bdev].cell is IDLE
 

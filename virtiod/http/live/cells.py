@@ -12,11 +12,11 @@ from operator import add, sub
 from typing import NamedTuple
 
 from virtiod.bdev.histogram import cut, quantile
+from virtiod.core.ticks import NS_PER_S
 
 EDGES_NS = [(4 + quarter) << (octave - 2) for octave in range(8, 34) for quarter in range(4)]
 CUTS = [cut(edge) for edge in EDGES_NS]
 _STARTS_NS = (0, *EDGES_NS)
-NS = 1_000_000_000
 
 
 class Counted(NamedTuple):
@@ -93,7 +93,7 @@ def total(parts: Sequence[Counted]) -> Counted:
 
 def cell(change: Counted, depth: int, oldest_ns: int = 0) -> Cell:
     """The second in which that changed. oldest_ns: how long the oldest I/O in flight had been so when it began."""
-    seconds = change.at_ns / NS
+    seconds = change.at_ns / NS_PER_S
     ended = change.below[-1]
     if seconds <= 0:
         return Cell(depth=depth)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from virtiod import __version__
 from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
 from virtiod.controllers.controller import Controller, State
-from virtiod.core.ticks import now_ns
+from virtiod.controllers.device import DeviceConfig
+from virtiod.core.ticks import NS_PER_S, now_ns
 from virtiod.exports.interface import Export
-from virtiod.http.live.cells import NS
 from virtiod.http.live.sampler import Sampler, Watched
 from virtiod.poller.poller import Poller
 from virtiod.system import System
@@ -60,7 +60,7 @@ def _daemon(system: System, health: Health, sampler: Sampler) -> Row:
     return {
         "host": platform.node(),
         "version": __version__,
-        "uptime_s": (now_ns() - system.started_ns) // NS,
+        "uptime_s": (now_ns() - system.started_ns) // NS_PER_S,
         "ailment": health.ailment(),
         "memory": system.memory.size,
         "memory_used": system.memory.used,
@@ -89,7 +89,7 @@ def _bdev(each: tuple[Bdev, Watched], controller: str) -> Row:
     }
 
 
-def _controller(controller: Controller[Any]) -> Row:
+def _controller(controller: Controller[DeviceConfig]) -> Row:
     queues = controller.queues
     return {
         "name": controller.name,

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import ended_ios
+from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.interface import Export
-from virtiod.http.live.cells import CUTS, IDLE, NOTHING, NS, Cell, Counted, cell, difference, total
+from virtiod.http.live.cells import CUTS, IDLE, NOTHING, Cell, Counted, cell, difference, total
 from virtiod.http.live.history import History
 from virtiod.poller.poller import Poller
 from virtiod.system import System
@@ -110,7 +111,7 @@ class Sampler:
         before = self.rates.get(what)
         if before is None:
             return Rates(now, counters, (0.0,) * len(counters))
-        seconds = max(now - before.at_ns, 1) / NS
+        seconds = max(now - before.at_ns, 1) / NS_PER_S
         rates = ((new - old) / seconds for new, old in zip(counters, before.counters, strict=True))
         return Rates(now, counters, tuple(rates))
 
