@@ -21,10 +21,13 @@ _MARK = "\x01"
 # `virtiod` and `virtiod-rpc`, whose default addresses are this test's.
 _VIRTIOD = """#!{python}
 import sys
-import rpc_client.cli, virtiod.cli, virtiod.daemon.options
-from virtiod.commands import dump_config
-virtiod.daemon.options.DEFAULT_RPC_SOCKET = dump_config.DEFAULT_ADDRESS = rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
-virtiod.daemon.options.DEFAULT_HTTP = "127.0.0.1:{http}"
+import rpc_client.cli, virtiod.cli
+from virtiod.commands import dump_config, run
+def add_arguments(parser, add=run.add_arguments):
+    add(parser)
+    parser.set_defaults(rpc_socket="{rpc}", http="127.0.0.1:{http}")
+run.add_arguments = add_arguments
+dump_config.DEFAULT_ADDRESS = rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
 sys.exit({module}.main())
 """
 

@@ -7,11 +7,15 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
+from virtiod.core import cmdline
+from virtiod.core.cmdline import Opt
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.sizes import parse_size
@@ -20,6 +24,7 @@ from virtiod.load.report import LoadFigures, LoadReport
 from virtiod.load.runner import Snapshot
 from virtiod.load.workload import PATTERNS, Workload
 from virtiod.pci.devices import is_address
+from virtiod.poller.poller import POLL_MODES
 from virtiod.system import System
 
 __all__ = ["add_arguments", "run"]
@@ -27,88 +32,83 @@ __all__ = ["add_arguments", "run"]
 BAR = 30
 
 
+@dataclass(frozen=True)
+class PerfOptions:
+    """memory_mib: MiB. total_bytes: bytes of each target, block_size: of an I/O."""
+
+    targets: Annotated[
+        list[str],
+        Opt(
+            "targets",
+            "socket of a vhost-user-blk target, or address of a virtio-blk PCI device (0000:00:05.0); either with "
+            "scsi: before it for the disks of a SCSI host; or null:SIZE, to measure the load generator itself",
+            "TARGET",
+        ),
+    ]
+    rw: Annotated[str, Opt("-w/--rw", "access pattern (default: %(default)s)", choices=tuple(PATTERNS))] = "randread"
+    block_size: Annotated[
+        int, Opt("-o/--block-size", "size of an I/O (default: %(default)s)", "SIZE", convert=parse_size)
+    ] = 4096
+    queue_depth: Annotated[
+        int, Opt("-q/--queue-depth", "I/Os in flight on each target and poller (default: %(default)s)", "N")
+    ] = 32
+    time_s: Annotated[float | None, Opt("-t/--time", "seconds to run (default: 5, without --total-bytes)", "S")] = None
+    total_bytes: Annotated[
+        int | None, Opt("--total-bytes", "bytes to transfer on each target", "SIZE", convert=parse_size)
+    ] = None
+    rw_mix_read: Annotated[
+        int, Opt("-M/--rw-mix-read", "share of reads in randrw (default: %(default)s)", "PERCENT")
+    ] = 50
+    seed: Annotated[int | None, Opt("--seed", "seed of addresses and data (default: random)")] = None
+    cpus: Annotated[
+        tuple[int, ...],
+        Opt("-m/--cpumask", "cores to poll on (default: %(default)s)", "MASK", convert=parse_cpumask, default="0x1"),
+    ] = (0,)
+    poll_mode: Annotated[str, Opt("--poll-mode", "as of `virtiod run` (default: %(default)s)", choices=POLL_MODES)] = (
+        "adaptive"
+    )
+    vq_count: Annotated[int | None, Opt("--vq-count", "number of virtqueues (default: one for each poller)", "N")] = (
+        None
+    )
+    vq_size: Annotated[int | None, Opt("--vq-size", "queue size: entries of a virtqueue (default: 512)", "N")] = None
+    memory_mib: Annotated[int, Opt("-s", "MiB of DMA memory (default: 256)", "MIB")] = 256
+    allow_unbind: Annotated[
+        bool, Opt("--allow-unbind", "take PCI devices from the kernel's driver while perf runs")
+    ] = False
+    json: Annotated[bool, Opt("--json", "print the report as JSON, with bdevperf's keys")] = False
+    yes: Annotated[bool, Opt("--yes", "allow patterns that write: they destroy the data on the target")] = False
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "targets",
-        nargs="+",
-        metavar="TARGET",
-        help="socket of a vhost-user-blk target, or address of a virtio-blk PCI device (0000:00:05.0); either with "
-        "scsi: before it for the disks of a SCSI host; or null:SIZE, to measure the load generator itself",
-    )
-    parser.add_argument(
-        "-w", "--rw", choices=tuple(PATTERNS), default="randread", help="access pattern (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-o", "--block-size", default="4096", metavar="SIZE", help="size of an I/O (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-q",
-        "--queue-depth",
-        type=int,
-        default=32,
-        metavar="N",
-        help="I/Os in flight on each target and poller (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-t", "--time", type=float, metavar="S", help="seconds to run (default: 5, without --total-bytes)"
-    )
-    parser.add_argument("--total-bytes", metavar="SIZE", help="bytes to transfer on each target")
-    parser.add_argument(
-        "-M",
-        "--rw-mix-read",
-        type=int,
-        default=50,
-        metavar="PERCENT",
-        help="share of reads in randrw (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, help="seed of addresses and data (default: random)")
-    parser.add_argument(
-        "-m", "--cpumask", metavar="MASK", default="0x1", help="cores to poll on (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--poll-mode",
-        choices=("adaptive", "busy"),
-        default="adaptive",
-        help="as of `virtiod run` (default: %(default)s)",
-    )
-    parser.add_argument("--vq-count", type=int, metavar="N", help="number of virtqueues (default: one for each poller)")
-    parser.add_argument("--vq-size", type=int, metavar="N", help="queue size: entries of a virtqueue (default: 512)")
-    parser.add_argument(
-        "-s", dest="memory", type=int, default=256, metavar="MIB", help="MiB of DMA memory (default: 256)"
-    )
-    parser.add_argument(
-        "--allow-unbind", action="store_true", help="take PCI devices from the kernel's driver while perf runs"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, with bdevperf's keys")
-    parser.add_argument(
-        "--yes", action="store_true", help="allow patterns that write: they destroy the data on the target"
-    )
+    """The options of `virtiod perf`."""
+    cmdline.add_arguments(parser, PerfOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if every I/O succeeded (and verified), else 1."""
+    options = cmdline.options_from(PerfOptions, args)
     workload = Workload(
-        rw=args.rw,
-        block_size=parse_size(args.block_size),
-        queue_depth=args.queue_depth,
-        time_s=args.time,
-        total_bytes=parse_size(args.total_bytes) if args.total_bytes else None,
-        rw_mix_read=args.rw_mix_read,
-        seed=args.seed,
+        rw=options.rw,
+        block_size=options.block_size,
+        queue_depth=options.queue_depth,
+        time_s=options.time_s,
+        total_bytes=options.total_bytes,
+        rw_mix_read=options.rw_mix_read,
+        seed=options.seed,
     )
     workload.check()
-    if workload.writes and not args.yes and any(not t.startswith("null:") for t in args.targets):
-        raise InvalidArgument(f"--rw {args.rw} destroys the data on the target: add --yes to allow it")
-    report = asyncio.run(_measure(args, workload))
-    print(json.dumps(msgspec.to_builtins(report), indent=2) if args.json else table(report))
+    if workload.writes and not options.yes and any(not t.startswith("null:") for t in options.targets):
+        raise InvalidArgument(f"--rw {options.rw} destroys the data on the target: add --yes to allow it")
+    report = asyncio.run(_measure(options, workload))
+    print(json.dumps(msgspec.to_builtins(report), indent=2) if options.json else table(report))
     return 1 if report.totals.io_failed or report.totals.io_mismatched else 0
 
 
-async def _measure(args: argparse.Namespace, workload: Workload) -> LoadReport:
-    system = System(parse_cpumask(args.cpumask), args.memory, args.poll_mode, allow_unbind=args.allow_unbind)
+async def _measure(options: PerfOptions, workload: Workload) -> LoadReport:
+    system = System(options.cpus, options.memory_mib, options.poll_mode, allow_unbind=options.allow_unbind)
     system.start()
     try:
-        names = [name for n, target in enumerate(args.targets) for name in await _add(system, args, n, target)]
+        names = [name for n, target in enumerate(options.targets) for name in await _add(system, options, n, target)]
         progress = draw if sys.stderr.isatty() else None
         running = spawn(system.load.run(names, workload, progress=progress), "load", awaited=True)
         loop = asyncio.get_running_loop()
@@ -122,14 +122,16 @@ async def _measure(args: argparse.Namespace, workload: Workload) -> LoadReport:
         await system.stop()
 
 
-async def _add(system: System, args: argparse.Namespace, number: int, target: str) -> list[str]:
+async def _add(system: System, options: PerfOptions, number: int, target: str) -> list[str]:
     """The bdevs of a target."""
     if target.startswith("null:"):
         return [system.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
     kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
     trtype = "pci" if is_address(traddr) else "user"
     name = f"Virtio{kind.capitalize()}{number}"
-    names = await system.controllers.attach(AttachRequest(name, trtype, traddr, kind, args.vq_count, args.vq_size))
+    names = await system.controllers.attach(
+        AttachRequest(name, trtype, traddr, kind, options.vq_count, options.vq_size)
+    )
     if not names:
         raise InvalidArgument(f"{target}: no disks were found")
     return names

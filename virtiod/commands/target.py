@@ -6,12 +6,17 @@ import argparse
 import asyncio
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
+from virtiod.core import cmdline
+from virtiod.core.cmdline import Opt
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
+from virtiod.core.memory import MIB
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
+from virtiod.poller.poller import POLL_MODES
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns
@@ -19,83 +24,110 @@ from virtiod.target.target import Target
 
 __all__ = ["add_arguments", "run"]
 
+NOT_PINNED = (-1,)
+DEFAULT_SIZE = 64 * MIB
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    return parse_cpumask(text) if text else NOT_PINNED
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """memory, null: bytes; one of them, file or scsi says what kind of disk it is."""
+
+    sockets: Annotated[
+        list[str], Opt("sockets", "path of a Unix socket to listen on; each serves a disk of its own", "SOCKET")
+    ]
+    memory: Annotated[
+        int | None,
+        Opt("--memory", "a disk in memory, e.g. 64M (default: 64M)", "SIZE", excludes="kind", convert=parse_size),
+    ] = None
+    file: Annotated[
+        str | None,
+        Opt("--file", "a disk with its data in a file; SIGHUP: look at the file's size again", "PATH", excludes="kind"),
+    ] = None
+    null: Annotated[
+        int | None, Opt("--null", "a disk that moves no data", "SIZE", excludes="kind", convert=parse_size)
+    ] = None
+    scsi: Annotated[
+        str | None,
+        Opt(
+            "--scsi",
+            "a SCSI host instead of a disk; SPEC is a size (in memory), null:SIZE or file:PATH, for example "
+            '"0:0=64M,0:1=null:1G,2:300=file:PATH"',
+            "TARGET:LUN=SPEC,...",
+            excludes="kind",
+        ),
+    ] = None
+    queues: Annotated[int, Opt("--queues", "number of request queues (default: %(default)s)", "N")] = 1
+    block_size: Annotated[int, Opt("--block-size", "size of a block (default: %(default)s)", "BYTES")] = 512
+    read_only: Annotated[bool, Opt("--read-only", "refuse writes")] = False
+    no_write_cache: Annotated[bool, Opt("--no-write-cache", "do not offer FLUSH")] = False
+    serial: Annotated[str, Opt("--serial", "serial number, at most 20 characters (default: %(default)s)")] = (
+        "virtiod-target"
+    )
+    cpus: Annotated[
+        tuple[int, ...],
+        Opt("-m/--cpumask", "cores to poll on (default: one thread, not pinned)", "MASK", convert=_cpus, default=None),
+    ] = NOT_PINNED
+    poll_mode: Annotated[str, Opt("--poll-mode", "as of `virtiod run` (default: %(default)s)", choices=POLL_MODES)] = (
+        "adaptive"
+    )
+    poll_us: Annotated[int, Opt("--poll-us", "as of `virtiod run` (default: %(default)s)", "US")] = 200
+    fault: Annotated[
+        str,
+        Opt(
+            "--fault",
+            "fault to inject, for tests: delay, error, used-id, used-index, no-status, silence or death; with --scsi, "
+            "on all LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with "
+            ",value=H), silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
+            "KIND[,after=N][,every=N][,delay=US]",
+        ),
+    ] = ""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sockets", nargs="+", metavar="SOCKET", help="path of a Unix socket to listen on; each serves a disk of its own"
-    )
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--memory", metavar="SIZE", help="a disk in memory, e.g. 64M (default: 64M)")
-    kind.add_argument(
-        "--file", metavar="PATH", help="a disk with its data in a file; SIGHUP: look at the file's size again"
-    )
-    kind.add_argument("--null", metavar="SIZE", help="a disk that moves no data")
-    kind.add_argument(
-        "--scsi",
-        metavar="TARGET:LUN=SPEC,...",
-        help="a SCSI host instead of a disk; SPEC is a size (in memory), null:SIZE or file:PATH, for example "
-        '"0:0=64M,0:1=null:1G,2:300=file:PATH"',
-    )
-    parser.add_argument(
-        "--queues", type=int, default=1, metavar="N", help="number of request queues (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--block-size", type=int, default=512, metavar="BYTES", help="size of a block (default: %(default)s)"
-    )
-    parser.add_argument("--read-only", action="store_true", help="refuse writes")
-    parser.add_argument("--no-write-cache", action="store_true", help="do not offer FLUSH")
-    parser.add_argument(
-        "--serial", default="virtiod-target", help="serial number, at most 20 characters (default: %(default)s)"
-    )
-    parser.add_argument("-m", "--cpumask", metavar="MASK", help="cores to poll on (default: one thread, not pinned)")
-    parser.add_argument(
-        "--poll-mode",
-        choices=("adaptive", "busy"),
-        default="adaptive",
-        help="as of `virtiod run` (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--poll-us", type=int, default=200, metavar="US", help="as of `virtiod run` (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--fault",
-        metavar="KIND[,after=N][,every=N][,delay=US]",
-        default="",
-        help="fault to inject, for tests: delay, error, used-id, used-index, no-status, silence or death; with --scsi, "
-        "on all LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1), status or response (with "
-        ",value=H), silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
-    )
+    """The options of `virtiod target`."""
+    cmdline.add_arguments(parser, TargetOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
-    if (args.file or (args.scsi and "file:" in args.scsi)) and len(args.sockets) > 1:
+    options = cmdline.options_from(TargetOptions, args)
+    if (options.file or "file:" in (options.scsi or "")) and len(options.sockets) > 1:
         raise InvalidArgument("--file and file:PATH serve one socket only")
-    cpus = parse_cpumask(args.cpumask) if args.cpumask else (-1,)
-    spec = _host(args) if args.scsi else _disk(args)
-    target = Target(dict.fromkeys(args.sockets, spec), cpus, args.poll_mode, args.poll_us)
+    spec = _host(options, options.scsi) if options.scsi else _disk(options)
+    target = Target(dict.fromkeys(options.sockets, spec), options.cpus, options.poll_mode, options.poll_us)
     asyncio.run(_serve(target))
     return 0
 
 
-def _host(args: argparse.Namespace) -> HostSpec:
-    luns = parse_luns(args.scsi, LunFault.parse(args.fault))
-    changes = {"block_size": args.block_size, "read_only": args.read_only, "write_cache": not args.no_write_cache}
-    targets = {t: {n: replace(lun, **changes) for n, lun in of.items()} for t, of in luns.items()}
-    return HostSpec(targets, queues=args.queues)
+def _host(options: TargetOptions, scsi: str) -> HostSpec:
+    luns = parse_luns(scsi, LunFault.parse(options.fault))
+    block_size, read_only, write_cache = options.block_size, options.read_only, not options.no_write_cache
+    targets = {
+        t: {
+            n: replace(lun, block_size=block_size, read_only=read_only, write_cache=write_cache)
+            for n, lun in of.items()
+        }
+        for t, of in luns.items()
+    }
+    return HostSpec(targets, queues=options.queues)
 
 
-def _disk(args: argparse.Namespace) -> DiskSpec:
+def _disk(options: TargetOptions) -> DiskSpec:
+    sizes = (size for size in (options.null, options.memory) if size is not None)
     return DiskSpec(
-        size=None if args.file else parse_size(args.null or args.memory or "64M"),
-        memory=not args.file and not args.null,
-        path=args.file or "",
-        block_size=args.block_size,
-        queues=args.queues,
-        read_only=args.read_only,
-        write_cache=not args.no_write_cache,
-        serial=args.serial,
-        fault=Fault.parse(args.fault),
+        size=None if options.file else next(sizes, DEFAULT_SIZE),
+        memory=not options.file and options.null is None,
+        path=options.file or "",
+        block_size=options.block_size,
+        queues=options.queues,
+        read_only=options.read_only,
+        write_cache=not options.no_write_cache,
+        serial=options.serial,
+        fault=Fault.parse(options.fault),
     )
 
 

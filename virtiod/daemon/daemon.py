@@ -18,11 +18,12 @@ from virtiod import __version__
 from virtiod.api.registry import State
 from virtiod.api.services import Calls, Lifecycle, Logs
 from virtiod.config.configuration import Configuration
+from virtiod.core.cmdline import describe
 from virtiod.core.errors import Busy, DeadlineError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.daemon.health import Health
 from virtiod.daemon.logs import LogControl
-from virtiod.daemon.options import Options, describe
+from virtiod.daemon.options import Options
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.exports.table import EXPORTS

@@ -35,6 +35,8 @@ from cython.cimports.virtiod.core.types import (
 )
 from cython.cimports.virtiod.poller import rounds
 
+POLL_MODES = ("adaptive", "busy")  # sleeps when idle; never sleeps
+
 log = logging.getLogger(__name__)
 
 

@@ -1,11 +1,9 @@
-"""The configuration file and the options: what they accept, and what they say to the rest."""
+"""The configuration file: what it accepts, and what it says to the rest."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,9 @@ import pytest
 
 from tests.support.daemon import FakeSystem, running
 from virtiod.config.document import Source, parse_config, read_config
-from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.daemon.daemon import Daemon
-from virtiod.daemon.options import Options, add_arguments, options_from, parse_address
+from virtiod.daemon.options import Options
 
 
 def document(*calls: Any, subsystem: str = "bdev") -> dict[str, Any]:
@@ -195,72 +192,3 @@ def test_hurrying_ends_the_wait(run_dir: Path) -> None:
 
     asyncio.run(run())
     assert system.ended == ["exports", "system"]
-
-
-# ---- options
-
-
-def parse(*words: str) -> Options:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return options_from(parser.parse_args(words))
-
-
-def test_defaults() -> None:
-    options = parse()
-    assert options.rpc_socket == "/run/virtiod/virtiod.sock"
-    assert options.nbd_socket == "/run/virtiod/virtiod-nbd.sock"
-    assert options.http == ("127.0.0.1", 9799)
-    assert options.cpus == (min(os.sched_getaffinity(0)),)
-    assert options.rpcs_allowed is None
-
-
-def test_options_are_taken() -> None:
-    options = parse("-r", "/s", "--http", "none", "--nbd-socket", "none", "--rpcs-allowed", "a,b", "-s", "64")
-    assert (options.rpc_socket, options.http, options.nbd_socket, options.memory_mib) == ("/s", None, "", 64)
-    assert options.rpcs_allowed == frozenset({"a", "b"})
-
-
-@pytest.mark.parametrize("words", [("-s", "x"), ("-s", "1"), ("--io-timeout", "-1"), ("--poll-mode", "lazy")])
-def test_options_that_do_not_fit_are_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        parse(*words)
-
-
-@pytest.mark.parametrize("text", ["1", "0x1", "0X1", "[0]", "[0-0]", "[ 0, 0 ]", "01"])
-def test_cpumasks(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert parse_cpumask(text) == (0,)
-
-
-def test_cpumasks_of_several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert parse_cpumask("0xB") == (0, 1, 3)
-    assert parse_cpumask("10") == (4,)  # hexadecimal, as everywhere in SPDK
-    assert parse_cpumask("[5,0-2]") == (0, 1, 2, 5)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0", "names no core"),
-        ("", "neither a hexadecimal mask nor a list"),
-        ("[1-]", "neither"),
-        ("0,1", "neither"),
-        ("[2-1]", "names no core"),
-        ("2", r"core 1 is not one of those allowed \(0\)"),
-        ("[0-9999]", "more than 256"),
-    ],
-)
-def test_cpumasks_that_make_no_sense(text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    with pytest.raises(InvalidArgument, match=message):
-        parse_cpumask(text)
-
-
-def test_addresses() -> None:
-    assert parse_address("127.0.0.1:80", "--http") == ("127.0.0.1", 80)
-    assert parse_address("[::1]:80", "--http") == ("::1", 80)
-    for text in ("80", ":80", "host:", "host:x", "host:70000"):
-        with pytest.raises(InvalidArgument, match="--http"):
-            parse_address(text, "--http")
