@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support.peers import requires, run
 from tests.support.scsi_units import FakeUnit, descriptor_sense, designator, fixed_sense, page
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address, cdb, config, event, parse, sense
-from virtiod.scsi.spec import ModePage
+from virtiod.scsi.spec import Asc, ModePage, SenseFormat, SenseKey, VpdPage
 
 UNIT = FakeUnit(serial="SN-0042", naa=0x5000C500A1B2C3D4, max_transfer=2048, max_write_same=65536, attentions=[])
 
@@ -46,13 +48,14 @@ def test_sg_inq_reads_the_same_inquiry(run_dir: Path) -> None:
 
 @pytest.mark.programs
 def test_sg_vpd_reads_the_same_pages(run_dir: Path) -> None:
-    assert f"Unit serial number: {parse.serial(vpd(0x80))}" in sg("sg_vpd", run_dir, vpd(0x80), "--page=sn")
-    pages = parse.supported_pages(vpd(0x00))
-    listed = sg("sg_vpd", run_dir, vpd(0x00), "--page=sv")
-    assert {0x00, 0x80, 0x83, 0xB0, 0xB2} == set(pages)
+    serial = vpd(VpdPage.UNIT_SERIAL_NUMBER)
+    assert f"Unit serial number: {parse.serial(serial)}" in sg("sg_vpd", run_dir, serial, "--page=sn")
+    pages = parse.supported_pages(vpd(VpdPage.SUPPORTED_PAGES))
+    listed = sg("sg_vpd", run_dir, vpd(VpdPage.SUPPORTED_PAGES), "--page=sv")
+    assert set(VpdPage) - {VpdPage.BLOCK_DEVICE_CHARACTERISTICS} == set(pages)
     assert all(words in listed for words in ("Unit serial number", "Device identification", "Block limits"))
-    limits = parse.block_limits(vpd(0xB0))
-    said = sg("sg_vpd", run_dir, vpd(0xB0), "--page=bl")
+    limits = parse.block_limits(vpd(VpdPage.BLOCK_LIMITS))
+    said = sg("sg_vpd", run_dir, vpd(VpdPage.BLOCK_LIMITS), "--page=bl")
     for name, value in (
         ("Maximum transfer length", limits.max_transfer),
         ("Optimal transfer length", limits.optimal_transfer),
@@ -63,16 +66,16 @@ def test_sg_vpd_reads_the_same_pages(run_dir: Path) -> None:
         found = re.search(rf"{name}: (\S+)", said)
         assert found, said
         assert int(found[1], 0) == value
-    thin = parse.provisioning(vpd(0xB2))
-    said = sg("sg_vpd", run_dir, vpd(0xB2), "--page=lbpv")
+    thin = parse.provisioning(vpd(VpdPage.LOGICAL_BLOCK_PROVISIONING))
+    said = sg("sg_vpd", run_dir, vpd(VpdPage.LOGICAL_BLOCK_PROVISIONING), "--page=lbpv")
     assert f"(LBPU): {int(thin.unmap)}" in said
     assert f"(LBPWS): {int(thin.write_same_unmap)}" in said
 
 
 @pytest.mark.programs
 def test_sg_vpd_reads_the_same_designators(run_dir: Path) -> None:
-    first, second = parse.designators(vpd(0x83))
-    said = sg("sg_vpd", run_dir, vpd(0x83), "--page=di")
+    first, second = parse.designators(vpd(VpdPage.DEVICE_IDENTIFICATION))
+    said = sg("sg_vpd", run_dir, vpd(VpdPage.DEVICE_IDENTIFICATION), "--page=di")
     assert first.name == f"naa.{UNIT.naa:016x}"
     assert f"0x{UNIT.naa:016x}" in said
     assert second.name == "t10.VIRTIOD SN-0042"
@@ -97,25 +100,25 @@ def test_sdparm_reads_the_same_mode(run_dir: Path, cache: bool) -> None:
 @pytest.mark.programs
 @pytest.mark.parametrize("make", [fixed_sense, descriptor_sense])
 @pytest.mark.parametrize(
-    ("key", "asc", "ascq", "words"),
+    ("key", "code", "words"),
     [
-        (3, 0x11, 0x00, "Unrecovered read error"),
-        (6, 0x2A, 0x09, "Capacity data has changed"),
-        (5, 0x21, 0x00, "Logical block address out of range"),
-        (6, 0x3F, 0x0E, "Reported luns data has changed"),
-        (2, 0x04, 0x01, "Logical unit is in process of becoming ready"),
+        (SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR, "Unrecovered read error"),
+        (SenseKey.UNIT_ATTENTION, Asc.CAPACITY_CHANGED, "Capacity data has changed"),
+        (SenseKey.ILLEGAL_REQUEST, Asc.LBA_OUT_OF_RANGE, "Logical block address out of range"),
+        (SenseKey.UNIT_ATTENTION, Asc.REPORTED_LUNS_CHANGED, "Reported luns data has changed"),
+        (SenseKey.NOT_READY, Asc.BECOMING_READY, "Logical unit is in process of becoming ready"),
     ],
 )
 def test_sg_decode_sense_reads_the_same_sense(
-    run_dir: Path, make: type, key: int, asc: int, ascq: int, words: str
+    run_dir: Path, make: Callable[[int, int], bytes], key: SenseKey, code: Asc, words: str
 ) -> None:
     requires("sg_decode_sense")
-    data = make(key, asc, ascq)
+    data = make(key, code)
     file = run_dir / "sense"
     file.write_bytes(data)
     said = run("sg_decode_sense", f"--binary={file}")
     assert words in said
-    assert sense.parse(data) == sense.Sense(key, asc, ascq)
+    assert sense.parse(data) == sense.Sense(key, code >> 8, code & 0xFF)
 
 
 @pytest.mark.programs
@@ -149,7 +152,7 @@ def test_designators_of_ports_and_of_wrong_sizes_do_not_name_the_unit() -> None:
         + designator(2, bytes(8))
         + designator(3, bytes(8))[:-1]
     )
-    found = parse.designators(page(0x83, body))
+    found = parse.designators(page(VpdPage.DEVICE_IDENTIFICATION, body))
     assert [d.name for d in found] == [
         "uuid.000102030405060708090a0b0c0d0e0f",
         "eui.0000000000000000",
@@ -220,18 +223,23 @@ def test_events() -> None:
             event.parse(data)
 
 
+FIXED = fixed_sense(SenseKey.MEDIUM_ERROR, Asc.READ_ERROR_REALLOCATION_FAILED)
+DESCRIPTOR = descriptor_sense(SenseKey.MEDIUM_ERROR, Asc.READ_ERROR_REALLOCATION_FAILED)
+FOUND = sense.Sense(3, 0x11, 4)
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (fixed_sense(3, 0x11, 4), sense.Sense(3, 0x11, 4)),
-        (b"\x71" + fixed_sense(3, 0x11, 4)[1:], sense.Sense(3, 0x11, 4, deferred=True)),
-        (b"\xf0" + fixed_sense(3, 0x11, 4)[1:], sense.Sense(3, 0x11, 4)),  # VALID
-        (fixed_sense(3, 0x11, 4)[:13], sense.Sense(3)),
-        (fixed_sense(3, 0x11, 4)[:7] + bytes([5]) + fixed_sense(3, 0x11, 4)[8:], sense.Sense(3)),
-        (descriptor_sense(3, 0x11, 4), sense.Sense(3, 0x11, 4)),
-        (b"\x73" + descriptor_sense(3, 0x11, 4)[1:], sense.Sense(3, 0x11, 4, deferred=True)),
-        (descriptor_sense(3, 0x11, 4)[:3], None),
-        (fixed_sense(3, 0x11, 4)[:2], None),
+        (FIXED, FOUND),
+        (bytes([SenseFormat.FIXED_DEFERRED]) + FIXED[1:], dataclasses.replace(FOUND, deferred=True)),
+        (bytes([0x80 | SenseFormat.FIXED_CURRENT]) + FIXED[1:], FOUND),  # VALID
+        (FIXED[:13], sense.Sense(3)),
+        (FIXED[:7] + bytes([5]) + FIXED[8:], sense.Sense(3)),
+        (DESCRIPTOR, FOUND),
+        (bytes([SenseFormat.DESCRIPTOR_DEFERRED]) + DESCRIPTOR[1:], dataclasses.replace(FOUND, deferred=True)),
+        (DESCRIPTOR[:3], None),
+        (FIXED[:2], None),
         (b"\x74" + bytes(20), None),
         (b"", None),
     ],

@@ -11,14 +11,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.scsi_units import CHECK, GOOD, FakeUnit, Refused
+from tests.support.scsi_units import FakeUnit, Refused
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.errors import InvalidArgument
 from virtiod.scsi import address
+from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
 from virtiod.system import System
 from virtiod.target.backend import Backend
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
+from virtiod.virtio.scsi import CMD_HEADER, RESP_HEADER, ControlType, Response
 
 CONTROL, EVENT = 0, 1
 HOTPLUG, CHANGE = 1, 2
@@ -27,8 +29,8 @@ SENSE_SIZE, CDB_SIZE = 96, 32
 
 @dataclass
 class Answer:
-    response: int = 0
-    status: int = GOOD
+    response: int = Response.OK
+    status: int = Status.GOOD
     sense: bytes = b""
     data: bytes = b""
     resid: int | None = None
@@ -166,7 +168,7 @@ class FakeHost(TargetDevice):
         header = self._read(*out[0])
         if index == CONTROL:
             kind, subtype, lun, task = struct.unpack("<II8sQ", header)
-            assert kind == 0
+            assert kind == ControlType.TMF
             assert [n for _, n in into] == [1]
             target, number = address.unpack(lun) or (-1, -1)
             self.tmfs.append((subtype, target, number, task))
@@ -176,11 +178,11 @@ class FakeHost(TargetDevice):
                 self._push(index, head, 1)
             return
         lun, task, *_ = struct.unpack_from("<8sQBBB", header)
-        assert len(header) == 19 + self.cdb_size
-        assert into[0][1] == 12 + SENSE_SIZE
+        assert len(header) == CMD_HEADER + self.cdb_size
+        assert into[0][1] == RESP_HEADER + SENSE_SIZE
         target, number = address.unpack(lun) or (-1, -1)
         data = b"".join(self._read(*piece) for piece in out[1:])
-        command = Command(target, number, task, header[19:], data, sum(n for _, n in into[1:]))
+        command = Command(target, number, task, header[CMD_HEADER:], data, sum(n for _, n in into[1:]))
         self.commands += 1
         answer = self.hook(command) or self.execute(command)
         if answer is self.SILENCE:
@@ -192,21 +194,23 @@ class FakeHost(TargetDevice):
         luns = sorted(lun for target, lun in self.units if target == command.target)
         unit = self.units.get((command.target, command.lun))
         if not luns:
-            return Answer(response=3)
+            return Answer(response=Response.BAD_TARGET)
         if unit is None:
-            if command.cdb[0] == 0xA0:
+            if command.cdb[0] == Opcode.REPORT_LUNS:
                 return Answer(
                     data=next(u for (t, _), u in self.units.items() if t == command.target).execute(
                         command.cdb, b"", luns
                     )
                 )
-            if command.cdb[0] == 0x12:
+            if command.cdb[0] == Opcode.INQUIRY:
                 return Answer(data=bytes([0x7F]) + bytes(35))
-            return Answer(status=CHECK, sense=Refused(5, 0x25).sense)
+            return Answer(
+                status=Status.CHECK_CONDITION, sense=Refused(SenseKey.ILLEGAL_REQUEST, Asc.LUN_NOT_SUPPORTED).sense
+            )
         try:
             return Answer(data=unit.execute(command.cdb, command.out, luns))
         except Refused as refusal:
-            return Answer(status=CHECK, sense=refusal.sense)
+            return Answer(status=Status.CHECK_CONDITION, sense=refusal.sense)
 
     def answer(self, index: int, head: int, answer: Answer) -> None:
         """Answer a request of a chain."""

@@ -5,31 +5,36 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-GOOD, CHECK, BUSY, TASK_SET_FULL = 0x00, 0x02, 0x08, 0x28
+from virtiod.scsi.spec import Asc, CdbFlag, DesignatorType, ModePage, Opcode, SenseFormat, SenseKey, VpdPage
+
+READS: frozenset[int] = frozenset({Opcode.READ_10, Opcode.READ_16})
+WRITES: frozenset[int] = frozenset({Opcode.WRITE_10, Opcode.WRITE_16})
 
 
-def fixed_sense(key: int, asc: int = 0, ascq: int = 0) -> bytes:
-    return bytes([0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0])
+def fixed_sense(key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> bytes:
+    """code: the additional sense code and its qualifier."""
+    return bytes([SenseFormat.FIXED_CURRENT, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, code >> 8, code & 0xFF, 0, 0, 0, 0])
 
 
-def descriptor_sense(key: int, asc: int = 0, ascq: int = 0) -> bytes:
-    return bytes([0x72, key, asc, ascq, 0, 0, 0, 0])
+def descriptor_sense(key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> bytes:
+    return bytes([SenseFormat.DESCRIPTOR_CURRENT, key, code >> 8, code & 0xFF, 0, 0, 0, 0])
 
 
 class Refused(Exception):
     """CHECK CONDITION with this sense."""
 
-    def __init__(self, key: int, asc: int = 0, ascq: int = 0) -> None:
-        super().__init__(key, asc, ascq)
-        self.sense = fixed_sense(key, asc, ascq)
+    def __init__(self, key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> None:
+        super().__init__(key, code)
+        self.sense = fixed_sense(key, code)
 
 
-NO_COMMAND = (5, 0x20, 0)
-BAD_FIELD = (5, 0x24, 0)
+NO_COMMAND = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_OPCODE)
+BAD_FIELD = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
+BINARY = {DesignatorType.EUI_64, DesignatorType.NAA, DesignatorType.UUID}
 
 
 def designator(kind: int, value: bytes, association: int = 0) -> bytes:
-    return bytes([1 if kind in {2, 3, 10} else 2, association << 4 | kind, 0, len(value)]) + value
+    return bytes([1 if kind in BINARY else 2, association << 4 | kind, 0, len(value)]) + value
 
 
 def page(number: int, body: bytes) -> bytes:
@@ -55,7 +60,7 @@ class FakeUnit:
     max_write_same: int = 0
     type: int = 0
     unknown: set[int] = field(default_factory=set)
-    attentions: list[tuple[int, int]] = field(default_factory=lambda: [(0x29, 0)])
+    attentions: list[int] = field(default_factory=lambda: [int(Asc.POWER_ON_OR_RESET)])
     needs_start: bool = False
     data: dict[int, bytes] = field(default_factory=dict)
     log: list[bytes] = field(default_factory=list)
@@ -69,50 +74,50 @@ class FakeUnit:
         """What it answers; raises Refused."""
         op = cdb[0]
         self.log.append(cdb)
-        if self.attentions and op not in {0x12, 0xA0}:
-            asc, ascq = self.attentions.pop(0)
-            raise Refused(6, asc, ascq)
+        if self.attentions and op not in {Opcode.INQUIRY, Opcode.REPORT_LUNS}:
+            raise Refused(SenseKey.UNIT_ATTENTION, self.attentions.pop(0))
         if op in self.unknown:
             raise Refused(*NO_COMMAND)
-        if op == 0x12:
+        if op == Opcode.INQUIRY:
             return self.inquiry(cdb)[: struct.unpack_from(">H", cdb, 3)[0]]
-        if op == 0xA0:
+        if op == Opcode.REPORT_LUNS:
             entries = b"".join(bytes([0x40 | n >> 8 if n > 255 else 0, n & 0xFF]) + bytes(6) for n in target_luns)
             return (struct.pack(">I4x", len(entries)) + entries)[: struct.unpack_from(">I", cdb, 6)[0]]
-        if op == 0x1B:
+        if op == Opcode.START_STOP_UNIT:
             self.needs_start = False
             return b""
         if self.needs_start:
-            raise Refused(2, 4, 2)
-        if op in {0x00, 0x35, 0x91}:
+            raise Refused(SenseKey.NOT_READY, Asc.INITIALIZING_COMMAND_REQUIRED)
+        if op in {Opcode.TEST_UNIT_READY, Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16}:
             return b""
-        if op == 0x25:
+        if op == Opcode.READ_CAPACITY_10:
             return struct.pack(">II", min(self.blocks - 1, 0xFFFFFFFF), self.block_size)
-        if op == 0x9E:
+        if op == Opcode.SERVICE_ACTION_IN_16:
             return struct.pack(">QIBBBB16x", self.blocks - 1, self.block_size, 0, 3, 0x80 if self.unmap else 0, 0)
-        if op in {0x5A, 0x1A}:
-            return self.mode(op == 0x5A)
+        if op in {Opcode.MODE_SENSE_10, Opcode.MODE_SENSE_6}:
+            return self.mode(op == Opcode.MODE_SENSE_10)
         return self.transfer(cdb, out)
 
     def inquiry(self, cdb: bytes) -> bytes:
-        if not cdb[1] & 1:
+        if not cdb[1] & CdbFlag.EVPD:
             return bytes([self.type, 0, 6, 2, 31, 0, 0, 0]) + b"VIRTIOD Fake disk       1.0 "
-        bodies = {
-            0x80: self.serial.encode(),
-            0x83: designator(1, b"VIRTIOD " + self.serial.encode()) + designator(3, struct.pack(">Q", self.naa)),
-            0xB0: struct.pack(
+        bodies: dict[int, bytes] = {
+            VpdPage.UNIT_SERIAL_NUMBER: self.serial.encode(),
+            VpdPage.DEVICE_IDENTIFICATION: designator(DesignatorType.T10_VENDOR_ID, b"VIRTIOD " + self.serial.encode())
+            + designator(DesignatorType.NAA, struct.pack(">Q", self.naa)),
+            VpdPage.BLOCK_LIMITS: struct.pack(
                 ">4xII4xIIIIQ20x",
                 *(self.max_transfer, 64, self.max_unmap, self.max_descriptors, 8, 0x80000000, self.max_write_same),
             ),
-            0xB2: bytes([0, self.unmap << 7 | self.write_same << 6, 0, 0]),
+            VpdPage.LOGICAL_BLOCK_PROVISIONING: bytes([0, self.unmap << 7 | self.write_same << 6, 0, 0]),
         }
-        bodies[0x00] = bytes([0x00, *sorted(bodies)])
+        bodies[VpdPage.SUPPORTED_PAGES] = bytes([VpdPage.SUPPORTED_PAGES, *sorted(bodies)])
         if cdb[2] not in bodies:
             raise Refused(*BAD_FIELD)
         return page(cdb[2], bodies[cdb[2]])
 
     def mode(self, long: bool) -> bytes:
-        caching = bytes([0x08, 0x12, self.write_cache << 2]) + bytes(17)
+        caching = bytes([ModePage.CACHING, 18, self.write_cache << 2]) + bytes(17)
         specific = self.write_protect << 7 | self.fua << 4
         if long:
             return struct.pack(">HBB4x", 6 + len(caching), 0, specific) + caching
@@ -120,23 +125,23 @@ class FakeUnit:
 
     def transfer(self, cdb: bytes, out: bytes) -> bytes:
         op = cdb[0]
-        if op in {0x28, 0x2A}:
+        if op in {Opcode.READ_10, Opcode.WRITE_10}:
             lba, blocks = struct.unpack_from(">IxH", cdb, 2)
-        elif op in {0x88, 0x8A, 0x93}:
+        elif op in {Opcode.READ_16, Opcode.WRITE_16, Opcode.WRITE_SAME_16}:
             lba, blocks = struct.unpack_from(">QI", cdb, 2)
-        elif op == 0x42:
+        elif op == Opcode.UNMAP:
             return self.unmapped(out, cdb[7] << 8 | cdb[8])
         else:
             raise Refused(*NO_COMMAND)
         if lba + blocks > self.blocks:
-            raise Refused(5, 0x21)
-        if op in {0x28, 0x88}:
+            raise Refused(SenseKey.ILLEGAL_REQUEST, Asc.LBA_OUT_OF_RANGE)
+        if op in READS:
             nothing = bytes(self.block_size)
             return b"".join(self.data.get(n, nothing) for n in range(lba, lba + blocks))
-        if op in {0x2A, 0x8A} and len(out) != blocks * self.block_size:
-            raise Refused(5, 0x1A)
+        if op in WRITES and len(out) != blocks * self.block_size:
+            raise Refused(SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
         for n in range(blocks):
-            if op in {0x2A, 0x8A}:
+            if op in WRITES:
                 self.data[lba + n] = out[n * self.block_size : (n + 1) * self.block_size]
             else:
                 self.data.pop(lba + n, None)
@@ -149,10 +154,10 @@ class FakeUnit:
         ranges = [struct.unpack_from(">QI4x", out, 8 + 16 * i) for i in range(n)]
         self.unmaps.append(ranges)
         if n > self.max_descriptors or (sum(b for _, b in ranges) > self.max_unmap != 0xFFFFFFFF):
-            raise Refused(5, 0x26)
+            raise Refused(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST)
         for lba, blocks in ranges:
             if lba + blocks > self.blocks:
-                raise Refused(5, 0x21)
+                raise Refused(SenseKey.ILLEGAL_REQUEST, Asc.LBA_OUT_OF_RANGE)
             for gone in [block for block in self.data if lba <= block < lba + blocks]:
                 del self.data[gone]
         return b""

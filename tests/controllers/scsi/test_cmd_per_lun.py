@@ -10,10 +10,9 @@ import pytest
 
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.scsi_units import FakeUnit
+from tests.support.scsi_units import READS, WRITES, FakeUnit
 from virtiod.load.workload import Workload
-
-READS, WRITES = {0x28, 0x88}, {0x2A, 0x8A}
+from virtiod.virtio.scsi import Response
 
 
 def slow_host(units: dict[tuple[int, int], FakeUnit], cmd_per_lun: int, queues: int = 3) -> FakeHost:
@@ -93,7 +92,7 @@ async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_take
         def abort(subtype: int, target: int, lun: int, task: int) -> int:
             for index, head, command in [h for h in host.held if h[2].id == task]:
                 host.held.remove((index, head, command))
-                host.answer(index, head, Answer(response=2))
+                host.answer(index, head, Answer(response=Response.ABORTED))
             return 0
 
         # A device that aborts, and one that is cut off.

@@ -15,10 +15,20 @@ from virtiod.bdev.probe import Flag
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.errors import DeviceError
 from virtiod.load.workload import Workload
+from virtiod.scsi.spec import Asc, Opcode
+from virtiod.target.scsi.device import CAPACITY_CHANGED
+from virtiod.virtio.scsi import EventFlag, EventType, ResetReason
 
-# Events and reasons (virtio 1.2 §5.6.6.3)
-RESET_EVENT, PARAM_CHANGE, MISSED = 1, 3, 1 << 31
-RESCAN, REMOVED = 1, 2
+# What simple units do not know.
+UNKNOWN: set[int] = {
+    Opcode.REPORT_LUNS,
+    Opcode.SERVICE_ACTION_IN_16,
+    Opcode.MODE_SENSE_10,
+    Opcode.MODE_SENSE_6,
+    Opcode.SYNCHRONIZE_CACHE_10,
+    Opcode.WRITE_SAME_16,
+    Opcode.UNMAP,
+}
 
 
 @in_loop
@@ -69,10 +79,10 @@ async def test_large_and_far_requests(run_dir: Path) -> None:
         assert await s.do("S0t0", "write", line - 32768, 65536) == 0
         assert await s.do("S0t0", "write", line - 65536, 4096) == 0
         assert await s.do("S0t0", "read", line - 32768, 65536, at=65536) == 0
-        assert [c[0] for c in unit.log] == [0x8A, 0x2A, 0x88]
+        assert [c[0] for c in unit.log] == [Opcode.WRITE_16, Opcode.WRITE_10, Opcode.READ_16]
         assert bytes(probe.buffer[65536:131072]) == bytes(probe.buffer[:65536])
         assert await s.do("S0t0", "flush", 0, 0) == 0
-        assert unit.log[-1][0] == 0x91
+        assert unit.log[-1][0] == Opcode.SYNCHRONIZE_CACHE_16
 
 
 @in_loop
@@ -84,11 +94,11 @@ async def test_requests_respect_the_limits_of_the_unit(run_dir: Path) -> None:
         for op in ("write", "unmap", "write_zeroes"):
             assert await s.do("S0t0", op, 0, 16384) == 0
         counts = {
-            op: [int.from_bytes(c[7:9] if op == 0x2A else c[10:14], "big") for c in unit.log if c[0] == op]
-            for op in (0x2A, 0x93)
+            op: [int.from_bytes(c[7:9] if op == Opcode.WRITE_10 else c[10:14], "big") for c in unit.log if c[0] == op]
+            for op in (Opcode.WRITE_10, Opcode.WRITE_SAME_16)
         }
-        assert counts == {0x2A: [16, 16], 0x93: [4] * 8}
-        assert sum(c[0] == 0x42 for c in unit.log) == 4
+        assert counts == {Opcode.WRITE_10: [16, 16], Opcode.WRITE_SAME_16: [4] * 8}
+        assert sum(c[0] == Opcode.UNMAP for c in unit.log) == 4
 
 
 @pytest.mark.parametrize(
@@ -127,7 +137,7 @@ async def test_fua_is_the_bit_where_there_is_one_and_else_a_flush(run_dir: Path,
         unit.log.clear()
         assert await s.do("S0t0", "write", 0, 512, flags=Flag.FUA) == 0
         assert s.engine.bdevs.get("S0t0").write_cache == cache
-        flushes = [c for c in unit.log if c[0] == 0x35]
+        flushes = [c for c in unit.log if c[0] == Opcode.SYNCHRONIZE_CACHE_10]
         assert len(flushes) == int(cache and not fua)
         assert bool(unit.log[0][1] & 8) == fua
         unit.log.clear()
@@ -137,9 +147,7 @@ async def test_fua_is_the_bit_where_there_is_one_and_else_a_flush(run_dir: Path,
 
 @in_loop
 async def test_a_simple_disk_is_used_as_far_as_it_goes(run_dir: Path) -> None:
-    unit = FakeUnit(
-        unknown={0xA0, 0x9E, 0x5A, 0x1A, 0x35, 0x93, 0x42}, unmap=False, write_same=False, write_protect=True
-    )
+    unit = FakeUnit(unknown=UNKNOWN, unmap=False, write_same=False, write_protect=True)
     async with stack(run_dir, {(0, 0): unit, (0, 1): FakeUnit()}) as s:
         assert await s.attach() == ["S0t0"]
         bdev = s.engine.bdevs.get("S0t0")
@@ -174,19 +182,19 @@ async def test_units_come_grow_and_go_while_others_work(run_dir: Path) -> None:
 
         load = asyncio.create_task(work())
         units[3, 9] = FakeUnit(serial="new")
-        s.host.send_event(RESET_EVENT, 3, 9, RESCAN)
+        s.host.send_event(EventType.TRANSPORT_RESET, 3, 9, ResetReason.RESCAN)
         await s.until(lambda: ("bdev_register", "S0t3l9") in s.events)
         assert await s.do("S0t3l9", "write") == 0
         units[1, 0].size *= 2
-        s.host.send_event(PARAM_CHANGE, 1, 0, 0x2A | 0x09 << 8)
+        s.host.send_event(EventType.PARAM_CHANGE, 1, 0, CAPACITY_CHANGED)
         await s.until(lambda: ("bdev_resize", "S0t1") in s.events)
         assert s.engine.bdevs.get("S0t1").size == 2 << 20
         assert await s.do("S0t1", "read", (2 << 20) - 512) == 0
         del units[3, 9]
-        s.host.send_event(RESET_EVENT, 3, 9, REMOVED)
+        s.host.send_event(EventType.TRANSPORT_RESET, 3, 9, ResetReason.REMOVED)
         await s.until(lambda: ("bdev_unregister", "S0t3l9") in s.events)
         units[3, 9] = FakeUnit(serial="again")
-        s.host.send_event(MISSED, -1)
+        s.host.send_event(EventFlag.EVENTS_MISSED, -1)
         await s.until(lambda: s.events.count(("bdev_register", "S0t3l9")) == 2)
         ended.set()
         await load
@@ -203,7 +211,7 @@ async def test_a_unit_that_goes_ends_its_users_and_fails_its_io(run_dir: Path) -
             left.set()
 
         handle = s.engine.bdevs.get("S0t1").open(on_remove=leave)
-        s.host.hook = lambda c: FakeHost.SILENCE if c.target == 1 and c.cdb[0] == 0x28 else None
+        s.host.hook = lambda c: FakeHost.SILENCE if c.target == 1 and c.cdb[0] == Opcode.READ_10 else None
         held = [asyncio.ensure_future(s.do("S0t1", "read", 512 * i)) for i in range(8)]
         await s.until(lambda: len(s.host.held) == 8)
         s.host.hook = lambda _: None
@@ -223,7 +231,7 @@ async def test_a_unit_attention_tells_of_a_new_size(run_dir: Path) -> None:
     async with stack(run_dir, {(0, 0): unit}) as s:
         await s.attach()
         unit.size *= 3
-        unit.attentions = [(0x2A, 0x09)]
+        unit.attentions = [Asc.CAPACITY_CHANGED]
         assert await s.do("S0t0", "read") == 0
         await s.until(lambda: ("bdev_resize", "S0t0") in s.events)
         assert s.engine.bdevs.get("S0t0").size == 3 << 20
@@ -258,7 +266,7 @@ async def test_a_controller_without_any_unit_and_one_that_fills_later(run_dir: P
     async with stack(run_dir, units) as s:
         assert await s.attach(vq_count=1, vq_size=16) == []
         units[0, 0] = FakeUnit()
-        s.host.send_event(RESET_EVENT, 0, 0, RESCAN)
+        s.host.send_event(EventType.TRANSPORT_RESET, 0, 0, ResetReason.RESCAN)
         await s.until(lambda: ("bdev_register", "S0t0") in s.events)
         await s.engine.controllers.detach("S0")
         assert s.events[-1] == ("bdev_unregister", "S0t0")

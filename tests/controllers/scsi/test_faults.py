@@ -13,14 +13,13 @@ import pytest
 
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, stack
-from tests.support.scsi_units import BUSY, CHECK, TASK_SET_FULL, FakeUnit, descriptor_sense, fixed_sense
-
-READS, WRITES = {0x28, 0x88}, {0x2A, 0x8A}
-ABORTED, BAD_TARGET, RESET, RESPONSE_BUSY, TRANSPORT = 2, 3, 4, 5, 6
+from tests.support.scsi_units import READS, WRITES, FakeUnit, descriptor_sense, fixed_sense
+from virtiod.scsi.spec import Asc, SenseKey, Status
+from virtiod.virtio.scsi import Response
 
 
 def on_io(
-    answer: Answer | None, times: int = 1 << 30, ops: set[int] = READS | WRITES
+    answer: Answer | None, times: int = 1 << 30, ops: frozenset[int] = READS | WRITES
 ) -> Callable[[Command], Answer | None]:
     """A hook that answers the first I/Os so."""
     left = [times]
@@ -35,41 +34,41 @@ def on_io(
 
 
 def check(sense: bytes) -> Answer:
-    return Answer(status=CHECK, sense=sense)
+    return Answer(status=Status.CHECK_CONDITION, sense=sense)
 
 
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (Answer(response=1), errno.EIO),
-        (Answer(response=BAD_TARGET), errno.ENODEV),
-        (Answer(response=7), errno.EIO),
-        (Answer(response=8), errno.EIO),
-        (Answer(response=9), errno.EIO),
+        (Answer(response=Response.OVERRUN), errno.EIO),
+        (Answer(response=Response.BAD_TARGET), errno.ENODEV),
+        (Answer(response=Response.TARGET_FAILURE), errno.EIO),
+        (Answer(response=Response.NEXUS_FAILURE), errno.EIO),
+        (Answer(response=Response.FAILURE), errno.EIO),
         (Answer(response=77), errno.EIO),
         (Answer(written=False), errno.EIO),
-        (Answer(status=0x18), errno.EIO),
-        (Answer(status=0x30), errno.EIO),
+        (Answer(status=Status.RESERVATION_CONFLICT), errno.EIO),
+        (Answer(status=Status.ACA_ACTIVE), errno.EIO),
         (Answer(status=0x77), errno.EIO),
         (check(b""), errno.EIO),
         (check(b"\x70"), errno.EIO),
         (check(bytes(18)), errno.EIO),
-        (check(fixed_sense(3, 0x11)), errno.EIO),
-        (check(descriptor_sense(3, 0x11, 4)), errno.EIO),
-        (check(fixed_sense(4, 0x44)), errno.EIO),
-        (check(fixed_sense(5, 0x20)), errno.EOPNOTSUPP),
-        (check(fixed_sense(5, 0x21)), errno.ENOSPC),
-        (check(fixed_sense(5, 0x24)), errno.EIO),
-        (check(fixed_sense(5, 0x25)), errno.ENODEV),
-        (check(fixed_sense(7, 0x27)), errno.EPERM),
-        (check(descriptor_sense(7, 0x27, 7)), errno.ENOSPC),
-        (check(fixed_sense(13)), errno.ENOSPC),
-        (check(fixed_sense(2, 0x3A)), errno.EIO),
+        (check(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)), errno.EIO),
+        (check(descriptor_sense(SenseKey.MEDIUM_ERROR, Asc.READ_ERROR_REALLOCATION_FAILED)), errno.EIO),
+        (check(fixed_sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)), errno.EIO),
+        (check(fixed_sense(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_OPCODE)), errno.EOPNOTSUPP),
+        (check(fixed_sense(SenseKey.ILLEGAL_REQUEST, Asc.LBA_OUT_OF_RANGE)), errno.ENOSPC),
+        (check(fixed_sense(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)), errno.EIO),
+        (check(fixed_sense(SenseKey.ILLEGAL_REQUEST, Asc.LUN_NOT_SUPPORTED)), errno.ENODEV),
+        (check(fixed_sense(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)), errno.EPERM),
+        (check(descriptor_sense(SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED)), errno.ENOSPC),
+        (check(fixed_sense(SenseKey.VOLUME_OVERFLOW)), errno.ENOSPC),
+        (check(fixed_sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)), errno.EIO),
         (Answer(data=bytes(100), resid=412), errno.EIO),
-        (Answer(response=RESET), errno.EIO),
-        (Answer(response=TRANSPORT), errno.EIO),
-        (check(fixed_sense(6, 0x29)), errno.EIO),
-        (check(fixed_sense(11)), errno.EIO),
+        (Answer(response=Response.RESET), errno.EIO),
+        (Answer(response=Response.TRANSPORT_FAILURE), errno.EIO),
+        (check(fixed_sense(SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET)), errno.EIO),
+        (check(fixed_sense(SenseKey.ABORTED_COMMAND)), errno.EIO),
     ],
 )
 @in_loop
@@ -86,17 +85,17 @@ async def test_an_answer_that_stays_wrong_fails_the_io(run_dir: Path, answer: An
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(status=BUSY),
-        Answer(status=TASK_SET_FULL),
-        Answer(status=0x40),
-        Answer(response=ABORTED),
-        Answer(response=RESET),
-        Answer(response=RESPONSE_BUSY),
-        Answer(response=TRANSPORT),
-        check(fixed_sense(6, 0x29)),
-        check(descriptor_sense(6, 0x2A, 1)),
-        check(fixed_sense(11, 0x47)),
-        check(fixed_sense(2, 4, 1)),
+        Answer(status=Status.BUSY),
+        Answer(status=Status.TASK_SET_FULL),
+        Answer(status=Status.TASK_ABORTED),
+        Answer(response=Response.ABORTED),
+        Answer(response=Response.RESET),
+        Answer(response=Response.BUSY),
+        Answer(response=Response.TRANSPORT_FAILURE),
+        check(fixed_sense(SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET)),
+        check(descriptor_sense(SenseKey.UNIT_ATTENTION, Asc.MODE_PARAMETERS_CHANGED)),
+        check(fixed_sense(SenseKey.ABORTED_COMMAND, Asc.PARITY_ERROR)),
+        check(fixed_sense(SenseKey.NOT_READY, Asc.BECOMING_READY)),
     ],
 )
 @in_loop
@@ -116,7 +115,7 @@ async def test_what_passes_is_retried(run_dir: Path, answer: Answer) -> None:
 async def test_recovered_errors_are_successes(run_dir: Path, key: int) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
         await s.attach()
-        s.host.hook = on_io(Answer(status=CHECK, sense=fixed_sense(key, 0x17), data=bytes(512)))
+        s.host.hook = on_io(Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, 0x17), data=bytes(512)))
         assert await s.do("S0t0", "read") == 0
 
 
@@ -124,7 +123,7 @@ async def test_recovered_errors_are_successes(run_dir: Path, key: int) -> None:
 async def test_an_error_is_logged_once_not_per_io(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
         await s.attach()
-        s.host.hook = on_io(check(fixed_sense(3, 0x11)))
+        s.host.hook = on_io(check(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)))
         with caplog.at_level(logging.INFO):
             for _ in range(3):
                 results = await asyncio.gather(*(s.do("S0t0", "read", 512 * i) for i in range(20)))
@@ -139,7 +138,7 @@ async def test_an_error_is_logged_once_not_per_io(run_dir: Path, caplog: pytest.
 async def test_a_unit_that_stays_busy_times_out(run_dir: Path) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit()}, io_timeout_s=1.0) as s:
         await s.attach()
-        s.host.hook = on_io(Answer(status=BUSY))
+        s.host.hook = on_io(Answer(status=Status.BUSY))
         assert await s.do("S0t0", "read") == -errno.ETIMEDOUT
         assert s.engine.controllers.list()[0].reconnects == 0
 
@@ -153,7 +152,7 @@ async def test_an_overdue_request_is_aborted_and_others_go_on(run_dir: Path) -> 
         def abort(subtype: int, target: int, lun: int, task: int) -> int:
             for index, head, command in [h for h in host.held if h[2].id == task]:
                 host.held.remove((index, head, command))
-                host.answer(index, head, Answer(response=ABORTED))
+                host.answer(index, head, Answer(response=Response.ABORTED))
             return 0
 
         host.tmf = abort

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tests.support.rig import in_loop
 from tests.support.scsi_host import FakeHost, Stack, stack
-from tests.support.scsi_units import FakeUnit
-
-WRITES = {0x2A, 0x8A}
+from tests.support.scsi_units import WRITES, FakeUnit
 
 
 async def cut_with_writes_in_flight(s: Stack) -> list[asyncio.Task[int]]:

@@ -10,13 +10,11 @@ import pytest
 
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.scsi_units import FakeUnit
+from tests.support.scsi_units import READS, FakeUnit
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.errors import AlreadyExists
+from virtiod.scsi.spec import Opcode
 from virtiod.virtio.scsi import Response, TmfType
-
-READ_CAPACITY_16 = 0x9E
-READS = {0x28, 0x88}
 
 
 def silent(host: FakeHost, target: int) -> None:
@@ -101,7 +99,7 @@ async def test_bdevs_are_there_while_a_target_is_still_looked_at(run_dir: Path) 
 
         def slow(command: Command) -> Answer | None:
             """Answers INQUIRY, so it is waited for."""
-            return s.host.SILENCE if command.target == 1 and command.cdb[0] == READ_CAPACITY_16 else None
+            return s.host.SILENCE if command.target == 1 and command.cdb[0] == Opcode.SERVICE_ACTION_IN_16 else None
 
         s.host.hook = slow
         attaching = asyncio.ensure_future(s.attach())

@@ -19,10 +19,12 @@ from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.memory import MIB
 from virtiod.load.workload import Workload
+from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
 from virtiod.system import System
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
 from virtiod.target.scsi.luns import LunFault, LunSpec
 from virtiod.target.target import Target
+from virtiod.virtio.scsi import Response
 
 FOUR = {0: {0: LunSpec(8 * MIB, memory=True)}, 3: {n: LunSpec((n % 8 + 1) * MIB, memory=True) for n in (0, 1, 7, 300)}}
 FOUR[9] = {0: LunSpec(4 * MIB, memory=True, block_size=4096)}
@@ -175,18 +177,26 @@ async def test_units_come_grow_and_go_under_load(run_dir: Path) -> None:
         assert (result.status, result.io_failed) == ("finished", 0)
 
 
+def sense_fault(key: SenseKey, code: Asc, descriptor: bool = False, sense_length: int = 18, times: int = 0) -> LunFault:
+    """Spoils READ (10)."""
+    sense = {"key": key, "asc": code >> 8, "ascq": code & 0xFF}
+    return LunFault(
+        "sense", opcode=Opcode.READ_10, **sense, descriptor=descriptor, sense_length=sense_length, times=times
+    )
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
-        (LunFault("sense", opcode=0x28, key=3, asc=0x11), errno.EIO),
-        (LunFault("sense", opcode=0x28, key=4, asc=0x44, descriptor=True), errno.EIO),
-        (LunFault("sense", opcode=0x28, key=3, asc=0x11, sense_length=2), errno.EIO),
-        (LunFault("sense", opcode=0x28, key=6, asc=0x29, times=3), 0),
-        (LunFault("status", opcode=0x28, value=0x08, times=4), 0),
-        (LunFault("status", opcode=0x28, value=0x28, times=4), 0),
-        (LunFault("response", opcode=0x28, value=9), errno.EIO),
-        (LunFault("response", opcode=0x28, value=5, times=3), 0),
-        (LunFault("silence", opcode=0x28, times=1), errno.ETIMEDOUT),
+        (sense_fault(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR), errno.EIO),
+        (sense_fault(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE, descriptor=True), errno.EIO),
+        (sense_fault(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR, sense_length=2), errno.EIO),
+        (sense_fault(SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET, times=3), 0),
+        (LunFault("status", opcode=Opcode.READ_10, value=Status.BUSY, times=4), 0),
+        (LunFault("status", opcode=Opcode.READ_10, value=Status.TASK_SET_FULL, times=4), 0),
+        (LunFault("response", opcode=Opcode.READ_10, value=Response.FAILURE), errno.EIO),
+        (LunFault("response", opcode=Opcode.READ_10, value=Response.BUSY, times=3), 0),
+        (LunFault("silence", opcode=Opcode.READ_10, times=1), errno.ETIMEDOUT),
     ],
 )
 @in_loop

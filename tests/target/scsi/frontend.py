@@ -35,9 +35,9 @@ class Reply(NamedTuple):
     used: int
 
     @property
-    def what(self) -> tuple[int, int, int]:
-        """(key, asc, ascq) of fixed-format sense data."""
-        return self.sense[2] & 15, self.sense[12], self.sense[13]
+    def what(self) -> tuple[int, int]:
+        """(key, code) of fixed-format sense data."""
+        return self.sense[2] & 15, self.sense[12] << 8 | self.sense[13]
 
 
 class Ring:
