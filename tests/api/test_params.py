@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from virtiod.api.params import Arg, ParamError, check_params, params_of
-from virtiod.api.registry import State
+from virtiod.api.registry import Method, State
 from virtiod.rpc.methods import METHODS
+from virtiod.system import System
 
 
 async def example(
-    daemon: Any,
+    daemon: System,
     name: Annotated[str, Arg("a name", "name")],
     level: Annotated[Literal["low", "high"], Arg("a level", "-l/--level")] = "low",
     count: Annotated[int | None, Arg("a count", minimum=1, maximum=9)] = None,
@@ -36,7 +37,7 @@ NEEDS, PARAMS = params_of(example)
         {"name": "é", "names": ["a", "b"]},
     ],
 )
-def test_what_fits_is_accepted(given: dict[str, Any]) -> None:
+def test_what_fits_is_accepted(given: dict[str, object]) -> None:
     check_params(PARAMS, given)
 
 
@@ -60,7 +61,7 @@ def test_what_fits_is_accepted(given: dict[str, Any]) -> None:
         ({"name": "n", "force": "true"}, "'force' must be a boolean, not a string ('true')"),
     ],
 )
-def test_what_does_not_fit_is_named(given: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_named(given: dict[str, object], message: str) -> None:
     with pytest.raises(ParamError) as caught:
         check_params(PARAMS, given)
     assert message in str(caught.value)
@@ -75,14 +76,14 @@ def test_the_schema_says_the_same() -> None:
 
 
 def test_a_parameter_must_be_described() -> None:
-    async def bare(daemon: Any, name: str) -> None: ...
+    async def bare(daemon: System, name: str) -> None: ...
 
     with pytest.raises(TypeError, match="name: no Arg"):
         params_of(bare)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
-def test_every_method_is_documented(method: Any) -> None:
+def test_every_method_is_documented(method: Method) -> None:
     assert method.summary.endswith(".")
     assert method.states & State.ANY
     assert all(param.arg.help for param in method.params)

@@ -20,14 +20,14 @@ import pytest
 from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, MethodError, TimedOut, cli
 from rpc_client.tables import duration, size, table
 from rpc_client.top import Sample, top, view
-from tests.support.daemon import running
+from tests.support.daemon import FakeDaemon, running
 from virtiod.bdev.counters import NO_IO
 from virtiod.load.job import LoadCounters
 from virtiod.load.report import JobReport, figures
 from virtiod.rpc.methods import METHODS
 
 
-def with_daemon(run_dir: Path, use: Callable[[str, Any], None], **options: Any) -> None:
+def with_daemon(run_dir: Path, use: Callable[[str, FakeDaemon], None], **options: Any) -> None:
     """Runs use(socket path, daemon) in a thread beside a daemon."""
 
     async def run() -> None:
@@ -92,7 +92,7 @@ ATTACH = {"name": "B0", "trtype": "user", "traddr": "/x.sock", "dev_type": "blk"
 
 
 def test_calls_and_their_errors(run_dir: Path) -> None:
-    def use(path: str, _: Any) -> None:
+    def use(path: str, _: FakeDaemon) -> None:
         with Client(path) as client:
             assert client.call("bdev_get_bdevs") == []
             assert client.call("bdev_virtio_attach_controller", ATTACH) == ["B0"]
@@ -108,13 +108,13 @@ def test_calls_and_their_errors(run_dir: Path) -> None:
 
 
 def test_a_time_out_is_in_real_time_and_its_answer_comes_to_no_other_call(run_dir: Path) -> None:
-    def use(path: str, daemon: Any) -> None:
+    def use(path: str, daemon: FakeDaemon) -> None:
         with Client(path, timeout_s=5) as client:
             started = time.monotonic()
             with pytest.raises(TimedOut, match="bdev_virtio_attach_controller: no answer"):
                 client.call("bdev_virtio_attach_controller", ATTACH | {"traddr": "/slow"}, timeout_s=0.2)
             assert time.monotonic() - started >= 0.2
-            daemon.system.controllers.release.set()
+            daemon.fakes.fake_controllers.release.set()
             assert client.call("log_get_level") == "INFO"
 
     with_daemon(run_dir, use)
@@ -229,7 +229,7 @@ def test_help_shows_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def use(path: str, daemon: Any) -> None:
+    def use(path: str, daemon: FakeDaemon) -> None:
         def ok(*words: str) -> str:
             status, out, err = run_cli(capsys, path, *words)
             assert status == 0, err
@@ -246,7 +246,7 @@ def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str])
         assert "1 GiB" in lines[1]
         assert json.loads(ok("--json", "bdev_get_bdevs"))[0]["name"] == "B0"
         assert "up" in ok("virtiod_get_controllers")
-        daemon.system.bdevs.get("B0").count("read", 2500)
+        daemon.bdev("B0").count("read", 2500)
         assert "2.5 us" in ok("bdev_get_iostat", "--names", "B0")
         assert "thread 2" in ok("bdev_get_iostat", "--names", "B0", "-c")
         assert "50.0" in ok("virtiod_get_pollers")
@@ -299,8 +299,8 @@ def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run
         **vars(figures(counters)),
     )
 
-    def use(path: str, daemon: Any) -> None:
-        daemon.system.load.report.results.append(job)
+    def use(path: str, daemon: FakeDaemon) -> None:
+        daemon.fakes.fake_load.report.results.append(job)
         status, out, _ = run_cli(capsys, path, "perform_tests", "-b", "B0", "-w", "verify", "-t", "1")
         assert status == 0
         assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123457", "482.0"]
@@ -385,7 +385,7 @@ def test_top_takes_the_terminal_and_gives_it_back(run_dir: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def use(path: str, _: Any) -> None:
+    def use(path: str, _: FakeDaemon) -> None:
         out = Terminal()
         with Client(path) as client, pytest.raises(KeyboardInterrupt):
             client.call("bdev_virtio_attach_controller", ATTACH)
@@ -400,7 +400,7 @@ def test_top_takes_the_terminal_and_gives_it_back(run_dir: Path, monkeypatch: py
 
 
 def test_top_writes_plain_text_where_there_is_no_terminal(run_dir: Path) -> None:
-    def use(path: str, _: Any) -> None:
+    def use(path: str, _: FakeDaemon) -> None:
         out = io.StringIO()
         with Client(path) as client:
             client.call("bdev_virtio_attach_controller", ATTACH)

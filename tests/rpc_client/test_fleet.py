@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from rpc_client import Client, cli
 from rpc_client.fleet import Host, on_each, read_hosts
 from rpc_client.tables import render_each
 from tests.rpc_client.test_client import with_daemon
+from tests.support.daemon import FakeDaemon
 
 
 def test_the_file_has_addresses_with_or_without_names(run_dir: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_file_that_does_not_fit_is_refused(run_dir: Path, content: str, messag
 
 
 def test_a_host_that_says_nothing_holds_up_nobody(run_dir: Path) -> None:
-    def use(path: str, _: Any) -> None:
+    def use(path: str, _: FakeDaemon) -> None:
         silent = str(run_dir / "silent")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(silent)
@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_what_failed_and_for_what_is_empty() -> None:
 
 
 def test_the_exit_status_tells_how_many_failed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def use(path: str, _: Any) -> None:
+    def use(path: str, _: FakeDaemon) -> None:
         here, gone = ("--url", f"unix:{path}"), ("--url", "/nowhere")
         assert cli.main([*here, *here, "log_get_level"]) == 0
         assert cli.main([*here, *gone, "log_get_level"]) == 3

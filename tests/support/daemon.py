@@ -283,7 +283,7 @@ class FakeSystem(System):
         self.nulls = NullBdevs((), self.bdevs)
         self.fake_controllers = FakeControllers(self.bdevs, pollers)
         self.controllers = cast(ControllerManager, self.fake_controllers)
-        self.hotplug = FakeHotplug()
+        self.hotplug = self.fake_hotplug = FakeHotplug()
         self.fake_exports = FakeExports(self.bdevs, self.ended)
         self.exports = Kinds([self.fake_exports])
         self.fake_load = FakeLoad()
@@ -297,11 +297,25 @@ class FakeSystem(System):
         self.ended.append("system")
 
 
+class FakeDaemon(Daemon):
+    """A daemon on fakes."""
+
+    @property
+    def fakes(self) -> FakeSystem:
+        assert isinstance(self.system, FakeSystem)
+        return self.system
+
+    def bdev(self, name: str) -> FakeBdev:
+        found: object = self.system.bdevs.get(name)
+        assert isinstance(found, FakeBdev)
+        return found
+
+
 @contextlib.asynccontextmanager
-async def running(run_dir: Path, *, system: FakeSystem | None = None, **options: Any) -> AsyncIterator[Daemon]:
+async def running(run_dir: Path, *, system: FakeSystem | None = None, **options: Any) -> AsyncIterator[FakeDaemon]:
     """A daemon on fakes that listens at run_dir/rpc."""
     settings = Options(rpc_socket=str(run_dir / "rpc"), http=None, **options)
-    daemon = Daemon(settings, build=lambda _: system or FakeSystem())
+    daemon = FakeDaemon(settings, build=lambda _: system or FakeSystem())
     daemon.rpc.strict = True
     await daemon.start()
     try:

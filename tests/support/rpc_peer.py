@@ -16,7 +16,7 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def send(self, data: Any) -> None:
+    async def send(self, data: object) -> None:
         self.writer.write(data if isinstance(data, bytes) else json.dumps(data).encode())
         await self.writer.drain()
 
@@ -29,18 +29,18 @@ class Peer:
                 return None
         return json.loads(line) if line else None
 
-    async def ask(self, method: str, params: Any = None, request_id: Any = 1) -> Any:
+    async def ask(self, method: str, params: object = None, request_id: object = 1) -> Any:
         """The response to one request."""
         request = {"jsonrpc": "2.0", "method": method, "id": request_id}
         await self.send(request if params is None else {**request, "params": params})
         return await self.receive()
 
-    async def result(self, method: str, **params: Any) -> Any:
+    async def result(self, method: str, **params: object) -> Any:
         response = await self.ask(method, params)
         assert "result" in response, response
         return response["result"]
 
-    async def error(self, method: str, **params: Any) -> tuple[int, str]:
+    async def error(self, method: str, **params: object) -> tuple[int, str]:
         """Code and message."""
         response = await self.ask(method, params)
         assert "error" in response, response

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.daemon import running
+from tests.support.daemon import FakeDaemon, running
 from tests.support.rpc_peer import Peer, connected
 from virtiod.bdev.histogram import BUCKETS, bucket_of
 from virtiod.bdev.spdk_histograms import rebucket
 from virtiod.rpc.methods import METHODS
 
-Conversation = Callable[[Peer, Any], Awaitable[None]]
+Conversation = Callable[[Peer, FakeDaemon], Awaitable[None]]
 
 
 def talk(run_dir: Path, conversation: Conversation, **options: Any) -> None:
@@ -73,8 +73,8 @@ def without(name: str) -> dict[str, Any]:
         (ATTACH | {"traddr": "/refused"}, -32602, "connect to /refused: Connection refused"),
     ],
 )
-def test_a_bad_attach_is_refused(run_dir: Path, params: dict[str, Any], code: int, message: str) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+def test_a_bad_attach_is_refused(run_dir: Path, params: dict[str, object], code: int, message: str) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         found, text = await peer.error("bdev_virtio_attach_controller", **params)
         assert (found, message in text) == (code, True), text
         assert await peer.result("bdev_get_bdevs") == []
@@ -84,14 +84,14 @@ def test_a_bad_attach_is_refused(run_dir: Path, params: dict[str, Any], code: in
 
 @pytest.mark.parametrize("address", ["0000:00:05.0", "00:05.0", "0000:af:1f.7", "10000:00:00.0"])
 def test_pci_addresses_are_recognised(run_dir: Path, address: str) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         assert await peer.result("bdev_virtio_attach_controller", **ATTACH | {"trtype": "pci", "traddr": address})
 
     talk(run_dir, ask)
 
 
 def test_attach_and_detach(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         assert await peer.result("bdev_virtio_attach_controller", **ATTACH, vq_count=2, vq_size=128) == ["B0"]
         assert (await peer.error("bdev_virtio_attach_controller", **ATTACH))[0] == -32602
         (controller,) = await peer.result("virtiod_get_controllers")
@@ -101,10 +101,10 @@ def test_attach_and_detach(run_dir: Path) -> None:
         assert (await peer.error("virtiod_get_controllers", name="B9")) == (-19, "controller 'B9' does not exist")
         assert (await peer.error("bdev_virtio_detach_controller", name="B9"))[0] == -19
         assert (await peer.error("bdev_virtio_detach_controller"))[0] == -32603
-        daemon.system.controllers.list()[0].state = "detaching"
+        daemon.fakes.fake_controllers.list()[0].state = "detaching"
         code, message = await peer.error("bdev_virtio_detach_controller", name="B0")
         assert (code, message.startswith("Device or resource busy")) == (-32602, True)
-        daemon.system.controllers.list()[0].state = "up"
+        daemon.fakes.fake_controllers.list()[0].state = "up"
         assert await peer.result("bdev_virtio_detach_controller", name="B0") is True
         assert await peer.result("bdev_get_bdevs") == []
 
@@ -112,7 +112,7 @@ def test_attach_and_detach(run_dir: Path) -> None:
 
 
 def test_scsi_controllers_are_listed_apart(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         await peer.result("bdev_virtio_attach_controller", **ATTACH | {"name": "S0", "dev_type": "scsi"})
         assert await peer.result("bdev_virtio_scsi_get_devices") == [
@@ -123,7 +123,7 @@ def test_scsi_controllers_are_listed_apart(run_dir: Path) -> None:
 
 
 def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await attach(peer)
         assert await peer.error("bdev_reset", name="B0") == (-95, "bdev B0 (VirtioBlk Disk) can't be reset")
         assert (await peer.error("bdev_reset", name="B9"))[0] == -19
@@ -132,7 +132,7 @@ def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
         async def reset() -> None:
             resets.append(1)
 
-        daemon.system.bdevs.get("B0").reset = reset
+        daemon.bdev("B0").reset = reset
         assert await peer.result("bdev_reset", name="B0") is True
         assert resets == [1]
 
@@ -140,7 +140,7 @@ def test_a_bdev_is_reset_if_it_can_be(run_dir: Path) -> None:
 
 
 def test_a_pci_controller_is_saved_by_its_full_address_and_without_queues(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.result("bdev_virtio_attach_controller", **ATTACH | {"trtype": "pci", "traddr": "00:5.0"})
         saved = (await peer.result("framework_get_config", name="bdev"))[1]
         params = {"name": "B0", "dev_type": "blk", "trtype": "pci", "traddr": "0000:00:05.0"}
@@ -150,12 +150,12 @@ def test_a_pci_controller_is_saved_by_its_full_address_and_without_queues(run_di
 
 
 def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         assert await peer.result("bdev_virtio_blk_set_hotplug", enable=True, period_us=200_000) is True
         assert (await peer.error("bdev_virtio_blk_set_hotplug", enable=True, period_us=1))[0] == -22
         saved = await peer.result("framework_get_config", name="bdev")
         assert saved[1]["params"] == {"enable": True, "period_us": 200_000}
-        assert daemon.system.hotplug.now == (True, 200_000)
+        assert daemon.fakes.fake_hotplug.now == (True, 200_000)
 
     talk(run_dir, ask)
 
@@ -164,7 +164,7 @@ def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
 
 
 def test_a_bdev_is_described(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         (bdev,) = await peer.result("bdev_get_bdevs", name="B0")
         assert bdev["product_name"] == "VirtioBlk Disk"
@@ -178,7 +178,7 @@ def test_a_bdev_is_described(run_dir: Path) -> None:
 
 
 def test_a_bdev_can_be_waited_for(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         assert await peer.error("bdev_get_bdevs", name="B0") == (-19, "bdev 'B0' does not exist")
         assert (await peer.error("bdev_get_bdevs", name="B0", timeout=20))[0] == -110
         await peer.send({"method": "bdev_get_bdevs", "params": {"name": "B0", "timeout": 10_000}, "id": "waits"})
@@ -198,9 +198,9 @@ QD_MEMBERS = {"queue_depth_polling_period", "queue_depth", "io_time", "weighted_
 
 
 def test_iostat(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await attach(peer)
-        bdev = daemon.system.bdevs.get("B0")
+        bdev = daemon.bdev("B0")
         bdev.count("read", 1000)
         bdev.count("read", 3000, channel=1)
         bdev.count("write", 500, size=512)
@@ -241,8 +241,8 @@ def test_iostat(run_dir: Path) -> None:
         ({"reset_mode": "some"}, -32602),
     ],
 )
-def test_iostat_refuses(run_dir: Path, params: dict[str, Any], code: int) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+def test_iostat_refuses(run_dir: Path, params: dict[str, object], code: int) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         await attach(peer, "B1")
         assert (await peer.error("bdev_get_iostat", **params))[0] == code
@@ -251,9 +251,9 @@ def test_iostat_refuses(run_dir: Path, params: dict[str, Any], code: int) -> Non
 
 
 def test_a_reset_shows_only_what_comes_after_it_and_leaves_the_counters_alone(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await attach(peer)
-        bdev = daemon.system.bdevs.get("B0")
+        bdev = daemon.bdev("B0")
         bdev.count("read", 1000)
         bdev.count("read", 1000, status="io")
         bdev.count("write", 1000, status="io")
@@ -302,9 +302,9 @@ def decode(answer: dict[str, Any]) -> list[tuple[int, int, int]]:
 
 
 def test_a_histogram_counts_from_when_it_was_enabled(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await attach(peer)
-        bdev = daemon.system.bdevs.get("B0")
+        bdev = daemon.bdev("B0")
         assert (await peer.error("bdev_get_histogram", name="B0"))[0] == -32603
         bdev.count("read", 100_000)
         await peer.result("bdev_enable_histogram", name="B0", enable=True)
@@ -344,8 +344,8 @@ def test_a_histogram_counts_from_when_it_was_enabled(run_dir: Path) -> None:
         ("bdev_get_histogram_borders", {"name": "B0", "borders": [-1]}, -32602),
     ],
 )
-def test_histograms_refuse(run_dir: Path, method: str, params: dict[str, Any], code: int) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+def test_histograms_refuse(run_dir: Path, method: str, params: dict[str, object], code: int) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         assert (await peer.error(method, **params))[0] == code
 
@@ -371,7 +371,7 @@ REACTOR_MEMBERS = ("lcore", "numa_id", "tid", "busy", "idle", "in_interrupt", "i
 
 
 def test_thread_and_reactor_objects_have_exactly_the_members_that_spdk_top_takes(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         stats = await peer.result("thread_get_stats")
         assert set(stats) == {"tick_rate", "threads"}
@@ -415,7 +415,7 @@ def test_thread_and_reactor_objects_have_exactly_the_members_that_spdk_top_takes
 
 
 def test_notifications_tell_what_happened_to_bdevs(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         assert await peer.result("notify_get_types") == ["bdev_register", "bdev_unregister", "bdev_resize"]
         assert await peer.result("notify_get_notifications") == []
         await attach(peer)
@@ -433,7 +433,7 @@ def test_notifications_tell_what_happened_to_bdevs(run_dir: Path) -> None:
 
 
 def test_the_last_1024_notifications_are_kept(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         for number in range(1500):
             daemon.system.notifications.add("bdev_resize", f"B{number}")
         kept = await peer.result("notify_get_notifications")
@@ -447,7 +447,7 @@ def test_the_last_1024_notifications_are_kept(run_dir: Path) -> None:
 
 
 def test_log_levels_and_flags(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.result("log_set_level", level="DEBUG")
         assert await peer.result("log_get_level") == "DEBUG"
         await peer.result("log_set_print_level", level="WARNING")
@@ -466,7 +466,7 @@ def test_log_levels_and_flags(run_dir: Path) -> None:
 
 
 def test_a_flag_prints_what_the_level_would_not(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         for level in ("log_set_level", "log_set_print_level"):
             await peer.result(level, level="ERROR")
         await peer.error("bdev_get_bdevs", name="first")
@@ -483,7 +483,7 @@ def test_a_flag_prints_what_the_level_would_not(run_dir: Path, capsys: pytest.Ca
 
 
 def test_nbd_exports(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await attach(peer)
         export = await peer.result("nbd_create_export", bdev_name="B0", name="disk", read_only=True)
         assert (export["name"], export["bdev_name"], export["size"]) == ("disk", "B0", 1 << 30)
@@ -499,10 +499,10 @@ def test_nbd_exports(run_dir: Path) -> None:
 
 
 def test_perform_tests_hands_over_what_was_asked(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         asked = {"rw": "randrw", "time_s": 0.5, "rw_mix_read": 70}
         assert (await peer.result("perform_tests", **asked, bdevs=["B0"], cpumask="1"))["results"] == []
-        ((bdevs, workload, cpus),) = daemon.system.load.asked
+        ((bdevs, workload, cpus),) = daemon.fakes.fake_load.asked
         assert (bdevs, cpus) == (["B0"], (0,))
         assert asked.items() <= vars(workload).items()
         assert (await peer.error("perform_tests", bdevs=["B0"], rw="trim"))[0] == -32602
@@ -515,7 +515,7 @@ def test_perform_tests_hands_over_what_was_asked(run_dir: Path) -> None:
 
 
 def test_before_initialisation_only_some_methods_can_be_called(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         code, message = await peer.error("bdev_get_bdevs")
         assert (code, message) == (-1, "Method may only be called after framework_start_init: bdev_get_bdevs")
         current = await peer.result("rpc_get_methods", current=True)
@@ -535,7 +535,7 @@ def test_before_initialisation_only_some_methods_can_be_called(run_dir: Path) ->
 
 
 def test_only_allowed_methods_exist(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         assert await peer.result("rpc_get_methods") == ["bdev_get_bdevs", "rpc_get_methods"]
         assert await peer.error("log_get_level") == (-32601, "Method not found")
 
@@ -543,7 +543,7 @@ def test_only_allowed_methods_exist(run_dir: Path) -> None:
 
 
 def test_aliases_are_methods_that_are_listed_on_demand(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         names = await peer.result("rpc_get_methods")
         assert names == sorted(METHODS)
         more = await peer.result("rpc_get_methods", include_aliases=True)
@@ -554,8 +554,8 @@ def test_aliases_are_methods_that_are_listed_on_demand(run_dir: Path) -> None:
 
 
 def test_a_method_that_breaks_is_an_internal_error_and_nothing_else_stops(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
-        daemon.system.load = None
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
+        del daemon.fakes.load
         code, message = await peer.error("perform_tests", bdevs=["B0"])
         assert (code, "perform_tests: AttributeError" in message) == (-32603, True)
         assert await peer.result("log_get_level") == "INFO"
@@ -564,7 +564,7 @@ def test_a_method_that_breaks_is_an_internal_error_and_nothing_else_stops(run_di
 
 
 def test_the_registry_tells_observers_how_calls_went(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         seen: list[tuple[str, int]] = []
         daemon.rpc.observers.append(lambda name, seconds, code: seen.append((name, code)))
         await peer.result("log_get_level")

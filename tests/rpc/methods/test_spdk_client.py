@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import running
+from tests.support.daemon import FakeDaemon, running
 from tests.support.spdk_client import Outcome, spdk_rpc
 
 pytestmark = pytest.mark.programs
@@ -20,7 +20,7 @@ pytest.importorskip("spdk", reason="SPDK's client is not installed (pip install 
 Rpc = Callable[..., Awaitable[Outcome]]
 
 
-def with_client(run_dir: Path, script: Callable[[Rpc, Any], Awaitable[None]], **options: Any) -> None:
+def with_client(run_dir: Path, script: Callable[[Rpc, FakeDaemon], Awaitable[None]], **options: Any) -> None:
     async def run() -> None:
         async with running(run_dir, **options) as daemon:
 
@@ -73,7 +73,7 @@ COMMANDS: list[tuple[tuple[str, ...], str]] = [
 
 
 def test_every_command_works(run_dir: Path) -> None:
-    async def script(rpc: Rpc, daemon: Any) -> None:
+    async def script(rpc: Rpc, daemon: FakeDaemon) -> None:
         attached = await rpc(*ATTACH, "--vq-count", "2", "--vq-size", "128")
         assert (attached.status, attached.out) == (0, "B0\n")
         daemon.logs.set_flag("rpc", True)
@@ -89,7 +89,7 @@ def test_every_command_works(run_dir: Path) -> None:
 
 
 def test_framework_start_init_comes_first_if_asked(run_dir: Path) -> None:
-    async def script(rpc: Rpc, _: Any) -> None:
+    async def script(rpc: Rpc, _: FakeDaemon) -> None:
         assert (await rpc("bdev_get_bdevs")).error[0] == -1
         assert (await rpc("bdev_set_options", "-p", "1024", "--no-auto-examine")).status == 0
         assert (await rpc("framework_start_init")).status == 0
@@ -116,7 +116,7 @@ def test_framework_start_init_comes_first_if_asked(run_dir: Path) -> None:
 def test_a_bad_attach_gets_the_code_and_the_cause(
     run_dir: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    async def script(rpc: Rpc, _: Any) -> None:
+    async def script(rpc: Rpc, _: FakeDaemon) -> None:
         found, text = (await rpc("bdev_virtio_attach_controller", "B0", *words)).error
         assert (found, message in text) == (code, True), text
 
@@ -124,7 +124,7 @@ def test_a_bad_attach_gets_the_code_and_the_cause(
 
 
 def test_detach_of_what_is_not_there(run_dir: Path) -> None:
-    async def script(rpc: Rpc, _: Any) -> None:
+    async def script(rpc: Rpc, _: FakeDaemon) -> None:
         assert (await rpc("bdev_virtio_detach_controller", "B9")).error[0] == -19
         assert (await rpc("bdev_get_bdevs", "-b", "B9")).error[0] == -19
 
@@ -132,7 +132,7 @@ def test_detach_of_what_is_not_there(run_dir: Path) -> None:
 
 
 def test_a_batch(run_dir: Path) -> None:
-    async def script(rpc: Rpc, _: Any) -> None:
+    async def script(rpc: Rpc, _: FakeDaemon) -> None:
         outcome = await rpc("-b", stdin="spdk_get_version\nbdev_get_bdevs -b nope\nlog_get_level\n")
         assert outcome.status == 1
         assert '"INFO"' in outcome.out
@@ -145,7 +145,7 @@ def test_a_saved_configuration_brings_the_state_back(run_dir: Path) -> None:
     saved: dict[str, Any] = {}
     file = run_dir / "saved.json"
 
-    async def build(rpc: Rpc, daemon: Any) -> None:
+    async def build(rpc: Rpc, daemon: FakeDaemon) -> None:
         assert (await rpc("bdev_set_options", "-p", "1024")).status == 0
         assert (await rpc("framework_start_init")).status == 0
         await rpc(*ATTACH, "--vq-count", "2", "--vq-size", "128")
@@ -155,11 +155,11 @@ def test_a_saved_configuration_brings_the_state_back(run_dir: Path) -> None:
         saved.update(outcome.json)
         file.write_text(outcome.out)
 
-    async def compare(rpc: Rpc, daemon: Any) -> None:
+    async def compare(rpc: Rpc, daemon: FakeDaemon) -> None:
         assert (await rpc("save_config")).json == saved
         assert [export.name for export in daemon.system.exports.list()] == ["disk"]
 
-    async def load(rpc: Rpc, daemon: Any) -> None:
+    async def load(rpc: Rpc, daemon: FakeDaemon) -> None:
         outcome = await rpc("load_config", "-j", str(file))
         assert (outcome.status, outcome.out) == (0, ""), outcome
         await compare(rpc, daemon)
@@ -177,10 +177,10 @@ def test_a_saved_configuration_brings_the_state_back(run_dir: Path) -> None:
 
 
 def test_one_subsystem_can_be_saved_and_loaded(run_dir: Path) -> None:
-    async def script(rpc: Rpc, daemon: Any) -> None:
+    async def script(rpc: Rpc, daemon: FakeDaemon) -> None:
         await rpc(*ATTACH)
         saved = await rpc("save_subsystem_config", "-n", "bdev")
-        await daemon.system.controllers.detach("B0")
+        await daemon.fakes.fake_controllers.detach("B0")
         loaded = await rpc("load_subsystem_config", stdin=json.dumps(saved.json))
         assert (loaded.status, [bdev.name for bdev in daemon.system.bdevs.list()]) == (0, ["B0"])
         assert (await rpc("save_subsystem_config", "-n", "nvmf")).error == (-32602, "Subsystem 'nvmf' not found")

@@ -12,13 +12,13 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.daemon import FakeSystem, running
+from tests.support.daemon import FakeDaemon, FakeSystem, running
 from tests.support.rpc_peer import Peer, connected
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.api.caller import Caller
@@ -31,22 +31,26 @@ def error_of(response: Any) -> tuple[int, str]:
     return response["error"]["code"], response["error"]["message"]
 
 
-def talk(run_dir: Path, conversation: Any, **options: Any) -> Any:
-    """Runs conversation(peer, daemon) on a connection."""
+Conversation = Callable[[Peer, FakeDaemon], Awaitable[None]]
 
-    async def run() -> Any:
+
+def talk(run_dir: Path, conversation: Conversation | None, **options: Any) -> None:
+    """Runs conversation(peer, daemon) on a connection; None: only connects."""
+
+    async def run() -> None:
         async with running(run_dir, **options) as daemon, connected(run_dir) as peer:
-            return await conversation(peer, daemon)
+            if conversation is not None:
+                await conversation(peer, daemon)
 
-    return asyncio.run(run())
+    asyncio.run(run())
 
 
 # ---- requests and responses
 
 
 @pytest.mark.parametrize("request_id", [0, 7, -1, 1.5, "text", "", None])
-def test_the_answer_has_the_id_of_the_request(run_dir: Path, request_id: Any) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+def test_the_answer_has_the_id_of_the_request(run_dir: Path, request_id: object) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         response = await peer.ask("log_get_level", request_id=request_id)
         assert response == {"jsonrpc": "2.0", "result": "INFO", "id": request_id}
 
@@ -54,7 +58,7 @@ def test_the_answer_has_the_id_of_the_request(run_dir: Path, request_id: Any) ->
 
 
 def test_the_version_member_may_be_left_out(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send({"method": "log_get_level", "id": 1})
         assert (await peer.receive())["result"] == "INFO"
 
@@ -79,9 +83,9 @@ def test_the_version_member_may_be_left_out(run_dir: Path) -> None:
     ],
 )
 def test_a_request_that_is_wrong_is_answered_with_what_is_wrong(
-    run_dir: Path, request_: Any, code: int, message: str
+    run_dir: Path, request_: object, code: int, message: str
 ) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send(request_)
         response = await peer.receive()
         assert error_of(response)[0] == code
@@ -94,7 +98,7 @@ def test_a_request_that_is_wrong_is_answered_with_what_is_wrong(
 
 
 def test_params_may_be_null_or_empty(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         every: tuple[object, ...] = (None, {}, [])
         for params in every:
             await peer.send({"method": "log_get_level", "id": 1, "params": params})
@@ -104,7 +108,7 @@ def test_params_may_be_null_or_empty(run_dir: Path) -> None:
 
 
 def test_a_notification_is_carried_out_and_not_answered(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await peer.send({"method": "log_set_print_level", "params": {"level": "ERROR"}})
         await peer.send({"method": "log_get_print_level", "id": 2})
         assert await peer.receive() == {"jsonrpc": "2.0", "result": "ERROR", "id": 2}
@@ -113,7 +117,7 @@ def test_a_notification_is_carried_out_and_not_answered(run_dir: Path) -> None:
 
 
 def test_the_error_of_a_notification_is_sent_with_a_null_id(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send({"method": "log_set_level", "params": {"level": "LOUD"}})
         response = await peer.receive()
         assert response["id"] is None
@@ -123,7 +127,7 @@ def test_the_error_of_a_notification_is_sent_with_a_null_id(run_dir: Path) -> No
 
 
 def test_a_batch_is_answered_by_one_array_in_its_order(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send(
             [
                 {"method": "bdev_virtio_attach_controller", "params": {}, "id": "a"},
@@ -141,7 +145,7 @@ def test_a_batch_is_answered_by_one_array_in_its_order(run_dir: Path) -> None:
 
 
 def test_a_batch_of_notifications_is_not_answered(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send([{"method": "log_get_level"}] * 3)
         assert await peer.result("log_get_level") == "INFO"
 
@@ -149,7 +153,7 @@ def test_a_batch_of_notifications_is_not_answered(run_dir: Path) -> None:
 
 
 def test_many_requests_in_one_piece_are_all_answered(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send(
             b"".join(json.dumps({"method": "log_get_level", "id": i}, indent=2).encode() for i in range(1000))
         )
@@ -159,11 +163,11 @@ def test_many_requests_in_one_piece_are_all_answered(run_dir: Path) -> None:
 
 
 def test_a_slow_method_delays_no_other_on_the_same_connection(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         slow = {"name": "S", "trtype": "user", "traddr": "/slow", "dev_type": "blk"}
         await peer.send({"method": "bdev_virtio_attach_controller", "params": slow, "id": "slow"})
         assert await peer.result("log_get_level") == "INFO"
-        daemon.system.controllers.release.set()
+        daemon.fakes.fake_controllers.release.set()
         assert await peer.receive() == {"jsonrpc": "2.0", "result": ["S"], "id": "slow"}
 
     talk(run_dir, ask)
@@ -171,7 +175,7 @@ def test_a_slow_method_delays_no_other_on_the_same_connection(run_dir: Path) -> 
 
 @pytest.mark.parametrize("garbage", [b"}", b"[1,}", b'["\xff"]', b"[" * 100, b"[" + b"1," * 9000])
 def test_what_is_not_json_is_answered_once_and_ends_the_connection(run_dir: Path, garbage: bytes) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.send(b'{"method":"log_get_level","id":1}' + garbage)
         assert (await peer.receive())["result"] == "INFO"
         response = await peer.receive()
@@ -183,7 +187,7 @@ def test_what_is_not_json_is_answered_once_and_ends_the_connection(run_dir: Path
 
 
 def test_a_request_of_more_than_256_kib_ends_the_connection(run_dir: Path) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         with contextlib.suppress(OSError):
             await peer.send(b'{"method":"' + b"x" * 300_000)
         assert "longer than 262144 bytes" in error_of(await peer.receive())[1]
@@ -193,12 +197,12 @@ def test_a_request_of_more_than_256_kib_ends_the_connection(run_dir: Path) -> No
 
 
 def test_a_client_that_sends_no_more_still_gets_its_answers(run_dir: Path) -> None:
-    async def ask(peer: Peer, daemon: Any) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         slow = {"name": "S", "trtype": "user", "traddr": "/slow", "dev_type": "blk"}
         await peer.send({"method": "bdev_virtio_attach_controller", "params": slow, "id": 1})
         peer.writer.write_eof()
         await until(lambda: daemon.rpc._running)
-        daemon.system.controllers.release.set()
+        daemon.fakes.fake_controllers.release.set()
         assert (await peer.receive())["result"] == ["S"]
         assert await peer.receive() is None
 
@@ -313,7 +317,7 @@ def test_the_65th_connection_is_refused_and_the_others_work(run_dir: Path) -> No
 
 
 def test_the_peer_is_logged(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         await peer.result("log_get_level")
 
     with caplog.at_level(logging.INFO, "virtiod"):
@@ -325,7 +329,7 @@ def test_the_peer_is_logged(run_dir: Path, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_only_the_owner_may_connect(run_dir: Path) -> None:
-    async def look(_: Peer, __: Any) -> None:
+    async def look(_: Peer, __: FakeDaemon) -> None:
         assert stat.S_IMODE((run_dir / "rpc").stat().st_mode) == 0o600
         assert stat.S_IMODE((run_dir / "rpc.lock").stat().st_mode) == 0o600
 
@@ -334,7 +338,7 @@ def test_only_the_owner_may_connect(run_dir: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away")
 def test_a_group_may_connect_if_asked(run_dir: Path) -> None:
-    async def look(_: Peer, __: Any) -> None:
+    async def look(_: Peer, __: FakeDaemon) -> None:
         status = (run_dir / "rpc").stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, 1)
 
@@ -348,7 +352,7 @@ def test_a_group_that_there_is_not_is_named(run_dir: Path) -> None:
 
 
 def test_a_second_daemon_is_told_that_the_socket_is_in_use(run_dir: Path) -> None:
-    async def second(peer: Peer, _: Any) -> None:
+    async def second(peer: Peer, _: FakeDaemon) -> None:
         with pytest.raises(Busy, match="rpc is in use by another process"):
             async with running(run_dir):
                 pass
@@ -366,7 +370,7 @@ def test_what_a_killed_daemon_left_is_replaced(run_dir: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(run_dir / "rpc")], check=False)
     assert (run_dir / "rpc").is_socket()
 
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         assert await peer.result("log_get_level") == "INFO"
 
     talk(run_dir, ask)
@@ -395,9 +399,9 @@ def test_a_path_that_cannot_be_is_named(run_dir: Path) -> None:
 def test_answers_under_many_calls_are_prompt(run_dir: Path) -> None:
     """Not a benchmark: a method that blocked the loop, or quadratic work, would show."""
 
-    async def ask(peer: Peer, _: Any) -> None:
+    async def ask(peer: Peer, _: FakeDaemon) -> None:
         started = time.monotonic()
-        for _ in range(300):
+        for _number in range(300):
             await peer.result("thread_get_stats")
         assert time.monotonic() - started < PATIENCE_S
 
