@@ -11,7 +11,9 @@ mapfile -d '' -t files < <(git ls-files -z --cached --others --exclude-standard 
     virtiod rpc_client debian systemd dashboards docs pyproject.toml setup.py README.md CHANGELOG.md LICENSE)
 sum=$({ /usr/bin/python3 -V; sha256sum -- "${files[@]}"; } | sha256sum | cut -c1-16)
 cache=.cache/package/$sum
-mkdir -p "$into"
+mkdir -p "$into" .cache/package
+exec {lock}>.cache/package.lock
+flock "$lock" # one at a time: others wait for what it makes
 if [[ ! -e $cache/done ]]; then
     rm -rf .cache/package/????????????????
     mkdir -p "$cache"
@@ -21,7 +23,7 @@ if [[ ! -e $cache/done ]]; then
     printf '%s\0' "${files[@]}" | tar -c --null -T - | tar -x -C "$work/virtiod"
     # Started by tests, too: nothing of their virtual environment, nor of how this tree builds in place.
     (cd "$work/virtiod" && env -u VIRTUAL_ENV -u DIST_EXTRA_CONFIG -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-        dpkg-buildpackage -b -us -uc >"$work/log" 2>&1) || { cat "$work/log" >&2; exit 1; }
+        dpkg-buildpackage -b -us -uc >"$work/log" 2>&1 {lock}>&-) || { cat "$work/log" >&2; exit 1; }
     mv "$work"/*.deb "$cache/"
     touch "$cache/done"
 fi

@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from tests.support.rig import in_loop
+from tests.support.waiting import soon
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev import bdev as bdev_module
 from virtiod.bdev.channel import BdevChannels
@@ -112,7 +113,7 @@ async def test_a_user_that_fails_or_stays_does_not_hold_up_the_end(monkeypatch: 
 
     bdev.open(on_remove=fail)
     bdev.open(on_remove=stay)
-    await asyncio.wait_for(registry.unregister(bdev), 5)
+    await soon(registry.unregister(bdev))
     assert registry.list() == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, allowed_cpus, daemon
-from tests.support.waiting import wait_until
+from tests.support.waiting import LOAD_S, wait_until
 from virtiod.controllers import AttachRequest
 from virtiod.load.workload import Workload
 from virtiod.system import System
@@ -25,7 +25,6 @@ MIB = 1 << 20
 SIZE = 8 * MIB
 BLOCK = 4096
 ENOSPC = 28
-LOAD_S = 100.0  # at most: tests end their loads
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.support.waiting import PATIENCE_S
 from virtiod.core.errors import DeviceError, InvalidArgument
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.interface import QueueLayout, Transport
@@ -23,7 +24,6 @@ CONFIG_SIZE = 60  # of virtio-blk, through write zeroes (virtio 1.2 §5.2.4)
 WRITEBACK = 32  # offset of the cache's mode
 MIB = 1 << 20
 RING_BYTES = 32768
-TIMEOUT_S = 20.0
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Case:
 
     async def bring_up(self, transport: Transport) -> bytes:
         """As the controllers do it; returns the configuration."""
-        await transport.connect(TIMEOUT_S)
+        await transport.connect(PATIENCE_S)
         await transport.acknowledge_features(transport.device_features())
         config = await transport.read_config(0, CONFIG_SIZE)
         await transport.share_memory()
@@ -78,7 +78,7 @@ class TransportContract:
     def test_it_offers_what_virtiod_needs(self, case: Case) -> None:
         async def main() -> None:
             async with case.transport() as transport:
-                await transport.connect(TIMEOUT_S)
+                await transport.connect(PATIENCE_S)
                 features = transport.device_features()
                 for needed in (Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, BlkFeature.FLUSH):
                     assert features >> needed & 1, needed
@@ -142,7 +142,7 @@ class TransportContract:
     def test_a_feature_that_is_not_offered_is_refused(self, case: Case) -> None:
         async def main() -> None:
             async with case.transport() as transport:
-                await transport.connect(TIMEOUT_S)
+                await transport.connect(PATIENCE_S)
                 with pytest.raises(InvalidArgument, match="not offered"):
                     await transport.acknowledge_features(transport.device_features() | 1 << 63)
 

@@ -18,10 +18,10 @@ from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import Busy
 from virtiod.pci import uevents
+from virtiod.pci.uevents import Uevent
 
 NEW = "0000:00:06.0"
 PERIOD_US = 20_000
-PERIODS = 0.1  # seconds in which an arrival would have been noticed several times
 
 
 class Controllers:
@@ -62,10 +62,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uevents, "_open_socket", lambda: None)  # arrivals here are no business of the kernel's
 
 
+class Watching(Hotplug):
+    """Counts how often it looked."""
+
+    looks = 0
+
+    def _look(self, event: Uevent | None) -> None:
+        super()._look(event)
+        self.looks += 1
+
+    async def look_again(self) -> None:
+        """Until it has looked a few times more: all that there is to notice has been noticed."""
+        enough = self.looks + 5
+        await until(lambda: self.looks >= enough)
+
+
 @asynccontextmanager
-async def watching(host: FakeHost, allow_unbind: bool = False) -> AsyncIterator[tuple[Hotplug, Controllers]]:
+async def watching(host: FakeHost, allow_unbind: bool = False) -> AsyncIterator[tuple[Watching, Controllers]]:
     controllers = Controllers()
-    plug = Hotplug(controllers, allow_unbind, host)  # type: ignore[arg-type]
+    plug = Watching(controllers, allow_unbind, host)  # type: ignore[arg-type]
     plug.set(True, PERIOD_US)
     try:
         yield plug, controllers
@@ -87,14 +102,14 @@ async def watching(host: FakeHost, allow_unbind: bool = False) -> AsyncIterator[
 async def test_an_arrival_is_attached_if_it_may_be(
     host: FakeHost, driver: str | None, allow_unbind: bool, attached: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watching(host, allow_unbind) as (_, controllers):
+    async with watching(host, allow_unbind) as (plug, controllers):
         host.add(NEW, driver=driver)
         if attached:
             await until(lambda: controllers.attached)
             assert controllers.attached == [AttachRequest("VirtioBlk0", "pci", NEW, "blk")]
         else:
             await until(lambda: "not attached without --allow-unbind" in caplog.text)
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.tried == int(attached)
         assert caplog.text.count("not attached") == int(not attached)
 
@@ -104,9 +119,9 @@ async def test_a_device_without_a_driver_may_be_about_to_get_one(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hotplug, "SETTLE_S", 60)
-    async with watching(host) as (_, controllers):
+    async with watching(host) as (plug, controllers):
         host.add(NEW, driver=None)
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.tried == 0
 
 
@@ -123,11 +138,11 @@ async def test_what_was_there_is_not_attached(host: FakeHost) -> None:
 @pytest.mark.parametrize("device", [0x1041, 0x1048])
 @in_loop
 async def test_only_virtio_blk_is_attached(host: FakeHost, device: int) -> None:
-    async with watching(host) as (_, controllers):
+    async with watching(host) as (plug, controllers):
         host.add("0000:00:07.0", driver="vfio-pci", device=device)
         host.add(NEW, driver="vfio-pci")
         await until(lambda: controllers.attached)
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.addresses == [NEW]
 
 
@@ -155,9 +170,9 @@ async def test_a_device_that_could_not_be_attached_is_tried_again_and_logged_onc
 
 @in_loop
 async def test_a_device_bound_later_is_attached_then(host: FakeHost) -> None:
-    async with watching(host) as (_, controllers):
+    async with watching(host) as (plug, controllers):
         host.add(NEW)
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.tried == 0
         host._unbind(NEW)
         host._bind(NEW, "vfio-pci")
@@ -166,14 +181,14 @@ async def test_a_device_bound_later_is_attached_then(host: FakeHost) -> None:
 
 @in_loop
 async def test_a_device_that_was_detached_is_not_attached_again_unless_it_comes_anew(host: FakeHost) -> None:
-    async with watching(host) as (_, controllers):
+    async with watching(host) as (plug, controllers):
         host.add(NEW, driver="vfio-pci")
         await until(lambda: controllers.attached)
         controllers.attached.clear()
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert not controllers.attached
         host.vanish(NEW)
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         (host.sys / "bus/pci/devices" / NEW).symlink_to(host.path(NEW))
         await until(lambda: controllers.attached)
         assert controllers.attached[0].name == "VirtioBlk1"
@@ -181,10 +196,10 @@ async def test_a_device_that_was_detached_is_not_attached_again_unless_it_comes_
 
 @in_loop
 async def test_a_device_attached_by_hand_is_left_alone(host: FakeHost) -> None:
-    async with watching(host) as (_, controllers):
+    async with watching(host) as (plug, controllers):
         controllers.attached.append(AttachRequest("Mine", "pci", NEW, "blk"))
         host.add(NEW, driver="vfio-pci")
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.tried == 0
 
 
@@ -202,7 +217,9 @@ async def test_nothing_is_attached_when_it_is_off(host: FakeHost) -> None:
     async with watching(host) as (plug, controllers):
         plug.set(False, PERIOD_US)
         host.add(NEW, driver="vfio-pci")
-        await asyncio.sleep(PERIODS)
+        looks = plug.looks
+        await asyncio.sleep(5 * PERIOD_US / 1e6)
+        assert plug.looks == looks
         plug.set(True, PERIOD_US)  # what came meanwhile was there before
-        await asyncio.sleep(PERIODS)
+        await plug.look_again()
         assert controllers.tried == 0

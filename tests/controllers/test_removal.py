@@ -13,6 +13,7 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.scsi_host import FakeHost, Stack, stack
 from tests.support.scsi_units import FakeUnit
+from tests.support.waiting import soon
 from virtiod.controllers import AttachRequest
 from virtiod.controllers.controller import State
 from virtiod.core.errors import LostError, NotFound, RemovedError, VirtiodError
@@ -44,7 +45,7 @@ async def test_io_ends_with_enodev_and_the_bdevs_are_unregistered(run_dir: Path)
         io = await in_flight(s)
         assert controller.transport.on_lost is not None
         controller.transport.on_lost(RemovedError(WHY))
-        assert await asyncio.wait_for(io, 2) == -errno.ENODEV
+        assert await soon(io) == -errno.ENODEV
         await s.until(lambda: not s.engine.controllers.list())
         assert s.engine.bdevs.list() == []
         assert sorted(s.events[2:]) == [("bdev_unregister", "S0t0"), ("bdev_unregister", "S0t1")]
@@ -67,7 +68,7 @@ async def test_a_device_that_is_not_there_to_come_back_ends_its_controller(
         controller.transport.connect = connect  # type: ignore[method-assign]
         assert controller.transport.on_lost is not None
         controller.transport.on_lost(LostError("it does not answer"))
-        assert await asyncio.wait_for(io, 5) == -errno.ENODEV
+        assert await soon(io) == -errno.ENODEV
         await s.until(lambda: not s.engine.controllers.list())
 
 

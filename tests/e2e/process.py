@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.support import sharing
+from tests.support.clocks import ran_s, threads
 from tests.support.peers import Peer, nbd_uri, peer
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -120,7 +121,7 @@ class Daemon(Peer):
 
     def cpu_s(self) -> float:
         """CPU time of all threads."""
-        return cpu_s(self.process.pid)
+        return ran_s(threads(self.process.pid))
 
 
 def of_json(value: object) -> dict[str, Any]:
@@ -130,12 +131,6 @@ def of_json(value: object) -> dict[str, Any]:
 
 
 AnyDaemon = TypeVar("AnyDaemon", bound=Daemon)
-
-
-def cpu_s(pid: int) -> float:
-    """Seconds that a process's threads ran, as the scheduler counts them."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 @contextmanager

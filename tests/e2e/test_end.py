@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +17,13 @@ import pytest
 from tests.e2e.nbd_client import READ, WRITE, NbdClient
 from tests.e2e.process import Daemon, RpcFailure, daemon, of_json, target
 from tests.support.peers import requires, run
-from tests.support.waiting import LOAD_S, until, wait_until
+from tests.support.waiting import LOAD_S, PATIENCE_S, until, wait_until
 from virtiod.target.blk.device import BlkDevice, DiskSpec
 from virtiod.target.session import Session
 from virtiod.target.target import Target
 
-DELAY = "--fault=delay,delay=800000"  # so that I/O is in flight when the signal comes
 REQUESTS = 16
+LONG_S = 4 * PATIENCE_S  # of an end that waits for what does not come, unless it is told to hurry
 
 
 @contextmanager
@@ -41,15 +39,18 @@ def nbd_load(uri: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_sigterm_answers_what_is_in_flight(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, "--memory", "1M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         virtiod.export()
+        disk.pause()  # I/O is in flight when the signal comes
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         with NbdClient(virtiod.nbd_socket, "V0") as client:
             for cookie in range(REQUESTS):
                 client.send(WRITE if cookie % 2 else READ, cookie, cookie * 4096, 4096, b"x" * 4096 * (cookie % 2))
             wait_until(lambda: virtiod.iostat()["queue_depth"] == REQUESTS + 4, "all of the I/O in flight")
             virtiod.terminate()
+            wait_until(lambda: "SIGTERM: stopping" in virtiod.log.read_text(), "the signal to be taken")
+            disk.resume()
             replies = [client.reply() for _ in range(REQUESTS)]
             assert sorted(cookie for cookie, _, _ in replies) == list(range(REQUESTS))
             assert [error for _, error, _ in replies] == [0] * REQUESTS
@@ -108,14 +109,15 @@ def test_the_target_sees_its_queues_stopped(run_dir: Path, monkeypatch: pytest.M
 
 def test_a_second_sigterm_hurries(run_dir: Path) -> None:
     silence = "--fault=silence,after=1"
-    with target(run_dir, "--memory", "1M", silence) as disk, daemon(run_dir) as virtiod:
+    options = ("--shutdown-timeout", f"{LONG_S:g}", "--io-timeout", f"{LONG_S:g}")
+    with target(run_dir, "--memory", "1M", silence) as disk, daemon(run_dir, *options) as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
         wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
         virtiod.terminate()
         wait_until(lambda: "SIGTERM: stopping" in virtiod.log.read_text(), "the first signal to be taken")
         virtiod.terminate()
-        virtiod.ends(code=1, seconds=4)
+        virtiod.ends(code=1)
         load.cancel()
     assert "did not end in order: it was told to hurry" in virtiod.log.read_text()
     assert "Traceback" not in virtiod.log.read_text()
@@ -123,12 +125,12 @@ def test_a_second_sigterm_hurries(run_dir: Path) -> None:
 
 def test_an_end_that_can_not_be_orderly_ends_all_the_same(run_dir: Path) -> None:
     with target(run_dir, "--memory", "1M", "--fault=silence,after=1") as disk:
-        with daemon(run_dir, "--shutdown-timeout", "1") as virtiod:
+        with daemon(run_dir, "--shutdown-timeout", "1", "--io-timeout", f"{LONG_S:g}") as virtiod:
             virtiod.attach(disk.socket)
             load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, time_s=LOAD_S)
             wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
             virtiod.terminate()
-            virtiod.ends(code=1, seconds=5)
+            virtiod.ends(code=1)
             load.cancel()
         assert "did not end in order: not within 1 s" in virtiod.log.read_text()
 
@@ -212,18 +214,25 @@ def assert_works(virtiod: Daemon) -> None:
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
 
 
+def refused(virtiod: Daemon) -> bool:
+    try:
+        virtiod.call("bdev_get_bdevs")
+    except (EOFError, OSError):
+        return True
+    except RpcFailure as refusal:
+        assert refusal.code == -1, refusal
+        return True
+    return False
+
+
 def test_calls_are_refused_when_the_end_has_begun(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", DELAY) as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, "--memory", "1M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
+        disk.pause()
         load = virtiod.send("perform_tests", bdevs=["V0"], queue_depth=4, total_bytes=4 * 4096)
         wait_until(lambda: virtiod.iostat()["queue_depth"] == 4, "I/O in flight")
-        os.kill(virtiod.process.pid, signal.SIGTERM)
-        started = time.monotonic()
-        while virtiod.process.poll() is None and time.monotonic() < started + 10:
-            try:
-                virtiod.call("bdev_get_bdevs")
-            except (RpcFailure, EOFError, OSError) as refusal:
-                assert not isinstance(refusal, RpcFailure) or refusal.code == -1, refusal
-                break
+        virtiod.terminate()
+        wait_until(lambda: refused(virtiod), "a call to be refused")
+        disk.resume()
         virtiod.ends()
         load.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tests.e2e.nbd_client import READ, NbdClient
 from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
 from tests.e2e.test_scsi import attach
+from tests.support.clocks import Stopwatch, threads
 from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
@@ -39,33 +39,28 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
         load = virtiod.send("perform_tests", bdevs=["B0"], rw="randread", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy("B0")
 
-        def rate(seconds: float) -> float:
-            """I/Os of the other controller a second, meanwhile."""
-            begun, before = time.monotonic(), virtiod.ops("B0")
-            time.sleep(seconds)
-            return float(virtiod.ops("B0") - before) / (time.monotonic() - begun)
+        concerned = [one for peer in (virtiod, host, disk) for one in threads(peer.process.pid)]
 
-        def scan(found: list[str]) -> tuple[float, float]:
-            """Seconds that an attach takes, and the rate of the other controller's I/O meanwhile."""
-            begun, before = time.monotonic(), virtiod.ops("B0")
+        def scan(found: list[str]) -> Stopwatch:
+            """What an attach takes."""
+            clock = Stopwatch(concerned)
             assert attach(virtiod, host.socket) == found
-            took = time.monotonic() - begun
-            reached = (virtiod.ops("B0") - before) / (time.monotonic() - begun)
+            clock.stop()
             virtiod.call("bdev_virtio_detach_controller", name="S0")
-            return took, reached
+            return clock
 
-        plain, _ = scan(["S0t3", "S0t100", "S0t250"])
+        plain = scan(["S0t3", "S0t100", "S0t250"])
         host.do("silence", 100, True)
-        alone = rate(0.5)
         virtiod.call("bdev_reset_iostat", name="B0", mode="maxmin")
-        hindered, beside = scan(["S0t3", "S0t250"])
-        slowest = virtiod.iostat("B0")["max_read_latency_ticks"] / 1e6
-        print(f"scan of 256 targets: {plain:.3f} s, with a silent one {hindered:.3f} s; I/O beside it: ", end="")
-        print(f"{beside:.0f} a second, {alone:.0f} without; the slowest took {slowest:.1f} ms")
-        assert plain < 5  # generous: it takes a few hundredths
-        assert hindered < plain + ABORT_S
-        assert beside > 0
-        assert slowest < 1e3 * hindered / 2  # none waited for the scan; their number is the machine's
+        before = virtiod.ops("B0")
+        hindered = scan(["S0t3", "S0t250"])
+        slowest_s = virtiod.iostat("B0")["max_read_latency_ticks"] / 1e9
+        print(f"scan of 256 targets: {plain.own_s():.3f} s, with a silent one {hindered.own_s():.3f} s; ", end="")
+        print(f"the slowest I/O beside it took {1e3 * slowest_s:.1f} ms")
+        assert plain.own_s() < 5  # generous: it takes a few hundredths
+        assert hindered.own_s() < plain.own_s() + ABORT_S
+        assert virtiod.ops("B0") > before
+        assert slowest_s - hindered.waited_s() < hindered.elapsed_s() / 2  # none waited for the scan
         load.cancel()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_a_configuration_of_spdk_itself_is_taken(run_dir: Path, rpc: Rpc) -> Non
             assert [bdev["name"] for bdev in rpc("bdev_get_bdevs").json] == ["VirtioBlk0"]
 
 
+@pytest.fixture(scope="module")
+def one_disk() -> Iterator[Daemon]:
+    """A daemon that has the disk V0, for all that is refused; beside it are paths to nothing of use."""
+    with (
+        tempfile.TemporaryDirectory(prefix="v-", dir="/tmp") as folder,
+        target(Path(folder), "--memory", "1M") as disk,
+        target(Path(folder), "--memory", "1M", name="dead") as dead,
+        daemon(Path(folder)) as virtiod,
+    ):
+        (Path(folder) / "file").touch()
+        dead.kill()
+        dead.socket.rename(Path(folder) / "dead")
+        virtiod.attach(disk.socket)
+        yield virtiod
+
+
 ATTACH = ("bdev_virtio_attach_controller", "V1", "-d", "blk")
 DISK = ("-d", "blk", "-t", "user", "-a", "{dir}/t.sock")
 AGAIN = ("bdev_virtio_attach_controller", "V1", *DISK)
@@ -180,17 +197,12 @@ AGAIN = ("bdev_virtio_attach_controller", "V1", *DISK)
     ],
 )
 def test_bad_input_gets_its_code_and_its_cause(
-    run_dir: Path, rpc: Rpc, words: tuple[str, ...], code: int, message: str
+    one_disk: Daemon, rpc: Rpc, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    (run_dir / "file").touch()
-    with target(run_dir, "--memory", "1M") as disk, target(run_dir, "--memory", "1M", name="dead") as dead:
-        dead.kill()
-        dead.socket.rename(run_dir / "dead")
-        with daemon(run_dir) as virtiod:
-            virtiod.attach(disk.socket)
-            found, text = rpc(*(word.format(dir=run_dir) for word in words)).error
-            assert (found, message.format(dir=run_dir) in text) == (code, True), text
-            assert [bdev["name"] for bdev in virtiod.call("bdev_get_bdevs")] == ["V0"]
+    folder = one_disk.run_dir
+    found, text = rpc("-s", one_disk.socket, *(word.format(dir=folder) for word in words)).error
+    assert (found, message.format(dir=folder) in text) == (code, True), text
+    assert [bdev["name"] for bdev in one_disk.call("bdev_get_bdevs")] == ["V0"]
 
 
 @pytest.mark.parametrize(
@@ -203,17 +215,16 @@ def test_bad_input_gets_its_code_and_its_cause(
         {"name": 7, "trtype": "user", "traddr": "/x", "dev_type": "blk"},
     ],
 )
-def test_params_that_do_not_fit_are_an_internal_error_as_with_spdk(
-    run_dir: Path, rpc: Rpc, params: dict[str, Any]
+def test_bad_input_that_only_a_library_sends_is_an_internal_error_as_with_spdk(
+    one_disk: Daemon, rpc: Rpc, params: dict[str, Any]
 ) -> None:
-    """These SPDK's command line can't send: through its `client` library."""
+    """SPDK's `client` library can send what its command line can't."""
     from spdk.rpc.client import JSONRPCClient, JSONRPCException
 
-    with daemon(run_dir) as virtiod:
-        client = JSONRPCClient(str(virtiod.socket))
-        try:
-            with pytest.raises(JSONRPCException, match=r"bdev_virtio_attach_controller: .*'\w+'") as failure:
-                client.call("bdev_virtio_attach_controller", params)
-        finally:
-            client.close()
-        assert '"code": -32603' in failure.value.message
+    client = JSONRPCClient(str(one_disk.socket))
+    try:
+        with pytest.raises(JSONRPCException, match=r"bdev_virtio_attach_controller: .*'\w+'") as failure:
+            client.call("bdev_virtio_attach_controller", params)
+    finally:
+        client.close()
+    assert '"code": -32603' in failure.value.message

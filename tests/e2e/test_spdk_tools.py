@@ -23,7 +23,7 @@ import pytest
 from tests.e2e.process import Daemon, daemon, spdk_module, target
 from tests.support.peers import Peer
 from tests.support.spdk_client import Outcome
-from tests.support.waiting import LOAD_S, SLOWNESS
+from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 
 Rpc = Callable[..., Outcome]
 # As the script `spdk-cli` of the package does.
@@ -37,7 +37,7 @@ def spdk_cli(run_dir: Path, *words: str | Path) -> Outcome:
     command = [*CLI, "-s", str(run_dir / "rpc"), *map(str, words)]
     environment = {**os.environ, "HOME": str(run_dir)}  # it writes ~/.scripts
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30 * SLOWNESS, check=False, env=environment, cwd=run_dir
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment, cwd=run_dir
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -136,24 +136,35 @@ def test_what_save_config_prints_under_load_loads_into_a_fresh_daemon(run_dir: P
             assert [export["name"] for export in fresh.call("nbd_get_exports")] == ["null"]
 
 
+def change_between(first: dict[str, Any], second: dict[str, Any]) -> tuple[dict[str, int], float]:
+    """Of two answers of bdev_get_iostat: what was counted between them, and the seconds."""
+    (before,), (after,) = first["bdevs"], second["bdevs"]
+    change = {key: after[key] - before[key] for key in after if isinstance(after[key], int)}
+    return change, (second["ticks"] - first["ticks"]) / second["tick_rate"]
+
+
 def test_rates_between_two_answers_are_those_of_the_load(run_dir: Path, rpc: Rpc) -> None:
     with loaded(run_dir) as (virtiod, _):
         first = rpc("bdev_get_iostat", "--names", "V0").json
         virtiod.wait_busy(more=1000)
+
+        def fits() -> bool:
+            """Little's law, for the two ways to say how much was in flight; and the disk was in use all the time.
+
+            An I/O counts when it ends: what was in flight at either answer matters less the longer it takes.
+            """
+            change, seconds = change_between(first, virtiod.call("bdev_get_iostat", names=["V0"]))
+            latencies = (change["read_latency_ticks"] + change["write_latency_ticks"]) / first["tick_rate"]
+            found = latencies / 8, change["weighted_io_time"] / 8e6, change["io_time"] / 1e6
+            return all(one / seconds == pytest.approx(1, rel=0.25) for one in found)
+
+        wait_until(fits, "rates that fit the load")
         second = rpc("bdev_get_iostat", "--names", "V0").json
-        seconds = (second["ticks"] - first["ticks"]) / second["tick_rate"]
-        (before,), (after,) = first["bdevs"], second["bdevs"]
-        change = {key: after[key] - before[key] for key in after if isinstance(after[key], int)}
-        ops = change["num_read_ops"] + change["num_write_ops"]
-        assert ops >= 1000
+        change, _ = change_between(first, second)
+        assert change["num_read_ops"] + change["num_write_ops"] >= 1000
         assert change["bytes_read"] == 4096 * change["num_read_ops"]
         assert change["bytes_written"] == 4096 * change["num_write_ops"]
-        # Little's law, for the two ways to say how much was in flight; and the disk was in use all the time.
-        busy_s = (change["read_latency_ticks"] + change["write_latency_ticks"]) / second["tick_rate"]
-        assert busy_s / seconds == pytest.approx(8, rel=0.25)
-        assert change["weighted_io_time"] / 1e6 / seconds == pytest.approx(8, rel=0.25)
-        assert change["io_time"] / 1e6 / seconds == pytest.approx(1, rel=0.25)
-        assert 0 <= after["queue_depth"] <= 8
+        assert 0 <= second["bdevs"][0]["queue_depth"] <= 8
 
 
 def decoded(answer: dict[str, Any]) -> Iterator[tuple[float, float, int]]:
@@ -171,20 +182,31 @@ def decoded(answer: dict[str, Any]) -> Iterator[tuple[float, float, int]]:
         yield low * 1e6 / answer["tsc_rate"], (low + width) * 1e6 / answer["tsc_rate"], count
 
 
+def counted(virtiod: Daemon) -> tuple[int, float]:
+    """I/Os that succeeded on V0, and the sum of their latencies in us. What was being counted before is in both."""
+    virtiod.wait_busy(more=1)
+    stat = virtiod.iostat()
+    return virtiod_ops(stat), (stat["read_latency_ticks"] + stat["write_latency_ticks"]) / 1e3
+
+
+def virtiod_ops(stat: dict[str, Any]) -> int:
+    return int(stat["num_read_ops"] + stat["num_write_ops"])
+
+
 def test_a_histogram_decodes_to_the_latencies_that_were(run_dir: Path, rpc: Rpc) -> None:
     with loaded(run_dir) as (virtiod, _):
-        assert rpc("bdev_enable_histogram", "V0", "--histogram").status == 0
+        # I/O goes on: more is counted from the reset to the last answer than is in the histogram, and less in between.
         rpc("bdev_reset_iostat", "-b", "V0", "-m", "all")
+        assert rpc("bdev_enable_histogram", "V0", "--histogram").status == 0
+        ops, sum_us = counted(virtiod)
         virtiod.wait_busy(more=1000)
+        within = [now - before for now, before in zip(counted(virtiod), (ops, sum_us), strict=True)]
+        virtiod.wait_busy(more=1)
         first = rpc("bdev_get_histogram", "V0").json
+        all_ops, all_us = counted(virtiod)
         stat = virtiod.iostat()
         buckets = [bucket for bucket in decoded(first) if bucket[2]]
-        total = sum(count for _, _, count in buckets)
-        assert total >= 1000
-        # Between its buckets' ends lie the mean, and all there was since.
-        ops = stat["num_read_ops"] + stat["num_write_ops"]
-        mean_us = (stat["read_latency_ticks"] + stat["write_latency_ticks"]) / ops / 1e3
-        low = sum(start * count for start, _, count in buckets) / total
-        high = sum(end * count for _, end, count in buckets) / total
-        assert low * 0.75 <= mean_us <= high * 1.25
+        assert 1000 <= within[0] <= sum(count for _, _, count in buckets) <= all_ops
+        assert within[1] <= sum(end * count for _, end, count in buckets)
+        assert sum(start * count for start, _, count in buckets) <= all_us
         assert buckets[-1][0] <= max(stat["max_read_latency_ticks"], stat["max_write_latency_ticks"]) / 1e3

@@ -31,7 +31,7 @@ MAX_PAYLOAD = LARGE_BUFFERS << 16
 FLAGS = transmission_flags({"flush", "unmap", "write_zeroes"}, False)
 EXPORT = ExportInfo("disk", "a disk", SIZE, FLAGS, 512, 4096, MAX_PAYLOAD)
 READ, WRITE, DISC = 0, 1, 2
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class _Exports:

@@ -19,7 +19,7 @@ from tests.guest.packages import Unavailable
 
 HERE = Path(__file__).parent
 INSIDE = os.environ.get("VIRTIOD_GUEST")  # the variant, when this is the guest
-TEST_S = 100.0  # for one test, in the guest
+TEST_S = 300.0  # for one test, in the guest
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,8 +13,8 @@ from tests.guest.line import LineClosed, LineSilent
 from tests.guest.machine import Machine, machine
 from tests.guest.qmp import QmpError
 
-BOOT_S = 120.0  # to the first word; a loaded machine may need many times what an idle one does
-SILENCE_S = 180.0  # longer than a test's own time limit in the guest
+BOOT_S = 300.0  # to the first word; a loaded machine may need many times what an idle one does
+SILENCE_S = 400.0  # longer than a test's own time limit in the guest
 
 
 class GuestDied(Exception):

@@ -26,9 +26,9 @@ from packaging.requirements import Requirement
 from tests.guest import modules
 from tests.guest.cpio import Archive
 from tests.guest.packages import Packages, Unavailable
+from tests.support.cache import kept
 
 ROOT = Path(__file__).parents[2]
-CACHE = ROOT / ".cache" / "guest"
 BUILDERS = ("cpio.py", "image.py", "init.sh", "modules.py", "packages.py")  # a change of these makes a new image
 DISTRIBUTIONS = ("aiohttp", "jsonrpcserver", "prometheus-client", "requests", "pytest", "pytest-timeout")
 SITE = PurePosixPath("/site")  # packages, in the guest
@@ -60,19 +60,19 @@ def build() -> Image:
     """The image for the current packages; takes a moment when it is there already. Raises Unavailable."""
     if os.uname().machine != "x86_64":
         raise Unavailable(f"the guest is made for x86_64, and runs the Python of this {os.uname().machine} machine")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    packages = Packages(CACHE)
-    home = CACHE / key(packages)
-    if not home.exists():
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix="new-") as scratch:
-            make(packages, Path(scratch))
-            (Path(scratch) / "done").rename(home)
-        forget_others(home)
+    with kept("guest") as cache:
+        packages = Packages(cache)
+        home = cache / key(packages)
+        if not home.exists():
+            with tempfile.TemporaryDirectory(dir=cache, prefix="new-") as scratch:
+                make(packages, Path(scratch))
+                (Path(scratch) / "done").rename(home)
+            forget_others(home)
     return Image(home / "vmlinuz", home / "base.cpio")
 
 
 def forget_others(home: Path) -> None:
-    for path in CACHE.iterdir():
+    for path in home.parent.iterdir():
         if path != home and re.fullmatch("[0-9a-f]{16}", path.name):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -18,6 +18,8 @@ import pytest
 from tests.guest.forks import Fork
 from tests.guest.line import GuestLine
 from tests.support import peers
+from tests.support.waiting import SLOWNESS
+from virtiod.pci import ownership
 
 
 @functools.cache
@@ -81,6 +83,7 @@ def start(command: list[str], log: Path) -> Fork | subprocess.Popen[bytes]:
 
 def run_tests(nodes: list[str]) -> int:
     importlib.import_module("virtiod.cli")  # once, for all forks
+    ownership.DEADLINE_S *= SLOWNESS  # the kernel of a guest on a busy machine is slow too
     peers.start = start
     return int(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", *nodes], plugins=[Reporter()]))
 

@@ -27,8 +27,8 @@ from tests.support import peers
 PROGRAM = "qemu-system-x86_64"
 MEMORY_MIB = 1280
 HUGE_PAGES = 192  # of 2 MiB
-LISTEN_S = 30.0  # for QEMU to open its sockets
-LIFE_S = 1200  # a guest that is still there is killed, even when nobody is left to do it
+LISTEN_S = 60.0  # for QEMU to open its sockets
+LIFE_S = 3600  # a guest that is still there is killed, even when nobody is left to do it
 STOP_S = 5.0
 
 

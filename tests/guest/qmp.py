@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.guest.line import Line
 
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 
 
 class QmpError(Exception):

@@ -19,7 +19,7 @@ from tests.support.waiting import LOAD_S, wait_until
 from virtiod.pci.devices import find
 
 SMALL = ("-s", "32")
-ARRIVAL_S = 60.0  # a root port's button blinks for 5 s before its slot is powered off, and the guest is slow
+ARRIVAL_S = 120.0  # a root port's button blinks for 5 s before its slot is powered off, and the guest is slow
 SIZE = 8 * MIB
 
 

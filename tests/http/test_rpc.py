@@ -15,7 +15,7 @@ import pytest
 
 from tests.http.security.test_tokens import ADMIN, READER, basic, written
 from tests.support.http_server import Live, options, run_live
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.http import rpc
@@ -33,7 +33,7 @@ async def post(live: Live, body: Any, headers: dict[str, str] = AS_ADMIN, path: 
     """Status, and the answer: JSON, text, or None when there is none."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session,
         session.post(f"http://127.0.0.1:{live.port}{path}", data=data, headers=headers) as answer,
     ):
         text = await answer.text()
@@ -192,7 +192,7 @@ def test_a_long_body_is_refused_before_it_is_read(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         writer.write(raw(b"Content-Length: 10000000", b"x"))  # and no more
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
         writer.close()
         answer = await live.send(raw(b"Transfer-Encoding: chunked", b"80000\r\n" + b" " * 0x80000 + b"\r\n"))

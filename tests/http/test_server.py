@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import aiohttp
 import pytest
 
 from tests.support.http_server import Live, options, run_live
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import ConnectError, InvalidArgument
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
@@ -41,7 +42,8 @@ def test_health_names_the_poller_that_hangs(run_dir: Path, monkeypatch: pytest.M
         status, text, _ = await live.get("/healthz")
         monkeypatch.undo()
         assert status == 503
-        assert text.startswith("poller_9 has not come round for 7.")
+        told = re.match(r"poller_9 has not come round for (\d+\.\d) s", text)
+        assert told and float(told[1]) >= 7.0, text
 
     run_live(run_dir, test)
 
@@ -242,7 +244,7 @@ def test_the_address_that_has_most_connections_gives_way(run_dir: Path) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port, local_addr=("127.0.0.3", 0))
         many = [await asyncio.open_connection("127.0.0.1", live.port) for _ in range(MAX_CONNECTIONS * 2)]
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         for _, one in [*many, (reader, writer)]:
             one.close()

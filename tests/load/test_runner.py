@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.fake_device import IN, OK, Request
 from tests.support.rig import Rig, in_loop
-from tests.support.waiting import LOAD_S
+from tests.support.waiting import LOAD_S, soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
@@ -78,11 +78,9 @@ async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
     async with engine("N0") as e:
         used = e.memory.used
         running = asyncio.create_task(e.load.run(["N0"], Workload(time_s=LOAD_S)))
-        async with asyncio.timeout(10):
-            while not e.bdevs.get("N0").stats().ops["read"].completed:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        await asyncio.wait_for(e.bdevs.unregister(e.bdevs.get("N0")), 10)
-        report = await asyncio.wait_for(running, 10)
+        await until(lambda: e.bdevs.get("N0").stats().ops["read"].completed)
+        await soon(e.bdevs.unregister(e.bdevs.get("N0")))
+        report = await soon(running)
         assert report.results[0].status == "terminated"
         assert e.memory.used == used
 
@@ -133,7 +131,7 @@ async def verify(rig: Rig, device: object, ios: int = 40, depth: int = 4) -> Loa
     running = asyncio.ensure_future(job.run())
     await asyncio.sleep(0)
     rig.settle(device)  # type: ignore[arg-type]
-    await asyncio.wait_for(running, 5)
+    await soon(running)
     job.close()
     return job
 

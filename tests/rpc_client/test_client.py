@@ -21,6 +21,7 @@ from rpc_client import Access, BadReply, Client, ConnectFailed, ConnectionLost, 
 from rpc_client.tables import duration, size, table
 from rpc_client.top import Sample, top, view
 from tests.support.daemon import FakeDaemon, running
+from tests.support.waiting import PATIENCE_S
 from virtiod.bdev.counters import NO_IO
 from virtiod.load.job import LoadCounters
 from virtiod.load.report import JobReport, figures
@@ -109,7 +110,7 @@ def test_calls_and_their_errors(run_dir: Path) -> None:
 
 def test_a_time_out_is_in_real_time_and_its_answer_comes_to_no_other_call(run_dir: Path) -> None:
     def use(path: str, daemon: FakeDaemon) -> None:
-        with Client(path, timeout_s=5) as client:
+        with Client(path, timeout_s=PATIENCE_S) as client:
             started = time.monotonic()
             with pytest.raises(TimedOut, match="bdev_virtio_attach_controller: no answer"):
                 client.call("bdev_virtio_attach_controller", ATTACH | {"traddr": "/slow"}, timeout_s=0.2)
@@ -137,7 +138,7 @@ def test_a_time_out_is_in_real_time_and_its_answer_comes_to_no_other_call(run_di
     ],
 )
 def test_an_answer_that_is_none_is_an_error(run_dir: Path, answer: bytes | None, error: type[Exception]) -> None:
-    timeout_s = 0.3 if answer is None else 10
+    timeout_s = 0.3 if answer is None else PATIENCE_S
     with (
         scripted(run_dir, answer) as path,
         Client(path, timeout_s=timeout_s) as client,
@@ -152,6 +153,8 @@ def test_nobody_there(run_dir: Path) -> None:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    end = threading.Event()  # of what is slow
+
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         status = 200
@@ -162,7 +165,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status = 400
             body = {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -1, "message": "no"}}
         elif request["method"] == "slow":
-            time.sleep(0.5)
+            self.end.wait(PATIENCE_S)
         data = json.dumps(body).encode()
         try:
             self.send_response(status)
@@ -188,6 +191,7 @@ def test_http(run_dir: Path) -> None:
                     client.call("bad")
                 with pytest.raises(TimedOut):
                     client.call("slow", timeout_s=0.1)
+                _Handler.end.set()
             with Client(url) as client, pytest.raises(ConnectFailed, match="401"):
                 client.call("m")
         finally:

@@ -203,14 +203,14 @@ async def browser(run_dir: Path) -> AsyncIterator[Page]:
 def _all_reaped(profile: bytes) -> bool:
     """The browser's own processes become children of this one when it ends, as tests.support.leaks adopts orphans.
 
-    Those that still run name the profile in their command line; of those that have ended only the name is left.
+    Those that still run name the profile in their command line, or have a browser's name: one runs at a time.
     """
     done = True
     for process in leaks.children():
         with contextlib.suppress(OSError, ChildProcessError):
             command = Path(f"/proc/{process}/cmdline").read_bytes()
             name = Path(f"/proc/{process}/comm").read_text()
-            if profile in command or (not command and name.startswith("chrom")):
+            if profile in command or name.startswith("chrom"):
                 done = False
                 os.waitpid(int(process), os.WNOHANG)
     return done

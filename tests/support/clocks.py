@@ -43,12 +43,21 @@ class Stopwatch:
 
     def __init__(self, watched: Iterable[Path]) -> None:
         self._watched = list(watched)
+        self._stopped: tuple[float, float] | None = None
         self._started, self._waited = time.monotonic(), waited_s(self._watched)
+
+    def stop(self) -> None:
+        """What is asked for later is as of now."""
+        self._stopped = (self.elapsed_s(), self.waited_s())
 
     def elapsed_s(self) -> float:
         """By the clock on the wall."""
-        return time.monotonic() - self._started
+        return self._stopped[0] if self._stopped else time.monotonic() - self._started
+
+    def waited_s(self) -> float:
+        """What the threads spent waiting for a core, all together."""
+        return self._stopped[1] if self._stopped else waited_s(self._watched) - self._waited
 
     def own_s(self) -> float:
-        """Less what the threads spent waiting for a core."""
-        return self.elapsed_s() - (waited_s(self._watched) - self._waited)
+        """What passed while they had what they needed."""
+        return self.elapsed_s() - self.waited_s()

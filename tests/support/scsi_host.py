@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.scsi_units import FakeUnit, Refused
+from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
 from virtiod.core.errors import InvalidArgument
@@ -267,11 +268,9 @@ class Stack:
     async def do(self, name: str, op: str, offset: int = 0, length: int = 512, flags: int = 0, at: int = 0) -> int:
         return await self.probe(name).submit(op, offset, length, flags, at=at)
 
-    async def until(self, what: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, what: Callable[[], object]) -> None:
         """Wait for a condition."""
-        async with asyncio.timeout(seconds):
-            while not what():  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until(what)
 
 
 @asynccontextmanager

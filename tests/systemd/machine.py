@@ -17,27 +17,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cache import kept
 from tests.support.peers import requires, run
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,iproute2,libnbd-bin"
 VERSION = 1  # of the image: counts up when it has to be made anew
 BUILD_S = 600.0
-BOOT_S = 60.0
-COMMAND_S = 60.0
 
 
 def image() -> Path:
     """The root file system, made when it is not there: this host's release, so that the package suits it."""
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    folder = ROOT / ".cache" / "systemd"
-    made = folder / f"{suite}-{VERSION}"
-    if made.exists():
-        return made
-    requires("debootstrap")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with kept("systemd") as folder:
+        made = folder / f"{suite}-{VERSION}"
+        if not made.exists():
+            requires("debootstrap")
+            for other in folder.iterdir():
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
+            _make(suite, folder, made)
+    return made
+
+
+def _make(suite: str, folder: Path, made: Path) -> None:
     new = folder / "new"
     command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(new), *_mirror(suite)]
     with (folder / "log").open("w+") as log:
@@ -48,7 +51,6 @@ def image() -> Path:
     for unneeded in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(new / unneeded)
     new.rename(made)
-    return made
 
 
 def _mirror(suite: str) -> list[str]:
@@ -76,7 +78,7 @@ class Machine:
         ]
         return [*inside, *map(str, words)]
 
-    def run(self, *words: str | Path, seconds: float = COMMAND_S) -> str:
+    def run(self, *words: str | Path, seconds: float = PATIENCE_S) -> str:
         """What it prints. Raises Failed with its output."""
         done = subprocess.run(
             self.command(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
@@ -123,7 +125,7 @@ def booted(run_dir: Path) -> Iterator[Machine]:
         )
         try:
             machine = Machine(process, _init(process))
-            wait_until(lambda: _is_up(machine), "systemd to come up", BOOT_S)
+            wait_until(lambda: _is_up(machine), "systemd to come up")
             yield machine
         except BaseException:
             log.seek(0)
@@ -131,7 +133,7 @@ def booted(run_dir: Path) -> Iterator[Machine]:
             raise
         finally:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE_S)
 
 
 def _init(process: subprocess.Popen[bytes]) -> int:
@@ -144,7 +146,7 @@ def _init(process: subprocess.Popen[bytes]) -> int:
             found[:] = children.read_text().split()
         return bool(found) and Path(f"/proc/{found[0]}/comm").read_text() == "systemd\n"
 
-    wait_until(look, "the container's first process", BOOT_S)
+    wait_until(look, "the container's first process")
     return int(found[0])
 
 
@@ -166,7 +168,7 @@ def own_cgroup() -> Iterator[Path]:
     try:
         yield group / "cgroup.procs"
     finally:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         folders = [group, *(path for path in group.rglob("*") if path.is_dir())]
         for folder in reversed(folders):
             while True:

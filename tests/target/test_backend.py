@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from tests.transports.vhost_user.fakes import ALL_PROTOCOL, BookDevice, layout_at
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument, LostError
 from virtiod.core.memory import DmaMemory
@@ -45,7 +45,7 @@ async def serving(path: str, device: BookDevice, protocol_features: int = OFFERE
 async def attached(path: str, memory: DmaMemory) -> AsyncIterator[VhostUserTransport]:
     transport = VhostUserTransport(path, memory)
     try:
-        await transport.connect(2)
+        await transport.connect(PATIENCE_S)
         await transport.acknowledge_features(transport.device_features())
         await transport.share_memory()
         yield transport
@@ -58,7 +58,7 @@ async def raw(
     path: str, protocol: int = 1 << ProtocolFeature.REPLY_ACK | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS
 ) -> AsyncIterator[Client]:
     """A client that may ask for anything."""
-    client = Client(Channel(await open_socket(path, 2)), path, 2)
+    client = Client(Channel(await open_socket(path, PATIENCE_S)), path, PATIENCE_S)
     try:
         if protocol:
             await client.set_protocol_features(protocol)
@@ -183,7 +183,7 @@ def test_a_second_front_end_waits_for_the_first_to_leave(path: str, memory: DmaM
             async with attached(path, memory) as transport:
                 await transport.setup_queue(0, layout_at(memory.regions[0].address))
                 await transport.start_queue(0)
-                connecting = asyncio.create_task(second.connect(5))
+                connecting = asyncio.create_task(second.connect(PATIENCE_S))
                 await asyncio.sleep(0.05)
                 assert not connecting.done()
             await connecting

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.fake_device import FLUSH, GET_ID, OUT
 from tests.support.rig import Rig, in_loop
+from tests.support.waiting import soon
 from virtiod.bdev.probe import Flag
 
 BOTH = [True, False]
@@ -180,7 +181,7 @@ async def test_drain_returns_when_the_last_io_is_back() -> None:
             assert not drained.done()
             rig.device.complete(rig.device.held[0])
             rig.turn(2)
-        await asyncio.wait_for(drained, 1)
+        await soon(drained)
 
 
 @in_loop
@@ -193,7 +194,7 @@ async def test_fail_ends_a_drain() -> None:
         rig.turn()
         await rig.do(rig.queue.stop())
         await rig.do(rig.queue.fail(errno.ENODEV))
-        await asyncio.wait_for(drained, 1)
+        await soon(drained)
 
 
 @in_loop
@@ -208,7 +209,7 @@ async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up()
         await asyncio.sleep(0)
         assert not any(d.done() for d in drains[1:])
         rig.settle()
-        await asyncio.wait_for(asyncio.gather(*drains[1:]), 1)
+        await soon(asyncio.gather(*drains[1:]))
         assert done.done()
 
 
@@ -232,5 +233,5 @@ async def test_get_id_in_flight_is_asked_again() -> None:
         assert [r.type for r in rig.device.take()] == [GET_ID]
         await rig.restart()
         rig.settle()
-        assert await asyncio.wait_for(asked, 1) == "disk 7"
+        assert await soon(asked) == "disk 7"
         assert [r.type for r in rig.device.requests] == [GET_ID, GET_ID]

@@ -11,6 +11,7 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.scsi_units import READS, WRITES, FakeUnit
+from tests.support.waiting import PATIENCE_S
 from virtiod.load.workload import Workload
 from virtiod.virtio.scsi import Response
 
@@ -48,11 +49,15 @@ async def test_what_is_beyond_it_waits_in_order_and_holds_up_no_other_unit(run_d
         assert places == list(range(0, 80, 2))
 
 
-async def load(s: Stack, names: list[str], host: FakeHost) -> int:
-    """Verify both units while the host answers as late as it can; the most commands that target 0 had at once."""
+async def load(s: Stack, names: list[str], host: FakeHost, at_once: int) -> int:
+    """Verify both units while the host answers as late as it can; the most commands that target 0 had at once.
+
+    It has no rest before it has had so many at once.
+    """
     workload = Workload("verify", block_size=8192, queue_depth=12, total_bytes=256 << 10)
     running = asyncio.ensure_future(s.engine.load.run(names, workload))
     most = idle = 0
+    await s.until(lambda: len(host.held) >= at_once)
     while not running.done():
         before = len(host.held)
         await asyncio.sleep(0)
@@ -76,7 +81,7 @@ async def test_it_holds_for_any_number_of_queues_and_when_the_ring_is_full_too(
     host = slow_host(units, cmd_per_lun, 2 + pollers)
     async with stack(run_dir, units, pollers=pollers, host=host) as s:
         names = await s.attach(vq_count=pollers, vq_size=vq_size)
-        assert await load(s, names, host) == cmd_per_lun
+        assert await load(s, names, host, cmd_per_lun) == cmd_per_lun
         for name in names:
             assert s.engine.bdevs.get(name).stats().in_flight == 0
 
@@ -86,7 +91,7 @@ async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_take
     units = {(0, 0): FakeUnit(), (1, 0): FakeUnit()}
     host = slow_host(units, 2)
     silent = host.hook
-    async with stack(run_dir, units, host=host, io_timeout_s=0.3) as s:
+    async with stack(run_dir, units, host=host, io_timeout_s=0.6) as s:
         await s.attach()
 
         def abort(subtype: int, target: int, lun: int, task: int) -> int:
@@ -99,11 +104,11 @@ async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_take
         for host.tmf, reconnects in ((abort, 0), (lambda *_: None, 1)):
             host.hook = silent
             ios = [asyncio.ensure_future(s.do("S0t0", "write", 4096 * i, 4096)) for i in range(8)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await asyncio.gather(*ios) == [-errno.ETIMEDOUT] * 8
             host.hook = lambda _: None
             host.held.clear()
             ios = [asyncio.ensure_future(s.do("S0t0", "write", 4096 * i, 4096)) for i in range(8)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await asyncio.gather(*ios) == [0] * 8
             assert s.engine.controllers.get("S0").reconnects == reconnects

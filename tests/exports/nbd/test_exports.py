@@ -201,7 +201,7 @@ def test_connections_of_an_export_are_limited(setup: Setup) -> None:
 def test_silent_client_is_dropped_at_its_deadline_and_delays_nobody(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(server, "HANDSHAKE_S", 1.0)  # which is long for the other one
 
     async def main() -> None:
         async with setup as s:
@@ -279,7 +279,7 @@ def test_client_is_told_of_an_ending_export(setup: Setup, monkeypatch: pytest.Mo
             await peer.go("disk")
             await until(lambda: s.started)
             s.started[0].obey = {"abort"}
-            ending = asyncio.create_task(s.manager.delete("disk", 0.5))
+            ending = asyncio.create_task(s.manager.delete("disk", PATIENCE_S))
             await until(lambda: s.started[0].asked)
             assert await late.go("disk") == [Reply.ERR_SHUTDOWN]
             s.started[0].abort()

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from hashlib import sha256
-from operator import ne
+from operator import eq, ne
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.e2e.process import of_json, target
 from tests.support.browser import Page, browser
 from tests.support.http_server import Live, live
 from tests.support.peers import Peer
-from tests.support.waiting import LOAD_S, until
+from tests.support.waiting import LOAD_S, PATIENCE_S, until
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http import pages
@@ -154,16 +154,24 @@ def test_figures_are_those_of_the_rpc(run_dir: Path) -> None:
             "  window.first ??= cell[0]; window.at = cell[0]; window.seen = (window.seen ?? 0) + 1;"
             "})"
         )
-        await page.until("window.seen === 1")
-        before, sampled = await iostat(), running.feed.sampler.second
-        await page.until("window.seen >= 4")
-        after, seconds = await iostat(), running.feed.sampler.second - sampled
-        # The page's seconds begin up to a second before and end up to a second before those of the two calls.
+
+        async def sums() -> list[float]:
+            """What the page counted until a sample that was taken after this was called."""
+            seen = await page.js("window.seen ?? 0")
+            await page.until(f"window.seen > {seen + 1}")
+            return list(await page.js("sums"))
+
+        # The page's figures are of some time between the outer calls, which holds all that is between the inner ones.
+        before, first = await iostat(), await sums()
+        inner = await iostat()
+        await page.until(f"window.seen > {await page.js('seen')} + 1")
+        inner_end = await iostat()
+        last, after = await sums(), await iostat()
         for index, key in enumerate(("num_read_ops", "num_write_ops")):
-            shown, counted = await page.js(f"sums[{index}]"), after[key] - before[key]
-            assert counted * (seconds - 1) / (seconds + 1) * 0.5 <= shown <= counted * 2, (key, shown, counted)
-        assert after["queue_depth"] == DEPTH
-        assert float(await page.js(cell("bdevs", "Depth"))) == DEPTH
+            shown = last[index] - first[index]
+            assert 0.99 * (inner_end[key] - inner[key]) <= shown <= 1.01 * (after[key] - before[key]), key
+        assert 0 < after["queue_depth"] <= DEPTH
+        await page.until(f"{cell('bdevs', 'Depth')} === '{DEPTH}'")
         await page.js("stream.close()")
 
     run_page(run_dir, test)
@@ -284,10 +292,10 @@ def test_no_width_needs_to_scroll_sideways(run_dir: Path, width: int) -> None:
     async def test(_running: Live, page: Page, _peer: Peer) -> None:
         await page.size(width, 844, width < 768)
         await page.until("document.querySelector('#iops canvas').getBoundingClientRect().right <= innerWidth")
-        assert await page.js("document.documentElement.scrollWidth") == width
+        await page.until("document.documentElement.scrollWidth", fits=partial(eq, width))
         texts = "[...document.querySelectorAll('dd, #link, h1, .legend li')]"
         cut = f"{texts}.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.outerHTML)"
-        assert await page.js(cut) == []
+        await page.until(cut, fits=partial(eq, []))
 
     run_page(run_dir, test)
 
@@ -393,7 +401,7 @@ def test_pictures(run_dir: Path) -> None:
     seconds = 75 if wanted else 3
 
     async def test(running: Live, page: Page, _peer: Peer) -> None:
-        await until(partial(reached, running, seconds), "there is something to see", seconds + 20)
+        await until(partial(reached, running, seconds), "there is something to see", seconds + PATIENCE_S)
         for name, scheme, width, phone in (
             ("desktop", "light", 1280, False),
             ("dark", "dark", 1280, False),

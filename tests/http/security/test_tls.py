@@ -17,7 +17,7 @@ from tests.http.security.test_tokens import written
 from tests.http.test_rpc import AS_ADMIN, request
 from tests.support.certificates import Certificates, certificates
 from tests.support.http_server import Live, options, run_live
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.http.security.tls import Tls, TlsFiles
@@ -32,7 +32,7 @@ def trusting(certs: Certificates, client: bool = False) -> ssl.SSLContext:
 
 async def get(live: Live, context: ssl.SSLContext, path: str = "/healthz", **more: Any) -> tuple[int, str]:
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session,
         session.request(
             "POST" if more else "GET", f"https://127.0.0.1:{live.port}{path}", ssl=context, **more
         ) as answer,

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.clocks import Stopwatch, threads
 from tests.support.daemon import FakeDaemon, FakeSystem, running
 from tests.support.rpc_peer import Peer, connected
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.waiting import until
 from virtiod.api.caller import Caller
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
 from virtiod.rpc.protocol.dispatcher import Dispatcher
@@ -277,7 +278,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(run_dir: Path) -> 
 
     async def run() -> int:
         dispatcher = Answering(answer)
-        server = RpcServer(str(run_dir / "rpc"), dispatcher, write_timeout_s=0.3)
+        server = RpcServer(str(run_dir / "rpc"), dispatcher, write_timeout_s=1.0)
         server.claim()
         await server.start()
         received = 0
@@ -291,7 +292,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(run_dir: Path) -> 
                 while received < size + 13:
                     received += len(await loop.sock_recv(client, 256 << 10))
                     await asyncio.sleep(0.1)  # the client's slowness is what is tested
-                assert time.monotonic() - started > 0.3
+                assert time.monotonic() - started > 1.0
         finally:
             await server.close()
         return received
@@ -400,9 +401,9 @@ def test_answers_under_many_calls_are_prompt(run_dir: Path) -> None:
     """Not a benchmark: a method that blocked the loop, or quadratic work, would show."""
 
     async def ask(peer: Peer, _: FakeDaemon) -> None:
-        started = time.monotonic()
+        clock = Stopwatch(threads())
         for _number in range(300):
             await peer.result("thread_get_stats")
-        assert time.monotonic() - started < PATIENCE_S
+        assert clock.own_s() < 10
 
     talk(run_dir, ask)

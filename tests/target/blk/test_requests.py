@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.rig import ALL, in_loop
-from tests.support.waiting import PATIENCE_S, soon
+from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.probe import Probe
@@ -150,9 +150,7 @@ async def test_indexes_wrap_under_load() -> None:
     async with system(size=8) as s:
         job = s.job(s.pollers[0], "randread", 32)
         running = asyncio.ensure_future(job.run())
-        async with asyncio.timeout(PATIENCE_S):
-            while s.queues[0].counters().completed < 140_000:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: s.queues[0].counters().completed >= 140_000)
         job.stop()
         await soon(running)
         job.close()
@@ -204,14 +202,18 @@ async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
 async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: str, depth: int) -> None:
     async with system(size=16) as s:
         s.unit.fault(fault, 50)
-        load = asyncio.ensure_future(s.verify(depth, 0.3))
-        async with asyncio.timeout(PATIENCE_S):
-            while not s.broken:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        job = s.job(s.pollers[0], "verify", depth)
+        running = asyncio.ensure_future(job.run())
+        await until(lambda: s.broken)
         s.unit.fault("")
         await s.cut(0)
         await s.start(0)
-        assert await load > 0
+        enough = job.progress().ios + 100
+        await until(lambda: job.progress().ios > enough)
+        job.stop()
+        await soon(running)
+        assert (job.counters().io.failed, job.counters().mismatches) == (0, 0)
+        job.close()
         assert s.broken == [0]
 
 
@@ -231,9 +233,7 @@ async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> No
         s.unit.fault("silence")
         probes = [Probe(s.memory, p, s.bdev.channels) for p in s.pollers]
         done = [probe.submit("read", 512 * i, 512) for probe in probes for i in range(40)]
-        async with asyncio.timeout(PATIENCE_S):
-            while s.bdev.channels.in_flight() < 80:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+        await until(lambda: s.bdev.channels.in_flight() == 80)
         s.bdev.channels.close()
         await s.cut(0)
         assert await s.queues[0].fail(errno.ENODEV) == 15

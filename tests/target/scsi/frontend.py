@@ -20,6 +20,7 @@ from virtiod.transports.vhost_user.wire import Request, pack_config
 
 SIZE = 64
 CONTROL, EVENT, REQUEST = 0, 1, 2
+SPINS = 100
 AREA = 1 << 20  # of each queue, for buffers
 NEXT, WRITE, INDIRECT = 1, 2, 4
 
@@ -101,12 +102,13 @@ class Ring:
 
     async def completion(self, head: int, timeout: float = PATIENCE_S) -> int:
         """Bytes that the device wrote; TimeoutError."""
+        spins = 0
         async with asyncio.timeout(timeout):
-            while True:
+            while head not in self.done:
+                await asyncio.sleep(0 if spins < SPINS else 0.001)  # which leaves the core to the target
+                spins += 1
                 self.look()
-                if head in self.done:
-                    return self.done.pop(head)
-                await asyncio.sleep(0)
+        return self.done.pop(head)
 
 
 class FrontEnd:

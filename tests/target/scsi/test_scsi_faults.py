@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.rig import in_loop
 from tests.support.scsi_units import descriptor_sense
+from tests.support.waiting import soon, until
 from tests.target.scsi.frontend import REQUEST, connected, serving
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.scsi.address import pack_listed
@@ -43,7 +44,9 @@ async def test_task_management_ends_the_tasks_it_means_and_no_others(path: str) 
         await front.ready((0, 0), (0, 1))
         device.fault(0, 0, SILENCE)
         device.fault(0, 1, SILENCE)
+        before = device.requests()
         tasks = [front.send(0, lun, TEST_UNIT_READY, queue=q) for lun, q in ((0, 0), (0, 1), (0, 1), (1, 0))]
+        await until(lambda: device.requests() == before + 4, "the tasks to be taken")
         assert await is_silent(*tasks)
         assert await front.tmf(TmfType.QUERY_TASK, 0, 0, tasks[0].tag) == Response.FUNCTION_SUCCEEDED  # it is there
         assert await front.tmf(TmfType.QUERY_TASK, 0, 0, 999) == Response.OK
@@ -176,7 +179,7 @@ async def test_the_command_serves_luns_and_dies_when_told(path: str) -> None:
         async with connected(path) as front:
             await front.ready((0, 0), (3, 300))
             front.send(0, 0, TEST_UNIT_READY)
-            assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
+            assert await soon(process.wait()) == -signal.SIGKILL
     finally:
         if process.returncode is None:
             process.kill()
@@ -233,9 +236,7 @@ async def test_a_malformed_request_marks_its_ring_broken_and_the_next_front_end_
     async with serving(path, TWO):
         async with connected(path, queues=4) as front:
             front.rings[REQUEST].submit(malformed(front, what))
-            async with asyncio.timeout(5):
-                while not front.lost:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+            await until(lambda: front.lost, "the ring to be marked")
             assert "broken" in str(front.lost[0])
         async with connected(path, queues=4) as front:
             assert (await front.run(0, 1, TEST_UNIT_READY)).what == (SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET)

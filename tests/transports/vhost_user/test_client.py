@@ -6,13 +6,12 @@ import asyncio
 import errno
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, soon, until
 from tests.transports.vhost_user.fakes import FEATURES, Hangup, Script, ScriptedBackend, layout_at, reply, u64
 from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
 from virtiod.core.memory import DmaMemory
@@ -34,7 +33,11 @@ def silent(frame: Frame) -> None:
 
 
 async def connect_error(
-    path: str, memory: DmaMemory, backend: ScriptedBackend, timeout: float = 2.0, message_timeout: float = 2.0
+    path: str,
+    memory: DmaMemory,
+    backend: ScriptedBackend,
+    timeout: float = PATIENCE_S,
+    message_timeout: float = PATIENCE_S,
 ) -> DeviceError:
     """What connect() raises, which must be all that is left of it."""
     async with backend.at(path):
@@ -101,35 +104,32 @@ def test_a_back_end_that_dies_in_mid_message_is_noticed(path: str, memory: DmaMe
 )
 def test_a_silent_back_end_costs_one_deadline(path: str, memory: DmaMemory, request_: Request) -> None:
     backend = ScriptedBackend({request_: silent})
-    error = asyncio.run(connect_error(path, memory, backend, message_timeout=0.1))
+    error = asyncio.run(connect_error(path, memory, backend, message_timeout=0.5))
     assert type(error) is DeadlineError
     assert error.errno == errno.ETIMEDOUT
-    assert f"{path}: {request_.name}: no answer within 0.1 s" in str(error)
+    assert f"{path}: {request_.name}: no answer within 0.5 s" in str(error)
 
 
 def test_connecting_as_a_whole_has_a_deadline_too(path: str, memory: DmaMemory) -> None:
     backend = ScriptedBackend({Request.GET_QUEUE_NUM: silent})
-    error = asyncio.run(connect_error(path, memory, backend, timeout=0.1, message_timeout=60))
+    error = asyncio.run(connect_error(path, memory, backend, timeout=0.5))
     assert type(error) is DeadlineError
     assert "GET_QUEUE_NUM" in str(error)
 
 
 def test_a_peer_that_accepts_and_says_nothing_blocks_nobody_else(path: str, memory: DmaMemory) -> None:
     async def main() -> None:
-        ticks = 0
-
-        async def count() -> None:
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.01)
-
-        counter = asyncio.create_task(count())
         backend = ScriptedBackend({Request.GET_FEATURES: silent})
-        await connect_error(path, memory, backend, message_timeout=0.2)
-        counter.cancel()
-        await asyncio.wait([counter])
-        assert ticks >= 5
+        async with backend.at(path):
+            transport = VhostUserTransport(path, memory)
+            connecting = asyncio.create_task(transport.connect(PATIENCE_S))
+            await until(lambda: Request.GET_FEATURES in backend.requests)
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+            assert not connecting.done()
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            await transport.close()
 
     asyncio.run(main())
 
@@ -141,10 +141,8 @@ def test_a_full_listen_queue_ends_at_the_deadline(path: str, memory: DmaMemory) 
             listener.listen(0)
             with socket.socket(socket.AF_UNIX) as other:
                 other.connect(path)
-                started = time.monotonic()
                 with pytest.raises(DeadlineError, match="the listen queue stayed full for 0"):
-                    await VhostUserTransport(path, memory).connect(0.2)
-                assert time.monotonic() - started < 5
+                    await soon(VhostUserTransport(path, memory).connect(0.2))
 
     asyncio.run(main())
 
@@ -175,7 +173,7 @@ def test_descriptors_that_nobody_asked_for_are_closed(path: str, memory: DmaMemo
             async with backend.at(path):
                 transport = VhostUserTransport(path, memory)
                 before = open_descriptors()
-                await transport.connect(2)
+                await transport.connect(PATIENCE_S)
                 assert len(await transport.read_config(0, 60)) == 60
                 assert open_descriptors() < before + 8
                 await transport.close()
@@ -194,7 +192,7 @@ def test_a_refusal_is_told_and_leaves_the_connection_usable(path: str, memory: D
         refusal: dict[Request, Script] = {Request.ADD_MEM_REG: lambda f: u64(f.request, 22)}
         async with ScriptedBackend(refusal).at(path):
             transport = VhostUserTransport(path, memory)
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             with pytest.raises(DeviceError, match=r"ADD_MEM_REG was refused \(result 22\)"):
                 await transport.share_memory()
             assert len(await transport.read_config(0, 60)) == 60
@@ -209,7 +207,7 @@ def test_without_reply_ack_each_setting_is_followed_by_a_question(path: str, mem
         backend = ScriptedBackend(protocol=protocol)
         async with backend.at(path):
             transport = VhostUserTransport(path, memory)
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             del backend.requests[:], backend.fd_counts[:]
             await transport.share_memory()
             assert backend.requests == [Request.SET_MEM_TABLE, Request.GET_FEATURES]
@@ -229,7 +227,7 @@ def test_without_protocol_features_none_is_asked_for(path: str, memory: DmaMemor
         backend = ScriptedBackend(features=FEATURES)
         async with backend.at(path):
             transport = VhostUserTransport(path, memory)
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             await transport.acknowledge_features(FEATURES)
             await transport.setup_queue(0, layout_at(memory.regions[0].address))
             await transport.start_queue(0)
@@ -248,7 +246,7 @@ def test_an_unexpected_reply_while_idle_is_a_loss(path: str, memory: DmaMemory) 
             transport = VhostUserTransport(path, memory)
             lost: list[DeviceError] = []
             transport.on_lost = lost.append
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             backend.speak(u64(Request.GET_FEATURES, 0))
             await until(lambda: lost)
             assert "GET_FEATURES: nothing was asked" in str(lost[0])
@@ -266,7 +264,7 @@ def test_a_cancelled_request_gives_the_connection_up(path: str, memory: DmaMemor
             transport = VhostUserTransport(path, memory, config_sizes=[60])
             lost: list[DeviceError] = []
             transport.on_lost = lost.append
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await transport.read_config(0, 60)
@@ -287,7 +285,7 @@ async def with_notify(path: str, memory: DmaMemory, check: Check) -> None:
         transport = VhostUserTransport(path, memory)
         lost: list[DeviceError] = []
         transport.on_lost = lost.append
-        await transport.connect(2)
+        await transport.connect(PATIENCE_S)
         backend.channel.setblocking(False)
         try:
             await check(backend, transport, lost)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from tests.transports.vhost_user.fakes import (
     ALL_PROTOCOL,
     FEATURES,
@@ -32,7 +32,7 @@ def without(*features: ProtocolFeature) -> int:
 
 async def connected(path: str, memory: DmaMemory) -> VhostUserTransport:
     transport = VhostUserTransport(path, memory)
-    await transport.connect(2)
+    await transport.connect(PATIENCE_S)
     return transport
 
 
@@ -88,7 +88,7 @@ def test_a_back_end_may_come_back_with_another_configuration_size(path: str, mem
             for size, tries in ((36, 2), (36, 1), (60, 2)):
                 backend.config = bytes(size)
                 del backend.requests[:]
-                await transport.connect(2)
+                await transport.connect(PATIENCE_S)
                 assert len(await transport.read_config(0, 60)) == size
                 assert backend.requests.count(Request.GET_CONFIG) == tries
             await transport.close()
@@ -278,7 +278,7 @@ def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path: 
             backend.hang_up()
             await until(lambda: lost)
             assert type(lost[0]) is LostError
-            await transport.connect(2)
+            await transport.connect(PATIENCE_S)
             await transport.share_memory()
             assert backend.requests.count(Request.ADD_MEM_REG) == 2, "a new connection knows no memory"
             assert await transport.setup_queue(0, layout_at(memory.regions[0].address)) == bell
