@@ -442,7 +442,7 @@ class Poller:
     sleep: int
     """Time asleep (ticks)."""
     rounds: int
-    """Rounds."""
+    """Rounds that it made."""
     sleeps: int
     """Times that it fell asleep."""
     in_flight: int

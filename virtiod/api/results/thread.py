@@ -100,7 +100,7 @@ class PollerDescription:
     busy: Annotated[int, Member("time in rounds that found work", "ticks")]
     idle: Annotated[int, Member("time in other rounds", "ticks")]
     sleep: Annotated[int, Member("time asleep", "ticks")]
-    rounds: Annotated[int, Member("rounds")]
+    rounds: Annotated[int, Member("rounds that it made")]
     sleeps: Annotated[int, Member("times that it fell asleep")]
     in_flight: Annotated[int, Member("I/Os in flight")]
 
