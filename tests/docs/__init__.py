@@ -1,1 +1,1 @@
-"""The pages' shell examples, run as a reader would run them."""
+"""The examples of pages, of shell and of Python, run as a reader would run them."""
