@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,7 +31,7 @@ from tests.support.cache import kept
 
 ROOT = Path(__file__).parents[2]
 BUILDERS = ("cpio.py", "image.py", "init.sh", "modules.py", "packages.py")  # a change of these makes a new image
-DISTRIBUTIONS = ("aiohttp", "jsonrpcserver", "prometheus-client", "requests", "pytest", "pytest-timeout")
+RUNNERS = ("pytest", "pytest-timeout")  # beside what virtiod itself needs
 SITE = PurePosixPath("/site")  # packages, in the guest
 TREE = PurePosixPath("/virtiod")  # this tree, in the guest
 CARRIED = ("virtiod", "rpc_client", "tests", "benchmarks", "pyproject.toml")
@@ -185,7 +186,8 @@ def fresh(cached: Path, source: Path) -> bool:
 def distributions() -> list[importlib.metadata.Distribution]:
     """The packages that the guest imports, and all that these need."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    waiting = list(DISTRIBUTIONS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [*RUNNERS, *(Requirement(needed).name for needed in project["dependencies"])]
     while waiting:
         name = waiting.pop()
         if name in found:
