@@ -12,16 +12,8 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.controllers.blk.queue import BlkArea, BlkAreaPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, IoFlag, Op
-from cython.cimports.virtiod.virtio.blk import (
-    ID_BYTES,
-    NO_STATUS,
-    SECTOR_SHIFT,
-    BlkHeader,
-    BlkRange,
-    RangeFlag,
-    RequestType,
-    Status,
-)
+from cython.cimports.virtiod.virtio import blk
+from cython.cimports.virtiod.virtio.blk import BlkHeader, BlkRange, RangeFlag, RequestType, Status
 from cython.cimports.virtiod.virtqueue import queue, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
@@ -41,8 +33,8 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     seg: SegPtr = address(q.segs[queue.DATA_SEG - 1])
     n_out: uint32_t = 1
     area.header.reserved = 0
-    area.header.sector = s.offset >> SECTOR_SHIFT
-    area.status = NO_STATUS
+    area.header.sector = s.offset >> blk.SECTOR_SHIFT
+    area.status = blk.NO_STATUS
     seg[0].addr = at
     seg[0].len = sizeof(BlkHeader)
     if s.kind == Op.READ:
@@ -56,8 +48,8 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     elif s.kind == Op.UNMAP or s.kind == Op.WRITE_ZEROES:
         area.header.type = RequestType.DISCARD if s.kind == Op.UNMAP else RequestType.WRITE_ZEROES
         area.header.sector = 0
-        area.range.sector = s.offset >> SECTOR_SHIFT
-        area.range.sectors = cast(uint32_t, s.length >> SECTOR_SHIFT)
+        area.range.sector = s.offset >> blk.SECTOR_SHIFT
+        area.range.sectors = cast(uint32_t, s.length >> blk.SECTOR_SHIFT)
         area.range.flags = 0 if s.kind == Op.UNMAP or s.io.flags & IoFlag.NO_HOLE else RangeFlag.MAY_UNMAP
         seg[1].addr = cast(uint64_t, address(area.range)) + q.vq.to_device
         seg[1].len = sizeof(BlkRange)
@@ -67,7 +59,7 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
         area.header.type = RequestType.GET_ID
         area.header.sector = 0
         seg[1].addr = cast(uint64_t, address(area.id[0])) + q.vq.to_device
-        seg[1].len = ID_BYTES
+        seg[1].len = blk.ID_BYTES
         n = 1
     seg[1 + n].addr = cast(uint64_t, address(area.status)) + q.vq.to_device
     seg[1 + n].len = 1
@@ -79,7 +71,7 @@ def _result(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     status: cython.uchar = atomics.load_u8(address(area.status))
     if status == Status.OK:
         if q.slots[slot].command != NULL:
-            memcpy(q.slots[slot].command.out, address(area.id[0]), ID_BYTES)
+            memcpy(q.slots[slot].command.out, address(area.id[0]), blk.ID_BYTES)
         return 0
     if status == Status.UNSUPP:
         return -EOPNOTSUPP
@@ -96,7 +88,7 @@ class BlkQueue(RequestQueue):
 
     async def get_id(self) -> str:
         """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID), "" if it tells none."""
-        text = bytearray(ID_BYTES)
+        text = bytearray(blk.ID_BYTES)
         data: BytePtr = text
         ret: int = await self.request(data, text)
         return text.split(b"\0")[0].decode("ascii", "replace").strip() if ret == 0 else ""

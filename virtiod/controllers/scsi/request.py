@@ -10,14 +10,8 @@ from cython.cimports.virtiod.controllers.scsi.port import USUAL_CDB, CallPtr, Po
 from cython.cimports.virtiod.core import atomics, bigendian, bits
 from cython.cimports.virtiod.core.types import BdevCorePtr, BytePtr, CharPtr, IoFlag, Op
 from cython.cimports.virtiod.scsi.spec import UNMAP_HEADER, UNMAP_RANGE, CdbFlag, Opcode, RangeLimit
-from cython.cimports.virtiod.virtio.scsi import (
-    CMD_HEADER,
-    NO_RESPONSE,
-    RESP_HEADER,
-    CmdReqPtr,
-    CmdRespPtr,
-    TaskAttribute,
-)
+from cython.cimports.virtiod.virtio import scsi
+from cython.cimports.virtiod.virtio.scsi import CmdReqPtr, CmdRespPtr, TaskAttribute
 from cython.cimports.virtiod.virtqueue import queue, segments, split
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
@@ -35,7 +29,7 @@ def _header(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr, lun
     req.task_attr = TaskAttribute.SIMPLE
     req.prio = 0
     req.crn = 0
-    resp.response = NO_RESPONSE
+    resp.response = scsi.NO_RESPONSE
 
 
 def _put_range(cdb: BytePtr, lba: uint64_t, blocks: uint64_t) -> None:
@@ -121,7 +115,7 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
         # command | response, data
         seg = address(q.segs[queue.DATA_SEG - 2])
         seg[1].addr = at + port.response_at
-        seg[1].len = RESP_HEADER + port.sense_size
+        seg[1].len = scsi.RESP_HEADER + port.sense_size
         n += 1
     else:
         # command, data | response
@@ -138,10 +132,10 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
             seg[1].len = s.io.channel.bdev.block_size
             out = 2
         seg[out].addr = at + port.response_at
-        seg[out].len = RESP_HEADER + port.sense_size
+        seg[out].len = scsi.RESP_HEADER + port.sense_size
         n = 1
     seg[0].addr = at
-    seg[0].len = CMD_HEADER + port.cdb_size
+    seg[0].len = scsi.CMD_HEADER + port.cdb_size
     return q.vq.ops.add(address(q.vq), slot, seg, out, n)
 
 
@@ -155,9 +149,9 @@ def _build_call(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr)
     atomics.store_u64(address(call.id), port.tags[slot].id)
     memcpy(address(req.cdb[0]), address(call.cdb[0]), port.cdb_size)
     seg[0].addr = at
-    seg[0].len = CMD_HEADER + port.cdb_size
+    seg[0].len = scsi.CMD_HEADER + port.cdb_size
     seg[1].addr = at + port.response_at
-    seg[1].len = RESP_HEADER + port.sense_size
+    seg[1].len = scsi.RESP_HEADER + port.sense_size
     seg[2].addr = segments.to_device(q, call.data)
     seg[2].len = call.length
     return q.vq.ops.add(address(q.vq), slot, seg, 1, 2 if call.length else 1)

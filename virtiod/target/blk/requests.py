@@ -19,15 +19,8 @@ from cython.cimports.virtiod.target import disk, ring
 from cython.cimports.virtiod.target.blk.requests import BlkUnit, BlkUnitPtr, Fault
 from cython.cimports.virtiod.target.disk import DiskPtr, TargetDisk
 from cython.cimports.virtiod.target.ring import DevRingPtr, Held
-from cython.cimports.virtiod.virtio.blk import (
-    ID_BYTES,
-    SECTOR_SHIFT,
-    BlkHeader,
-    BlkRange,
-    RangeFlag,
-    RequestType,
-    Status,
-)
+from cython.cimports.virtiod.virtio import blk
+from cython.cimports.virtiod.virtio.blk import BlkHeader, BlkRange, RangeFlag, RequestType, Status
 
 from virtiod.target.ring import DeviceRing
 
@@ -55,8 +48,8 @@ def _range_request(q: DevRingPtr, d: DiskPtr, type: uint32_t, first: uint32_t) -
     if d.read_only:
         return Status.IOERR
     while ring.copy_out(q, address(what), sizeof(BlkRange), address(first)) == sizeof(BlkRange):
-        offset = what.sector << SECTOR_SHIFT
-        length = cast(uint64_t, what.sectors) << SECTOR_SHIFT
+        offset = what.sector << blk.SECTOR_SHIFT
+        length = cast(uint64_t, what.sectors) << blk.SECTOR_SHIFT
         if offset > d.size or length > d.size - offset:
             return Status.IOERR
         if what.flags & ~RangeFlag.MAY_UNMAP or (type == RequestType.DISCARD and what.flags):
@@ -72,7 +65,7 @@ def _transfer(
     """READ and WRITE of the data segments: out[first..] or into[] less the status byte."""
     n: uint32_t = q.n_in
     total: uint64_t = in_bytes
-    offset: uint64_t = sector << SECTOR_SHIFT
+    offset: uint64_t = sector << blk.SECTOR_SHIFT
     i: uint32_t
     ret: cython.int
     if type == RequestType.OUT:
@@ -82,7 +75,12 @@ def _transfer(
             total += q.out[first + i].iov_len
         if d.read_only:
             return Status.IOERR
-    if total & ((1 << SECTOR_SHIFT) - 1) or sector >> (63 - SECTOR_SHIFT) or offset > d.size or total > d.size - offset:
+    if (
+        total & ((1 << blk.SECTOR_SHIFT) - 1)
+        or sector >> (63 - blk.SECTOR_SHIFT)
+        or offset > d.size
+        or total > d.size - offset
+    ):
         return Status.IOERR
     if type == RequestType.OUT:
         ret = disk.write(d, offset, total, address(q.out[first]), n)
@@ -102,8 +100,8 @@ def _execute(
     if type == RequestType.FLUSH:
         return Status.OK if disk.flush(u.disk) == 0 else Status.IOERR
     if type == RequestType.GET_ID:
-        if in_bytes > ID_BYTES:
-            in_bytes = ID_BYTES
+        if in_bytes > blk.ID_BYTES:
+            in_bytes = blk.ID_BYTES
         memcpy(q.into[0].iov_base, u.serial, in_bytes if in_bytes < q.into[0].iov_len else q.into[0].iov_len)
         return Status.OK
     if type == RequestType.DISCARD or type == RequestType.WRITE_ZEROES:
@@ -172,10 +170,10 @@ class TargetUnit:
     disk: TargetDisk
 
     def __init__(self, disk: TargetDisk, serial: str = "") -> None:
-        data: bytes = serial.encode("ascii")[:ID_BYTES]
+        data: bytes = serial.encode("ascii")[: blk.ID_BYTES]
         self.disk = disk
         self.unit.disk = address(disk.disk)
-        strncpy(self.unit.serial, data, ID_BYTES)
+        strncpy(self.unit.serial, data, blk.ID_BYTES)
 
     def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0) -> None:
         """Spoil requests after so many good ones: for good, or each so many; delay_us holds back every completion."""
