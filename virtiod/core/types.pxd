@@ -1,6 +1,6 @@
 # The C structures that the compiled modules share: what a poller runs (Source, Message) and what it serves
 # (Io, Channel, BdevCore). Each structure has one owner, named here; nobody else writes it.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:

@@ -1,5 +1,5 @@
 # A poller's data buffers.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.core.types cimport iovec
 

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.poller.poller cimport Poller
-from virtiod.core.types cimport Command, PollerCore, Source, iovec, source_fn, source_poll_fn
+from virtiod.core.types cimport Command, PollerCore, Source, iovec
 from virtiod.virtqueue.layout cimport VringAvail, VringDesc, VringUsed
 
 cdef enum:
@@ -23,7 +23,7 @@ cdef struct MemRegion:
 ctypedef MemTable *MemTablePtr
 cdef struct MemTable:
     uint32_t n
-    MemRegion regions[64]
+    MemRegion regions[MAX_REGIONS]
 
 # A request that is served and not yet completed.
 ctypedef Held *HeldPtr
@@ -66,9 +66,9 @@ cdef struct DevRing:
     uint64_t interrupts
     uint32_t n_out
     uint32_t n_in
-    iovec out[1026]
-    iovec into[1026]
-    VringDesc scratch[1026]
+    iovec out[MAX_SEGMENTS]
+    iovec into[MAX_SEGMENTS]
+    VringDesc scratch[MAX_SEGMENTS]
 
 # A device's serve function calls these.
 cdef int collect(DevRing *q, uint16_t head) noexcept nogil

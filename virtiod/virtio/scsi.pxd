@@ -70,7 +70,7 @@ cdef packed struct CmdReq:
     uint8_t task_attr
     uint8_t prio
     uint8_t crn
-    unsigned char cdb[64]
+    unsigned char cdb[CDB_ROOM]
 
 # struct virtio_scsi_cmd_resp; the device's sense_size says how long sense is
 ctypedef CmdResp *CmdRespPtr
@@ -80,7 +80,7 @@ cdef packed struct CmdResp:
     uint16_t status_qualifier
     uint8_t status
     uint8_t response
-    unsigned char sense[252]
+    unsigned char sense[SENSE_ROOM]
 
 # What the driver writes of struct virtio_scsi_ctrl_tmf, and the device of it
 ctypedef TmfReq *TmfReqPtr

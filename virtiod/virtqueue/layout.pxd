@@ -1,6 +1,9 @@
 # The split virtqueue's structures (virtio 1.2 §2.7) and the driver's view of a ring, Virtq.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef enum:
+    MAX_QUEUE_SIZE = 32768 # §2.7
+
 cdef enum DescFlag:
     NEXT = 1               # §2.7.5 VIRTQ_DESC_F_NEXT
     WRITE = 2              # VIRTQ_DESC_F_WRITE: for the device to write
@@ -23,7 +26,7 @@ cdef packed struct VringDesc:
 cdef struct VringAvail:
     uint16_t flags         # AvailFlag
     uint16_t idx           # where the driver puts the next entry
-    uint16_t ring[32768]
+    uint16_t ring[MAX_QUEUE_SIZE]
 
 # struct virtq_used_elem, §2.7.8: 8 bytes
 cdef packed struct VringUsedElem:
@@ -34,10 +37,7 @@ cdef packed struct VringUsedElem:
 cdef struct VringUsed:
     uint16_t flags         # UsedFlag
     uint16_t idx           # where the device puts the next entry
-    VringUsedElem ring[32768]
-
-cdef enum:
-    MAX_QUEUE_SIZE = 32768 # §2.7
+    VringUsedElem ring[MAX_QUEUE_SIZE]
 
 # A piece of memory as the device addresses it.
 cdef struct Seg:

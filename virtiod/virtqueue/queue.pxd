@@ -1,7 +1,7 @@
 # A request queue of a controller: what carries bdev I/O to a virtqueue.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from virtiod.core.types cimport Channel, Command, Io, Message, PollerCore, Source
+from virtiod.core.types cimport Command, Io, Message, PollerCore, Source
 from virtiod.virtqueue.layout cimport Seg, Virtq
 
 cdef enum:

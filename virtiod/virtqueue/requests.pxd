@@ -1,5 +1,5 @@
 # What becomes of the I/O and the control commands of a request queue.
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.core.types cimport Channel, Command, Io, Message, PollerCore, Source
 from virtiod.virtqueue.queue cimport IoQueue

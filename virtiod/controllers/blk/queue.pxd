@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 
 from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.virtqueue.handle cimport RequestQueue
-from virtiod.virtio.blk cimport BlkHeader, BlkRange
+from virtiod.virtio.blk cimport ID_BYTES, BlkHeader, BlkRange
 
 # A slot's area: the header shares a cache line with the descriptors, what the device writes has its own.
 ctypedef BlkArea *BlkAreaPtr
@@ -12,7 +12,7 @@ cdef packed struct BlkArea:
     unsigned char status
     unsigned char pad[7]
     BlkRange range
-    unsigned char id[20]
+    unsigned char id[ID_BYTES]
 
 
 cdef class BlkQueue(RequestQueue):

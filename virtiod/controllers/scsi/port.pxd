@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.core.types cimport Message
+from virtiod.virtio.scsi cimport CDB_ROOM, SENSE_ROOM
 
 # A slot's area: command, response, UNMAP's list. 48 bytes of descriptors are before it. With the usual sizes all that a
 # READ or WRITE touches is in two cache lines; the sense, that is looked at after an error only, begins at the end of the
@@ -18,14 +19,14 @@ ctypedef Call *CallPtr
 cdef struct Call:
     uint64_t lun
     uint64_t id            # of the request, 0 before there was one
-    unsigned char cdb[64]
+    unsigned char cdb[CDB_ROOM]
     uint64_t data          # address, in DMA memory
     uint32_t length
     uint8_t response
     uint8_t status
     uint32_t resid
     uint32_t sense_len
-    unsigned char sense[252]
+    unsigned char sense[SENSE_ROOM]
 
 # Something that the control plane should know; equal ones are counted, not repeated.
 ctypedef Report *ReportPtr
@@ -61,4 +62,4 @@ cdef struct Port:
     uint32_t n_reports
     uint8_t announced      # the control plane was told that there are reports
     Message event
-    Report reports[32]
+    Report reports[MAX_REPORTS]

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.poller.buffers cimport BufferPool
-from virtiod.exports.nbd.request cimport Limits, Request
+from virtiod.exports.nbd.request cimport REPLY_MAX, Limits, Request
 from virtiod.core.types cimport Channel, Io, Message, Source, iovec
 
 cdef enum:
@@ -44,8 +44,8 @@ cdef struct Slot:
     int n_buffers          # io.iov[0..n_buffers) are the pool's
     uint8_t flush_after    # FUA of a command for which the bdev has none
     uint8_t large          # io.iov is one of the connection's large ones
-    char reply[96]
-    iovec few[17]
+    char reply[REPLY_MAX]
+    iovec few[FEW_SEGMENTS]
 
 # What the connections of one poller share: the buffers, and the queue of those that wait for some.
 ctypedef Share *SharePtr

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from virtiod.target.disk cimport Disk, TargetDisk
 from virtiod.target.ring cimport DeviceRing, DevRing
+from virtiod.virtio.blk cimport ID_BYTES
 
 cdef enum Fault:
     NONE = 0
@@ -20,7 +21,7 @@ cdef struct BlkUnit:
     uint64_t fault_every   # then: 0 for good, else each so many
     uint64_t delay_ns      # of each completion
     uint8_t fault          # a Fault
-    char serial[20]
+    char serial[ID_BYTES]
 
 
 cdef class TargetUnit:

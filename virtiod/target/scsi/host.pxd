@@ -3,11 +3,13 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.target.scsi.lun cimport ScsiTarget
 from virtiod.core.types cimport PollerCore
+from virtiod.virtio.scsi cimport CMD_HEADER
 
 cdef enum:
     MAX_TARGETS = 256
     MAX_QUEUES = 64
     MAX_CDB = 255
+    MAX_REQUEST = CMD_HEADER + MAX_CDB  # bytes before the data
     NO_LUN = 0xffffffff
 
 # A task management function that the control queue has every request queue look at. Written by the control queue
@@ -32,8 +34,8 @@ cdef struct ScsiLink:
 
 ctypedef ScsiHost *ScsiHostPtr
 cdef struct ScsiHost:
-    ScsiTarget *targets[256]
-    ScsiLink links[64]
+    ScsiTarget *targets[MAX_TARGETS]
+    ScsiLink links[MAX_QUEUES]
     Tmf tmf
     uint64_t purge         # raised when a LUN was removed: what is held for it has to end
     uint32_t cdb_size

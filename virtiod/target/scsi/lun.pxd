@@ -5,6 +5,7 @@ from virtiod.target.disk cimport Disk, TargetDisk
 
 cdef enum:
     MAX_LUNS = 256         # of a target
+    LUN_LIST = 8 + 8 * MAX_LUNS  # bytes of REPORT LUNS data
     MAX_PAGES = 32
 
 # Unit attentions that wait to be told, lowest bit first.
@@ -67,14 +68,14 @@ cdef struct ScsiLun:
     uint32_t max_descriptors
     uint32_t max_same      # blocks of one WRITE SAME
     uint32_t n_pages
-    Page pages[32]
+    Page pages[MAX_PAGES]
     LunFault fault
 
 ctypedef ScsiTarget *ScsiTargetPtr
 cdef struct ScsiTarget:
     uint32_t n             # slots in use; a slot is NULL when its LUN was removed
     uint32_t silent        # answers nothing at all
-    ScsiLun *luns[256]
+    ScsiLun *luns[MAX_LUNS]
 
 cdef ScsiLun *target_lun(ScsiTarget *t, uint32_t number) noexcept nogil
 

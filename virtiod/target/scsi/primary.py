@@ -11,15 +11,15 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.core import atomics, bigendian
 from cython.cimports.virtiod.scsi import sense
-from cython.cimports.virtiod.scsi.spec import Asc, CdbFlag, ModePage, Opcode, PeripheralQualifier, SenseKey
+from cython.cimports.virtiod.scsi.spec import FIXED_SENSE, Asc, CdbFlag, ModePage, Opcode, PeripheralQualifier, SenseKey
 from cython.cimports.virtiod.target.scsi import block, task
-from cython.cimports.virtiod.target.scsi.lun import ScsiLunPtr, lun_attention
+from cython.cimports.virtiod.target.scsi.lun import LUN_LIST, ScsiLunPtr, lun_attention
 from cython.cimports.virtiod.target.scsi.task import ScsiTaskPtr
 
 
 def _request_sense(t: ScsiTaskPtr) -> None:
     """Unit attentions are told here too (SPC-4 §6.39); there is never other sense data left."""
-    data: cython.uchar[18]
+    data: cython.uchar[FIXED_SENSE]
     asc: uint16_t = Asc.LUN_NOT_SUPPORTED
     key: uint8_t = SenseKey.ILLEGAL_REQUEST
     n: uint32_t
@@ -53,7 +53,7 @@ def _prepared(t: ScsiTaskPtr) -> None:
 
 def _report_luns(t: ScsiTaskPtr) -> None:
     """All LUNs of the target, peripheral addressing below 256 and flat above (SPC-4 §6.33, SAM-5 §4.7)."""
-    data: cython.uchar[2056]
+    data: cython.uchar[LUN_LIST]
     n: uint32_t = 8
     i: uint32_t
     number: uint32_t
@@ -62,7 +62,7 @@ def _report_luns(t: ScsiTaskPtr) -> None:
     if t.cdb[2] > 2 or allocated < 16:
         task.check(t, SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
         return
-    memset(address(data[0]), 0, 2056)
+    memset(address(data[0]), 0, LUN_LIST)
     if t.cdb[2] != 1:  # 1: well-known ones only
         for i in range(atomics.load_u32(address(t.target.n))):
             lun = cast(ScsiLunPtr, atomics.load_ptr(address(t.target.luns[i])))

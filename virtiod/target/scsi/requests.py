@@ -20,7 +20,14 @@ from cython.cimports.virtiod.scsi.spec import Status
 from cython.cimports.virtiod.target import ring
 from cython.cimports.virtiod.target.ring import DevRingPtr, Held, HeldPtr
 from cython.cimports.virtiod.target.scsi import faults, primary, response, task
-from cython.cimports.virtiod.target.scsi.host import ScsiHostPtr, ScsiLinkPtr, TargetHost, host_target, lun_number
+from cython.cimports.virtiod.target.scsi.host import (
+    MAX_REQUEST,
+    ScsiHostPtr,
+    ScsiLinkPtr,
+    TargetHost,
+    host_target,
+    lun_number,
+)
 from cython.cimports.virtiod.target.scsi.lun import ScsiTargetPtr, target_lun
 from cython.cimports.virtiod.target.scsi.task import ScsiTask
 from cython.cimports.virtiod.virtio.scsi import CMD_HEADER, RESP_HEADER, SENSE_ROOM, CmdReqPtr, Response, TmfType
@@ -46,7 +53,7 @@ def _bytes(v: IovPtr, n: uint32_t) -> uint64_t:
 
 def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     """Answer one request. Negative when the front-end broke the ring."""
-    header: cython.uchar[274]  # CMD_HEADER + MAX_CDB
+    header: cython.uchar[MAX_REQUEST]
     req: CmdReqPtr = cast(CmdReqPtr, address(header[0]))
     lun: BytePtr = cast(BytePtr, address(req.lun))
     link: ScsiLinkPtr = cast(ScsiLinkPtr, q.device)
