@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pci.fakes import FakeHost
+from tests.support.fake_pci_host import FakeHost
 from virtiod import cli
 from virtiod.commands import pci
 from virtiod.core.errors import Busy

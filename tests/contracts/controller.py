@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, RpcFailure, allowed_cpus, daemon
+from tests.support.nbd_client import READ, WRITE, NbdClient
+from tests.support.process import Daemon, RpcFailure, allowed_cpus, daemon
 from tests.support.waiting import LOAD_S, wait_until
 from virtiod.controllers import AttachRequest
 from virtiod.load.workload import Workload

@@ -1,7 +1,7 @@
-"""What the layer above may expect of every transport (virtiod/transports/__init__.py), tried on real devices.
+"""What the layer above may expect of every transport (virtiod/transports/interface.py), tried on real devices.
 
 Each transport's tests subclass TransportContract and say in a fixture `case` how to reach a virtio-blk device: over
-vhost-user in tests/vhost_user/test_contract.py, over PCI in tests/guest/test_contract.py.
+vhost-user in tests/transports/vhost_user/test_contract.py, over PCI in tests/guest/test_contract.py.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
+"""The fixture of a PCI host that is made of files."""
+
 from __future__ import annotations
 
-from tests.pci.conftest import host
+from tests.support.fake_pci_host import host
 
 __all__ = ["host"]

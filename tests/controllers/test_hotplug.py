@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.pci.fakes import FakeHost
+from tests.support.fake_pci_host import FakeHost
 from tests.support.rig import in_loop
 from tests.support.waiting import until
 from virtiod.controllers import hotplug

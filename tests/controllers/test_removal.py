@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_scsi_host import FakeHost, Stack, stack
+from tests.support.fake_scsi_units import FakeUnit
 from tests.support.rig import in_loop
-from tests.support.scsi_host import FakeHost, Stack, stack
-from tests.support.scsi_units import FakeUnit
 from tests.support.waiting import soon
 from virtiod.controllers import AttachRequest
 from virtiod.controllers.controller import State

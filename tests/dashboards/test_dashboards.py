@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.e2e.process import target
-from tests.metrics.test_prometheus import ask, prometheus
 from tests.support.http_server import Live, live
 from tests.support.peers import requires, run
+from tests.support.process import target
+from tests.support.prometheus import ask, prometheus
 from tests.support.waiting import LOAD_S, PATIENCE_S
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports

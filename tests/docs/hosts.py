@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import trustme
 
 from tests.docs.shell import Place
-from tests.e2e.process import daemon
+from tests.support.process import daemon
 
 TOKEN = "5b0f6a8d9c3e2714" * 4
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import spdk_module
+from tests.support.process import spdk_module
 from tests.support.spdk_client import Outcome, spdk_rpc
 
 

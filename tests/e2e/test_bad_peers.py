@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import allowed_cpus, spdk_module
 from tests.support.clocks import Stopwatch, threads
+from tests.support.process import allowed_cpus, spdk_module
 from tests.support.spdk_client import spdk_rpc
+from tests.support.vhost_user import FEATURES, Hangup, ScriptedBackend, reply, u64
 from tests.support.waiting import LOAD_S, until
-from tests.transports.vhost_user.fakes import FEATURES, Hangup, ScriptedBackend, reply, u64
 from virtiod.controllers import AttachRequest
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.controller import SIZE, ControllerContract, Way
-from tests.e2e.process import target
+from tests.support.process import target
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import daemon
 from tests.support.peers import requires, run, storage_daemon
+from tests.support.process import daemon
 from tests.support.spdk_client import Outcome
 
 MIB = 1 << 20

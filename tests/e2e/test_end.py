@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, RpcFailure, daemon, of_json, target
+from tests.support.nbd_client import READ, WRITE, NbdClient
 from tests.support.peers import requires, run
+from tests.support.process import Daemon, RpcFailure, daemon, of_json, target
 from tests.support.waiting import LOAD_S, PATIENCE_S, until, wait_until
 from virtiod.target.blk.device import BlkDevice, DiskSpec
 from virtiod.target.session import Session

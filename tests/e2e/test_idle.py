@@ -6,9 +6,9 @@ import statistics
 import time
 from pathlib import Path
 
-from tests.e2e.process import Daemon, allowed_cpus, cpumask, daemon, target
 from tests.support.clocks import ran_s, threads, waited_s
 from tests.support.peers import Peer
+from tests.support.process import Daemon, allowed_cpus, cpumask, daemon, target
 
 CONTROLLERS = 16
 IDLE_S = 3.0

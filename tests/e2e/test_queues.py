@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.controller import check_load
-from tests.e2e.process import allowed_cpus
+from tests.support.process import allowed_cpus
 from virtiod.controllers import AttachRequest
 from virtiod.system import System
 from virtiod.target.blk.device import DiskSpec

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon
-from tests.http.security.test_tokens import ADMIN, READER, written
+from tests.support.callers import ADMIN, READER, written
 from tests.support.certificates import Certificates, certificates
 from tests.support.clocks import ran_s, thread
 from tests.support.peers import is_listening, run
+from tests.support.process import Daemon, daemon
 from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 
 MIN_RATIO = 0.5  # of I/Os for each second that the poller had a core: others may take the core itself away

@@ -1,10 +1,10 @@
-"""A disk that changes its size out of sight. While it is in sight: tests/controller_contract.py."""
+"""A disk that changes its size out of sight. While it is in sight: tests/contracts/controller.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.process import daemon, target
+from tests.support.process import daemon, target
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.e2e.process import cpumask, daemon
 from tests.support.clocks import Stopwatch, thread
+from tests.support.process import cpumask, daemon
 from tests.support.waiting import LOAD_S
 
 CALLS = 100

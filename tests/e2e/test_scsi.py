@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
 from tests.support.peers import run
+from tests.support.process import Daemon, daemon, target
 from tests.support.spdk_client import Outcome
 from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 
@@ -27,13 +27,6 @@ MIB = 1 << 20
 LUNS = {(0, 0): 16 * MIB, (3, 0): 8 * MIB, (3, 1): 9 * MIB, (3, 7): 10 * MIB, (3, 300): 11 * MIB, (9, 0): 1 << 40}
 SPEC = ",".join(f"{t}:{n}={'null:' if size > 1 << 30 else ''}{size}" for (t, n), size in LUNS.items())
 NAMES = [f"S0t{t}" + (f"l{n}" if n else "") for t, n in LUNS]
-
-
-def attach(virtiod: Daemon, path: Path, name: str = "S0", **params: Any) -> list[str]:
-    found: list[str] = virtiod.call(
-        "bdev_virtio_attach_controller", name=name, trtype="user", traddr=str(path), dev_type="scsi", **params
-    )
-    return found
 
 
 def test_spdks_client_sees_every_disk_of_every_target(run_dir: Path, rpc: Rpc) -> None:
@@ -62,7 +55,7 @@ def test_a_disk_is_copied_to_and_from_over_nbd(run_dir: Path) -> None:
     there, back = run_dir / "there", run_dir / "back"
     there.write_bytes(os.urandom(11 * MIB))
     with target(run_dir, "--scsi", SPEC) as host, daemon(run_dir) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         uri = virtiod.export("S0t3l300")
         for source, sink in ((there, uri), (uri, back)):
             run("nbdcopy", "--flush", source, sink)
@@ -84,7 +77,7 @@ def test_rpc_and_metrics_show_them_as_they_show_blk_disks(run_dir: Path) -> None
         daemon(run_dir, "--http", "127.0.0.1:0") as virtiod,
     ):
         virtiod.attach(disk.socket, "B0")
-        assert attach(virtiod, host.socket) == ["S0t0"]
+        assert virtiod.attach_scsi(host.socket) == ["S0t0"]
         for bdev in ("B0", "S0t0"):
             virtiod.export(bdev)
         load = virtiod.call("perform_tests", bdevs=["B0", "S0t0"], rw="verify", total_bytes=MIB, queue_depth=8)
@@ -126,7 +119,7 @@ def test_a_saved_configuration_brings_them_back(run_dir: Path, rpc: Rpc) -> None
     file = run_dir / "saved.json"
     with target(run_dir, "--scsi", SPEC, "--queues", "2") as host:
         with daemon(run_dir) as virtiod:
-            assert attach(virtiod, host.socket, vq_count=2, vq_size=128) == NAMES
+            assert virtiod.attach_scsi(host.socket, vq_count=2, vq_size=128) == NAMES
             virtiod.export("S0t3l7")
             file.write_text(rpc("save_config").out)
             before = state(virtiod)
@@ -167,7 +160,7 @@ def test_the_disks_of_a_host_that_died_are_back_with_it(run_dir: Path) -> None:
         file.truncate(4 * MIB)
     with daemon(run_dir) as virtiod:
         with target(run_dir, "--scsi", f"0:0=file:{image},1:0=4M") as host:
-            attach(virtiod, host.socket)
+            virtiod.attach_scsi(host.socket)
             load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=16, time_s=LOAD_S)
             virtiod.wait_busy("S0t0")
             host.kill()

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nbd_client import READ, NbdClient
-from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import scsi_host
-from tests.e2e.test_scsi import attach
 from tests.support.clocks import Stopwatch, threads
+from tests.support.nbd_client import READ, NbdClient
+from tests.support.process import Daemon, daemon, target
 from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
@@ -44,7 +43,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
         def scan(found: list[str]) -> Stopwatch:
             """What an attach takes."""
             clock = Stopwatch(concerned)
-            assert attach(virtiod, host.socket) == found
+            assert virtiod.attach_scsi(host.socket) == found
             clock.stop()
             virtiod.call("bdev_virtio_detach_controller", name="S0")
             return clock
@@ -67,7 +66,7 @@ def test_a_scan_of_256_targets_is_quick_and_a_silent_one_delays_only_itself(run_
 def test_a_target_that_was_silent_appears_when_it_answers(run_dir: Path) -> None:
     with scsi_host(run_dir, "3:0=1M,100:0=1M") as host, daemon(run_dir) as virtiod:
         host.do("silence", 100, True)
-        assert attach(virtiod, host.socket) == ["S0t3"]
+        assert virtiod.attach_scsi(host.socket) == ["S0t3"]
         wait_until(lambda: "target 100 LUN 0: no answer to command 0x12" in virtiod.log.read_text(), "the log")
         host.do("silence", 100, False)
         wait_until(lambda: told(virtiod, "bdev_register", "S0t100"), "the disk to appear")
@@ -77,7 +76,7 @@ def test_a_target_that_was_silent_appears_when_it_answers(run_dir: Path) -> None
 
 def test_units_come_grow_and_go_under_the_load_of_others(run_dir: Path) -> None:
     with scsi_host(run_dir, "0:0=8M,1:0=null:8M") as host, daemon(run_dir) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)
         second = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randrw", queue_depth=8, time_s=LOAD_S)
         virtiod.wait_busy("S0t0")
@@ -103,7 +102,7 @@ def test_units_come_grow_and_go_under_the_load_of_others(run_dir: Path) -> None:
 
 def test_a_unit_that_goes_under_load_fails_its_io_and_ends_its_export(run_dir: Path) -> None:
     with scsi_host(run_dir, "0:0=8M,1:0=8M") as host, daemon(run_dir) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         virtiod.export("S0t1")
         other = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=8, time_s=LOAD_S)
         load = virtiod.send("perform_tests", bdevs=["S0t1"], rw="randread", queue_depth=8, time_s=LOAD_S)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, daemon, target
 from tests.e2e.scsi_host import ScsiHost, scsi_host
-from tests.e2e.test_scsi import attach
+from tests.support.nbd_client import READ, WRITE, NbdClient
+from tests.support.process import Daemon, daemon, target
 from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
@@ -79,7 +78,7 @@ def meet(virtiod: Daemon, host: ScsiHost, client: NbdClient, case: Case) -> None
 
 def test_each_fault_becomes_what_the_caller_can_use(run_dir: Path) -> None:
     with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         virtiod.export("S0t0")
         with NbdClient(virtiod.nbd_socket, "S0t0") as client:
             for case in CASES:
@@ -105,7 +104,7 @@ def test_the_table_of_the_docs_is_this_one() -> None:
 def test_silence_ends_with_a_time_out_and_others_are_not_held_up(run_dir: Path) -> None:
     options = ("--io-timeout", "1")
     with scsi_host(run_dir, "0:0=1M,1:0=1M") as host, daemon(run_dir, *options) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         virtiod.export("S0t0")
         other = virtiod.send("perform_tests", bdevs=["S0t1"], rw="verify", queue_depth=4, time_s=LOAD_S)
         with NbdClient(virtiod.nbd_socket, "S0t0") as client:
@@ -131,7 +130,7 @@ def test_silence_ends_with_a_time_out_and_others_are_not_held_up(run_dir: Path) 
 @pytest.mark.parametrize("kind", ["used-id", "used-index"])
 def test_a_host_that_breaks_the_ring_is_connected_to_again(run_dir: Path, kind: str) -> None:
     with scsi_host(run_dir, "0:0=1M") as host, daemon(run_dir) as virtiod:
-        attach(virtiod, host.socket)
+        virtiod.attach_scsi(host.socket)
         host.do("fault", 0, 0, f"{kind},opcode=2a,times=1")
         (result,) = virtiod.call("perform_tests", bdevs=["S0t0"], rw="verify", total_bytes=MIB)["results"]
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
@@ -146,7 +145,7 @@ def test_a_host_that_dies_in_mid_io_leaves_it_to_its_successor(run_dir: Path) ->
     with daemon(run_dir) as virtiod:
         spec = f"0:0=file:{image}"
         with target(run_dir, "--scsi", spec, "--fault=death,after=100,opcode=2a") as dying:
-            attach(virtiod, dying.socket)
+            virtiod.attach_scsi(dying.socket)
             load = virtiod.send("perform_tests", bdevs=["S0t0"], rw="verify", queue_depth=4, total_bytes=MIB)
             wait_until(lambda: dying.process.poll() is not None, "the host to die")
         with target(run_dir, "--scsi", spec):

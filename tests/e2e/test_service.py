@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, Pending, daemon, target
 from tests.support.live import attach, export, null, write_config
+from tests.support.process import Daemon, Pending, daemon, target
 from tests.support.waiting import LOAD_S, wait_until
 
 
@@ -90,7 +90,7 @@ def test_a_poller_that_stands_still_starves_the_watchdog(run_dir: Path, monkeypa
 @contextmanager
 def stopped_thread(tid: int) -> Iterator[None]:
     """One thread of a process held by ptrace, the others run."""
-    holder = Path(__file__).with_name("hold_thread.py")
+    holder = Path(__file__).parents[1] / "support" / "hold_thread.py"
     with subprocess.Popen(
         [sys.executable, holder, str(tid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon, target
 from tests.support.peers import run
+from tests.support.process import Daemon, daemon, target
 from tests.support.spdk_client import Outcome
 from tests.support.waiting import LOAD_S
 

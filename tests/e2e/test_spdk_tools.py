@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon, spdk_module, target
 from tests.support.peers import Peer
+from tests.support.process import Daemon, daemon, spdk_module, target
 from tests.support.spdk_client import Outcome
 from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Daemon, daemon, of_json, target
+from tests.support.nbd_client import READ, WRITE, NbdClient
 from tests.support.peers import Peer, storage_daemon
+from tests.support.process import Daemon, daemon, of_json, target
 from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20

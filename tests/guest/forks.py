@@ -26,7 +26,7 @@ HIGHEST_FD = 1024
 
 
 class Fork:
-    """As much of subprocess.Popen as tests/peers.py uses."""
+    """As much of subprocess.Popen as tests/support/peers.py uses."""
 
     def __init__(self, words: list[str], log: Path) -> None:
         self.args = words

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.process import Daemon, orderly
 from tests.guest.devices import DEVICES, HOT_PORTS, MIB
 from tests.support import peers
+from tests.support.process import Daemon, orderly
 from tests.support.waiting import PATIENCE_S, wait_until
 from virtiod.pci import ownership
 from virtiod.pci.devices import PciDevice, find, scan

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import RpcFailure, target
 from tests.guest.devices import MIB
 from tests.guest.inside import Host
 from tests.guest.pci import (
@@ -23,6 +21,8 @@ from tests.guest.pci import (
     pci_daemon,
     virtiod_command,
 )
+from tests.support.nbd_client import READ, WRITE, NbdClient
+from tests.support.process import RpcFailure, target
 from tests.support.waiting import LOAD_S, wait_until
 
 BLOCK = 4096

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nbd_client import FLUSH, READ, TRIM, WRITE, NbdClient
 from tests.guest.devices import MIB, SCSI_DISKS, pattern
 from tests.guest.inside import Host
 from tests.guest.pci import PciDaemon, address_of, check_given_back, driver_of, pci_daemon
+from tests.support.nbd_client import FLUSH, READ, TRIM, WRITE, NbdClient
 
 SIZE = 16 * MIB
 PLACE = 3 * MIB  # where nothing else writes

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, daemon
 from tests.guest.devices import MIB, pattern
 from tests.guest.inside import Host
 from tests.guest.pci import addresses
+from tests.support.process import Daemon, daemon
 from tests.support.waiting import LOAD_S, wait_until
 from virtiod.pci.devices import find
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import Daemon, RpcFailure, daemon
 from tests.guest.devices import pattern
 from tests.guest.pci import address_of, device, given_back, kernel_disks, node_of
+from tests.support.process import Daemon, RpcFailure, daemon
 from tests.support.waiting import wait_until
 from virtiod import cli
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import Daemon, RpcFailure, daemon, of_json
 from tests.guest.devices import DEVICES, MIB
 from tests.support import peers
+from tests.support.process import Daemon, RpcFailure, daemon, of_json
 from tests.support.waiting import wait_until
 
 ADDRESSES = {device.name: f"0000:00:{device.slot:02x}.0" for device in DEVICES}

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.process import daemon, target
 from tests.guest.devices import MIB, pattern
 from tests.guest.inside import Host
+from tests.support.process import daemon, target
 
 
 def test_the_daemon_drives_the_embedded_target(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.http.security.test_tokens import ADMIN, READER, basic, written
+from tests.support.callers import ADMIN, AS_ADMIN, AS_READER, READER, basic, request, written
 from tests.support.http_server import Live, options, run_live
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import InvalidArgument
@@ -21,12 +21,6 @@ from virtiod.daemon.daemon import Daemon
 from virtiod.http import rpc
 from virtiod.http.rpc import MAX_BATCH, MAX_RUNNING
 from virtiod.rpc.protocol.framer import MAX_REQUEST_BYTES
-
-AS_ADMIN, AS_READER = {"Authorization": f"Bearer {ADMIN}"}, {"Authorization": f"Bearer {READER}"}
-
-
-def request(method: str, request_id: Any = 1, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "method": method, "params": params, "id": request_id}
 
 
 async def post(live: Live, body: Any, headers: dict[str, str] = AS_ADMIN, path: str = "/rpc") -> tuple[int, Any]:

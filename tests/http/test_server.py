@@ -15,14 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.http_server import Live, options, run_live
+from tests.support.http_server import Live, options, run_live, serving
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import ConnectError, InvalidArgument
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
-from virtiod.http.app import create_app
 from virtiod.http.security.connections import MAX_CONNECTIONS
-from virtiod.http.server import MAX_LINE, HttpServer
+from virtiod.http.server import MAX_LINE
 
 # ---- health
 
@@ -117,19 +116,6 @@ def test_what_is_no_request_gets_400_and_costs_its_connection_only(
 
 
 # ---- clients
-
-
-@contextlib.asynccontextmanager
-async def serving(live: Live, connection_s: float) -> Any:
-    """A second server for the same daemon, with its own deadlines."""
-    server = HttpServer(create_app(live.daemon.system, live.daemon.rpc, live.daemon.health), "127.0.0.1", 0)
-    server.connections.request_s = server.connections.response_s = connection_s
-    await server.start()
-    try:
-        yield server, Live(live.daemon, server.port, server)
-    finally:
-        await server.stop()
-        await server.stop()  # may be called again
 
 
 @pytest.mark.parametrize(

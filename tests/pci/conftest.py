@@ -1,12 +1,7 @@
+"""The fixture of a PCI host that is made of files."""
+
 from __future__ import annotations
 
-from pathlib import Path
+from tests.support.fake_pci_host import host
 
-import pytest
-
-from tests.pci.fakes import FakeHost
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
+__all__ = ["host"]

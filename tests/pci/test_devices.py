@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pci.fakes import FakeHost, config_space
+from tests.support.fake_pci_host import FakeHost, config_space
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.pci.devices import capabilities, find, is_legacy_only, parse_address, scan
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pci.fakes import FakeHost
+from tests.support.fake_pci_host import FakeHost
 from virtiod.pci.devices import find
 from virtiod.pci.disks import Disk, disks_of
 

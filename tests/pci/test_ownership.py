@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.pci.fakes import FakeHost
+from tests.support.fake_pci_host import FakeHost
 from tests.support.waiting import PATIENCE_S, wait_until
 from virtiod.core.errors import Busy, DeadlineError, DeviceError, NotFound, VirtiodError
 from virtiod.pci import ownership

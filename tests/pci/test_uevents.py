@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pci.fakes import FakeHost
+from tests.support.fake_pci_host import FakeHost
 from tests.support.rig import in_loop
 from tests.support.waiting import until
 from virtiod.pci import uevents

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from rpc_client import Access, AsyncClient, BadReply, Client, ConnectFailed, ConnectionLost, MethodError, TimedOut
-from tests.http.security.test_tokens import ADMIN, READER, written
-from tests.rpc_client.test_client import scripted
+from tests.support.callers import ADMIN, READER, written
 from tests.support.certificates import Certificates, certificates
 from tests.support.daemon import FakeSystem, running
 from tests.support.http_server import Live, run_live
 from tests.support.rig import in_loop
+from tests.support.rpc_server import scripted
 from virtiod.daemon.daemon import Daemon
 from virtiod.http.security.tls import TlsFiles
 

@@ -11,8 +11,8 @@ import pytest
 from rpc_client import Client, cli
 from rpc_client.fleet import Host, on_each, read_hosts
 from rpc_client.tables import render_each
-from tests.rpc_client.test_client import with_daemon
 from tests.support.daemon import FakeDaemon
+from tests.support.rpc_server import with_daemon
 from tests.support.waiting import PATIENCE_S
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rpc_client import cli
-from tests.http.security.test_tokens import ADMIN, READER, written
+from tests.support.callers import ADMIN, READER, written
 from tests.support.certificates import Certificates, certificates
 from tests.support.http_server import Live, live, run_live
 from virtiod.http.security.tls import TlsFiles

@@ -18,6 +18,7 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
+from virtiod.http.app import create_app
 from virtiod.http.live.feed import FEED, Feed
 from virtiod.http.server import HttpServer
 from virtiod.load.workload import Workload
@@ -97,3 +98,16 @@ def run_live(run_dir: Path, test: Callable[[Live], Awaitable[None]], **more: Any
             await test(running)
 
     asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def serving(live: Live, connection_s: float) -> Any:
+    """A second server for the same daemon, with its own deadlines."""
+    server = HttpServer(create_app(live.daemon.system, live.daemon.rpc, live.daemon.health), "127.0.0.1", 0)
+    server.connections.request_s = server.connections.response_s = connection_s
+    await server.start()
+    try:
+        yield server, Live(live.daemon, server.port, server)
+    finally:
+        await server.stop()
+        await server.stop()  # may be called again

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.daemon import FakeDaemon, running
 from tests.support.waiting import PATIENCE_S
 
 
@@ -56,3 +57,24 @@ async def connected(run_dir: Path) -> AsyncIterator[Peer]:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+Conversation = Callable[[Peer, FakeDaemon], Awaitable[None]]
+
+
+def talk(run_dir: Path, conversation: Conversation, **options: Any) -> None:
+    async def run() -> None:
+        async with running(run_dir, **options) as daemon, connected(run_dir) as peer:
+            await conversation(peer, daemon)
+
+    asyncio.run(run())
+
+
+ATTACH = {"name": "B0", "trtype": "user", "traddr": "/x.sock", "dev_type": "blk"}
+
+
+async def attach(peer: Peer, name: str = "B0", **more: Any) -> str:
+    await peer.result(
+        "bdev_virtio_attach_controller", name=name, trtype="user", traddr="/x.sock", dev_type="blk", **more
+    )
+    return name

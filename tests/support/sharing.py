@@ -13,7 +13,7 @@ TOGETHER = (  # how the ids of tests begin that stay together
     "tests/systemd/test_service.py",  # the package and the machine that it is installed on
     "tests/http/live/test_page.py",  # browsers: one at a time
     "tests/e2e/test_spdk_rpc.py::test_bad_input",  # a daemon
-    "tests/commands/test_describe.py",
+    "tests/test_manuals.py",  # pages and completions are written once
 )
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nbd_client import READ, WRITE, NbdClient
-from tests.e2e.process import Pending
 from tests.support.live import Entry, attach, export, null, write_config
+from tests.support.nbd_client import READ, WRITE, NbdClient
+from tests.support.process import Pending
 from tests.support.waiting import LOAD_S, PATIENCE_S, wait_until
 from tests.systemd.machine import ROOT, Failed, Machine
 
@@ -182,7 +182,7 @@ def test_what_stands_still_is_restarted_and_the_state_is_back(
         machine.run("kill", "-STOP", pid)
         wait_until(lambda: machine.show("virtiod", "MainPID")["MainPID"] not in {pid, "0"}, "a restart", PATIENCE_S)
     else:
-        machine.copy(ROOT / "tests" / "e2e" / "hold_thread.py", "/srv/hold_thread.py")
+        machine.copy(ROOT / "tests" / "support" / "hold_thread.py", "/srv/hold_thread.py")
         command = machine.command("python3", "/srv/hold_thread.py", str(reactor["tid"]))
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.vhost_user import ALL_PROTOCOL, BookDevice, layout_at
 from tests.support.waiting import PATIENCE_S, until
-from tests.transports.vhost_user.fakes import ALL_PROTOCOL, BookDevice, layout_at
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument, LostError
 from virtiod.core.memory import DmaMemory
 from virtiod.target.backend import Backend

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
+from tests.support.fake_scsi_units import READS, WRITES, FakeUnit
 from tests.support.rig import in_loop
-from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.scsi_units import READS, WRITES, FakeUnit
 from tests.support.waiting import PATIENCE_S
 from virtiod.load.workload import Workload
 from virtiod.virtio.scsi import Response

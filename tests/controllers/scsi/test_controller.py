@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_scsi_host import FakeHost, stack
+from tests.support.fake_scsi_units import FakeUnit
 from tests.support.rig import in_loop
-from tests.support.scsi_host import FakeHost, stack
-from tests.support.scsi_units import FakeUnit
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.errors import DeviceError

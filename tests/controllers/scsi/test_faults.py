@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.clocks import Stopwatch, threads
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, stack
+from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, descriptor_sense, fixed_sense
 from tests.support.rig import in_loop
-from tests.support.scsi_host import Answer, Command, FakeHost, stack
-from tests.support.scsi_units import READS, WRITES, FakeUnit, descriptor_sense, fixed_sense
 from virtiod.scsi.spec import Asc, SenseKey, Status
 from virtiod.virtio.scsi import Response
 

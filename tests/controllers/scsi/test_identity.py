@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tests.support.fake_scsi_host import FakeHost, Stack, stack
+from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rig import in_loop
-from tests.support.scsi_host import FakeHost, Stack, stack
-from tests.support.scsi_units import WRITES, FakeUnit
 
 
 async def cut_with_writes_in_flight(s: Stack) -> list[asyncio.Task[int]]:

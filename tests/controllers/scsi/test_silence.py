@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
+from tests.support.fake_scsi_units import READS, FakeUnit
 from tests.support.rig import in_loop
-from tests.support.scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.scsi_units import READS, FakeUnit
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.errors import AlreadyExists
 from virtiod.scsi.spec import Opcode

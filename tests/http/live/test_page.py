@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import of_json, target
 from tests.support.browser import Page, browser
 from tests.support.http_server import Live, live
 from tests.support.peers import Peer
+from tests.support.process import of_json, target
 from tests.support.waiting import LOAD_S, PATIENCE_S, until
 from virtiod.controllers.request import AttachRequest
 from virtiod.exports.nbd.exports import NbdExports

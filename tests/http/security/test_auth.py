@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.http.security.test_tokens import ADMIN, READER, basic, written
+from tests.support.callers import ADMIN, READER, basic, written
 from tests.support.http_server import Live, run_live
 from virtiod.http.security.auth import FAILURES_AT_ONCE, REQUESTS_AT_ONCE
 

@@ -13,8 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.http.security.test_tokens import written
-from tests.http.test_rpc import AS_ADMIN, request
+from tests.support.callers import AS_ADMIN, request, written
 from tests.support.certificates import Certificates, certificates
 from tests.support.http_server import Live, options, run_live
 from tests.support.waiting import PATIENCE_S, until

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
+from tests.support.callers import ADMIN, HASH, READER, basic, written
 from virtiod.api.caller import Caller, Role
 from virtiod.core.errors import InvalidArgument
 from virtiod.http.security.tokens import Tokens, parse_tokens
-
-READER, ADMIN = "reader-0123456789abcdef", "admin-0123456789abcdef"
-HASH = hashlib.sha256(ADMIN.encode()).hexdigest()
-FILE = f"# who may ask\n\nread-only grafana {READER}\n  admin alice sha256:{HASH.upper()}\n"
-
-
-def written(path: Path, content: str = FILE, mode: int = 0o600) -> str:
-    path.write_text(content)
-    path.chmod(mode)
-    return str(path)
-
-
-def basic(name: str, token: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{token}".encode()).decode()
 
 
 @pytest.mark.parametrize(

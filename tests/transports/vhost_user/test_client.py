@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.vhost_user import FEATURES, Hangup, Script, ScriptedBackend, layout_at, reply, u64
 from tests.support.waiting import PATIENCE_S, soon, until
-from tests.transports.vhost_user.fakes import FEATURES, Hangup, Script, ScriptedBackend, layout_at, reply, u64
 from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.peers import Peer, storage_daemon
+from tests.support.vhost_user import layout_at
 from tests.support.waiting import PATIENCE_S, until
-from tests.transports.vhost_user.fakes import layout_at
 from virtiod.core.errors import DeadlineError, DeviceError, LostError
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user.transport import VhostUserTransport

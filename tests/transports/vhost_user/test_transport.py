@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from tests.support.waiting import PATIENCE_S, until
-from tests.transports.vhost_user.fakes import (
+from tests.support.vhost_user import (
     ALL_PROTOCOL,
     FEATURES,
     Hangup,
@@ -18,6 +17,7 @@ from tests.transports.vhost_user.fakes import (
     reply,
     u64,
 )
+from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire

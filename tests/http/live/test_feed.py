@@ -8,24 +8,20 @@ import json
 import socket
 import time
 from base64 import b64encode
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.http.test_server import serving
-from tests.support.http_server import Live, run_live
+from tests.support.http_server import Live, run_live, serving
 from tests.support.waiting import LOAD_S, until
 from virtiod.bdev.counters import ended_ios
-from virtiod.bdev.histogram import bucket_start
 from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.http.live import feed, sampler
-from virtiod.http.live.cells import CUTS, EDGES_NS, IDLE, NOTHING, Cell, Counted, cell, difference, total
-from virtiod.http.live.history import History
+from virtiod.http.live.cells import IDLE, Cell, difference
 from virtiod.http.live.report import ROWS
 from virtiod.http.security.connections import MAX_CONNECTIONS
 from virtiod.load.workload import Workload
@@ -56,65 +52,6 @@ async def watching(live: Live, query: str = "") -> AsyncIterator[AsyncIterator[t
         assert response.status == 200, await response.text()
         assert response.headers["Content-Type"] == "text/event-stream"
         yield events(response.content)
-
-
-# ---- cells
-
-
-def test_latency_edges_are_edges_of_fine_buckets() -> None:
-    assert [bucket_start(cut) for cut in CUTS] == EDGES_NS
-    assert EDGES_NS[:5] == [256, 320, 384, 448, 512] and EDGES_NS[-1] == 7 << 31
-
-
-def counted(at_s: float, latencies: Sequence[int] = (), **values: int) -> Counted:
-    below = [sum(one < edge for one in latencies) for edge in EDGES_NS] + [len(latencies)]
-    return NOTHING._replace(at_ns=int(at_s * NS_PER_S), time_ns=sum(latencies), below=below, **values)
-
-
-def test_a_cell_is_the_difference_of_two_looks_per_second() -> None:
-    before = counted(10, reads=5, latencies=[1000] * 5)
-    now = counted(12, reads=9, read_bytes=8192, errors=1, latencies=[1000] * 5 + [2000, 2000, 2000, 9000, 70_000])
-    shown = cell(difference(now, before), depth=3)
-    assert (shown.reads, shown.writes, shown.read_bytes, shown.errors, shown.depth) == (2, 0, 4096, 0.5, 3)
-    assert shown.mean_depth == 85_000 / (2 * NS_PER_S)
-    assert shown.mean_ns == 17_000
-    pairs = list(zip(shown.counts[::2], shown.counts[1::2], strict=True))
-    assert pairs == [(bisect_right(EDGES_NS, ns), n) for ns, n in [(2000, 3), (9000, 1), (70_000, 1)]]
-    assert shown.p50_ns is not None and shown.p99_ns is not None
-    assert 1792 <= shown.p50_ns < 2048 and 65_536 <= shown.p99_ns < 81_920
-
-
-def test_mean_depth_is_not_told_when_io_from_long_ago_ends() -> None:
-    late = difference(counted(11, latencies=[20 * NS_PER_S]), counted(10))
-    assert cell(late, 0, oldest_ns=19 * NS_PER_S).mean_depth is None
-    assert cell(late, 0, oldest_ns=NS_PER_S // 2).mean_depth == 20
-
-
-def test_a_total_is_the_sum_of_its_parts() -> None:
-    parts = [counted(1, reads=1, latencies=[300]), counted(1, reads=2, writes=4, latencies=[300, 5000])]
-    both = total(parts)
-    assert (both.at_ns, both.reads, both.writes, both.time_ns, both.below[-1]) == (NS_PER_S, 3, 4, 5600, 3)
-    assert total([]) == NOTHING
-
-
-def test_cells_are_sent_with_five_digits() -> None:
-    row = Cell(reads=123456.789, depth=123456, mean_ns=None, counts=(1, 2)).row()
-    assert row == [123460.0, 0, 0, 0, 0, 0, 123456, 0, None, None, None, (1, 2)]
-
-
-# ---- history
-
-
-def test_history_keeps_the_last_seconds_and_no_more_cells_than_it_may() -> None:
-    history = History(seconds=10, max_cells=12)
-    for at in range(100):
-        history.add(at, Cell(reads=at), {"a": Cell(reads=at), **({"b": Cell(reads=-at)} if at > 50 else {})})
-    assert [(at, one.reads) for at, one in history.of(None)] == [(at, at) for at in range(90, 100)]
-    assert [(at, one.reads) for at, one in history.of("b")] == [(at, -at) for at in range(94, 100)]
-    assert history.of("c") == [(at, IDLE) for at in range(94, 100)]
-
-
-# ---- the feed
 
 
 def test_history_comes_first_then_samples_that_add_up_to_what_was_done(
@@ -241,9 +178,6 @@ def test_exports_have_their_rates(run_dir: Path) -> None:
             assert row["name"] == "disk" and row["bdev"] == "Null0" and row["requests"] == row["connections"] == 0
 
     run_live(run_dir, test)
-
-
-# ---- who watches
 
 
 def test_only_so_many_may_watch(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.scsi_units import FakeUnit, Refused
+from tests.support.fake_scsi_units import FakeUnit, Refused
 from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest

@@ -7,6 +7,8 @@ import os
 import struct
 from pathlib import Path
 
+import pytest
+
 from virtiod.pci.host import Host
 
 DRIVERS = ("virtio-pci", "vfio-pci", "uio_pci_generic", "pcieport", "e1000e")
@@ -165,3 +167,8 @@ class FakeHost(Host):
         (folder / "dev").write_text(number + "\n")
         (self.sys / "class/block" / name).symlink_to(folder)
         (self.dev / name).touch()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)

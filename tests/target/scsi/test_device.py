@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
+from tests.support.fake_scsi_units import descriptor_sense
 from tests.support.rig import in_loop
-from tests.support.scsi_units import descriptor_sense
 from tests.support.waiting import soon, until
 from tests.target.scsi.frontend import REQUEST, connected, serving
 from virtiod.core.errors import InvalidArgument, NotFound

@@ -1,4 +1,4 @@
-"""The configuration file: what it accepts, and what it says to the rest."""
+"""How a daemon starts, with a configuration file or without, and how it ends."""
 
 from __future__ import annotations
 
@@ -10,85 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.config.documents import attach, document
 from tests.support.daemon import FakeSystem, running
-from virtiod.config.document import Source, parse_config, read_config
-from virtiod.core.errors import InvalidArgument, VirtiodError
+from virtiod.core.errors import VirtiodError
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-
-
-def document(*calls: Any, subsystem: str = "bdev") -> dict[str, Any]:
-    return {"subsystems": [{"subsystem": subsystem, "config": list(calls)}]}
-
-
-def attach(name: str, **more: Any) -> dict[str, Any]:
-    params = {"name": name, "trtype": "user", "traddr": "/x.sock", "dev_type": "blk", **more}
-    return {"method": "bdev_virtio_attach_controller", "params": params}
-
-
-# ---- the file's form
-
-
-def test_calls_come_in_their_order_with_batches_flattened() -> None:
-    calls = parse_config(
-        {
-            "comment": "ignored",
-            "subsystems": [
-                {"subsystem": "keyring", "config": []},
-                {"subsystem": "vmd", "config": None},
-                {"subsystem": "bdev", "config": [{"method": "a"}, [{"method": "b", "params": {"x": 1}}]]},
-            ],
-        },
-        Source("f"),
-    )
-    assert [(call.where, call.method, call.params) for call in calls] == [
-        ("f: subsystems[2].config[0]", "a", {}),
-        ("f: subsystems[2].config[1][0]", "b", {"x": 1}),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([], "top level: must be an object"),
-        ({}, "top level: has no 'subsystems'"),
-        ({"subsystems": {}}, "subsystems: 'subsystems' must be an array"),
-        ({"subsystems": [1]}, "subsystems[0]: must be an object"),
-        ({"subsystems": [{}]}, "subsystems[0]: has no 'subsystem'"),
-        ({"subsystems": [{"subsystem": "bdev", "config": {}}]}, "subsystems[0].config: 'config' must be an array"),
-        (document(1), "subsystems[0].config[0]: must be an object"),
-        (document([{}]), "subsystems[0].config[0][0]: has no 'method'"),
-        (document({"method": 1}), "'method' must be a string"),
-        (document({"method": "a", "params": []}), ""),
-        (document({"method": "a", "params": [1]}), "config[0].params: 'params' must be an object"),
-        (document({"method": "a", "parms": {}}), "config[0].parms: unknown member 'parms'"),
-    ],
-)
-def test_a_form_that_is_wrong_is_named_by_its_path(content: Any, message: str) -> None:
-    if not message:
-        parse_config(content, Source("f"))
-        return
-    with pytest.raises(InvalidArgument) as caught:
-        parse_config(content, Source("f"))
-    assert message in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path) -> None:
-    file = tmp_path / "c.json"
-    with pytest.raises(InvalidArgument, match=r"c\.json: No such file"):
-        read_config(str(file))
-    file.write_text('{\n  "subsystems": [\n    {"subsystem": "bdev",}\n  ]\n}')
-    with pytest.raises(InvalidArgument, match=r"c\.json:3:\d+: "):
-        read_config(str(file))
-    file.write_bytes(b'{"subsystems": ["\xff"]}')
-    with pytest.raises(InvalidArgument, match=r"c\.json: .*codec can't decode"):
-        read_config(str(file))
-    file.write_text("[" * 100_000)
-    with pytest.raises(InvalidArgument, match=r"c\.json: .*recursion"):
-        read_config(str(file))
-
-
-# ---- applied at start
 
 
 def start_with(run_dir: Path, content: Any, **options: Any) -> list[str]:
@@ -142,9 +68,6 @@ def test_with_wait_for_rpc_the_file_goes_on_when_initialisation_begins(run_dir: 
             assert [bdev.name for bdev in daemon.system.bdevs.list()] == ["B0"]
 
     asyncio.run(run())
-
-
-# ---- start and stop
 
 
 def test_a_start_that_fails_goes_back_the_way_it_came(run_dir: Path) -> None:

@@ -83,6 +83,13 @@ class Daemon(Peer):
             "bdev_virtio_attach_controller", name=name, trtype="user", traddr=str(target), dev_type="blk", **params
         ) == [name]
 
+    def attach_scsi(self, target: Path, name: str = "S0", **params: Any) -> list[str]:
+        """The names of the bdevs."""
+        found = self.call(
+            "bdev_virtio_attach_controller", name=name, trtype="user", traddr=str(target), dev_type="scsi", **params
+        )
+        return list(found)
+
     def export(self, bdev: str = "V0") -> str:
         """The URI of a new export of the bdev."""
         assert self.call("nbd_create_export", bdev_name=bdev)["uris"] == [nbd_uri(self.nbd_socket, bdev)]

@@ -3,75 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import openmetrics
-from prometheus_client.core import Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.http_server import OPENMETRICS, Live, run_live
-from tests.support.peers import requires, storage_daemon
+from tests.metrics.page import NULL_DISK, Samples, collector, samples, value, with_everything
+from tests.support.http_server import Live, run_live
+from tests.support.peers import storage_daemon
 from tests.support.rpc_peer import connected
 from tests.support.waiting import until
 from virtiod.bdev.counters import ERRORS
 from virtiod.bdev.histogram import bucket_start
-from virtiod.controllers.request import AttachRequest
-from virtiod.exports.nbd.exports import NbdExports
 from virtiod.load.workload import Workload
-from virtiod.metrics import describe
 from virtiod.metrics.catalogue import ENTRIES, IO_BOUNDS_NS
-from virtiod.metrics.collector import IO_CUTS, SystemCollector
-from virtiod.metrics.families import Page, Values
-from virtiod.metrics.lines import counter_lines
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples(text: str) -> Samples:
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(text: str, name: str, **labels: str) -> float:
-    return samples(text)[f"virtiod_{name}", frozenset(labels.items())]
-
-
-async def with_everything(live: Live, target: Path) -> None:
-    """A controller, a bdev over nothing, an export, and some load and calls on them."""
-    await live.daemon.system.controllers.attach(AttachRequest("V0", "user", str(target), "blk", None, None))
-    live.add_null("Null0")
-    await live.daemon.system.exports.of(NbdExports).create("V0", "disk")
-    await live.load("V0")
-    await live.load("Null0", "write")
-    await live.daemon.rpc.call("bdev_get_bdevs", {})
-
-
-class Metrics:
-    """A page as prometheus_client's own writers take it."""
-
-    def __init__(self, page: Page) -> None:
-        self._page = page
-
-    def collect(self) -> Iterator[Metric]:
-        return (family.metric() for family in self._page)
-
-
-NULL_DISK = "driver=null-co,size=1073741824,read-zeroes=on"
-
-
-def collector(live: Live) -> SystemCollector:
-    return SystemCollector(live.daemon.system, live.daemon.rpc.timings, live.daemon.health)
+from virtiod.metrics.collector import IO_CUTS
+from virtiod.metrics.families import Values
 
 
 @pytest.mark.programs
@@ -93,50 +39,6 @@ def test_page_has_the_metrics_of_the_catalogue_with_their_types_and_labels(run_d
     run_live(run_dir, test)
 
 
-def test_names_follow_prometheus_conventions() -> None:
-    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
-    for entry in ENTRIES:
-        assert entry.name.startswith("virtiod_")
-        assert entry.name.endswith("_total") == (entry.kind == "counter")
-        assert entry.name.endswith("_info") == (entry.kind == "info")
-        assert entry.help.endswith(".") and "\\" not in entry.help and "\n" not in entry.help
-
-
-@pytest.mark.parametrize("accept", ["", OPENMETRICS])
-def test_page_says_what_prometheus_clients_own_writer_says(run_dir: Path, accept: str) -> None:
-    async def test(live: Live) -> None:
-        live.add_null("Null0")
-        await live.load("Null0")
-        page = await collector(live).collect()
-        ours = page.encode(bool(accept)).decode()
-        if accept:
-            theirs = openmetrics.exposition.generate_latest(Metrics(page)).decode()
-            assert list(parse_openmetrics(ours)) == list(parse_openmetrics(theirs))
-        else:
-            assert samples(ours) == samples(generate_latest(Metrics(page)).decode())
-
-    run_live(run_dir, test)
-
-
-def test_page_is_written_much_faster_than_by_prometheus_clients_own_writer(run_dir: Path) -> None:
-    async def test(live: Live) -> None:
-        for number in range(100):
-            live.add_null(f"Null{number}", ("read", "write", "flush", "unmap"))
-        page = await collector(live).collect()
-
-        def cpu_s(write: Callable[[], bytes]) -> float:
-            def once() -> float:
-                started = time.thread_time()
-                write()
-                return time.thread_time() - started
-
-            return min(once() for _ in range(3))
-
-        assert cpu_s(lambda: page.encode(False)) * 10 < cpu_s(lambda: generate_latest(Metrics(page)))
-
-    run_live(run_dir, test)
-
-
 def test_others_get_their_turn_while_many_bdevs_are_read(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         for number in range(200):
@@ -152,71 +54,6 @@ def test_others_get_their_turn_while_many_bdevs_are_read(run_dir: Path) -> None:
         assert {labels[0] for labels, _ in family.values} == {f"Null{number}" for number in range(200)}
 
     run_live(run_dir, test)
-
-
-def test_counter_lines_are_what_python_would_write() -> None:
-    values = [0, 1, 9, 10, 99, 100, 12345678901234567890, (1 << 64) - 1]
-    middles = [b"m" * n + b" " for n in range(len(values))]
-    expected = "".join(f"start{m.decode()}{value}\n" for m, value in zip(middles, values, strict=True))
-    assert counter_lines(b"start", middles, values).decode() == expected
-    assert counter_lines(b"", [], []) == b""
-    for wrong in (-1, 1 << 64):
-        with pytest.raises(OverflowError):
-            counter_lines(b"a", [b"b"], [wrong])
-    with pytest.raises(ValueError, match="2 lines, but 1 values"):
-        counter_lines(b"a", [b"b", b"c"], [1])
-
-
-def test_format_is_the_one_that_the_client_accepts(run_dir: Path) -> None:
-    async def test(live: Live) -> None:
-        live.add_null("Null0")
-        _, text, headers = await live.get("/metrics")
-        assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        assert "# TYPE virtiod_bdev_reads_completed_total counter" in text
-        _, text, headers = await live.get("/metrics", Accept=f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5")
-        assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        assert "# TYPE virtiod_bdev_reads_completed counter" in text
-        assert text.endswith("# EOF\n")
-        assert {family.name for family in parse_openmetrics(text)} >= {"virtiod_bdev_reads_completed", "virtiod_build"}
-
-    run_live(run_dir, test)
-
-
-def test_the_page_about_the_metrics_is_up_to_date() -> None:
-    assert describe.DOCUMENT.read_text() == describe.document(), "run python -m virtiod.metrics.describe"
-
-
-@pytest.mark.programs
-def test_the_queries_of_that_page_are_ones(tmp_path: Path) -> None:
-    requires("promtool")
-    rules = [{"record": "a:b", "expr": query} for query in describe.QUERIES.values()]
-    file = tmp_path / "rules.json"  # which is YAML too
-    file.write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
-    named = set(re.findall(r"virtiod_\w+", " ".join(describe.QUERIES.values())))
-    known = {
-        e.name + end for e in ENTRIES for end in (("_bucket", "_sum", "_count") if e.kind == "histogram" else ("",))
-    }
-    assert named <= known
-
-
-@pytest.mark.programs
-def test_promtool_finds_nothing_to_complain_of(run_dir: Path) -> None:
-    requires("promtool")
-    pages: list[str] = []
-
-    async def test(live: Live) -> None:
-        with storage_daemon(run_dir, NULL_DISK) as target:
-            await with_everything(live, target.socket)
-            text = await live.scrape()
-            await live.daemon.system.controllers.detach("V0")
-        pages.append(text)
-
-    run_live(run_dir, test)
-    command = ["promtool", "check", "metrics"]
-    checked = subprocess.run(command, input=pages[0], capture_output=True, text=True, timeout=30, check=False)
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_values_are_those_that_the_load_had(run_dir: Path) -> None:
@@ -305,26 +142,6 @@ def test_time_with_io_in_flight_never_goes_back_however_often_it_is_read(run_dir
                 was = busy
             await asyncio.sleep(0)
         assert was > 0
-
-    run_live(run_dir, test)
-
-
-def test_labels_are_escaped(run_dir: Path) -> None:
-    names = ['quote"', "back\\slash", "new\nline", "{}=,", "größe", "\\n"]
-
-    async def test(live: Live) -> None:
-        for name in names:
-            live.add_null(name)
-        plain = await live.scrape()
-        _, openmetrics_text, _ = await live.get("/metrics", Accept=OPENMETRICS)
-        for text, parse in ((plain, text_string_to_metric_families), (openmetrics_text, parse_openmetrics)):
-            found = [
-                sample.labels["bdev"]
-                for family in parse(text)
-                for sample in family.samples
-                if sample.name == "virtiod_bdev_io_now"
-            ]
-            assert found == names
 
     run_live(run_dir, test)
 
