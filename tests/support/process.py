@@ -38,8 +38,12 @@ class Pending:
         self.method = method
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(CALL_S)
-        self.sock.connect(str(path))
-        self.sock.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
+        try:
+            self.sock.connect(str(path))
+            self.sock.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
+        except OSError:
+            self.sock.close()
+            raise
 
     def result(self, seconds: float = CALL_S) -> Any:
         """The result; raises RpcFailure for an error, EOFError when the daemon hung up."""
