@@ -1,6 +1,6 @@
 """The state machine that every kind of controller shares.
 
-    attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> gone when it fails
+    attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> detaching -> gone when it fails
 
 A controller that loses its device keeps its bdevs and their I/O, and connects again; what was in flight is submitted
 again then, what waited longer than the I/O timeout fails. One whose device was taken out detaches by itself. Detach

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from virtiod import __version__
 from virtiod.api.registry import State
 from virtiod.api.services import Calls, Lifecycle, Logs
+from virtiod.api.services import Health as HealthService
 from virtiod.config.configuration import Configuration
 from virtiod.core.cmdline import describe
 from virtiod.core.errors import Busy, DeadlineError
@@ -131,6 +132,7 @@ class Daemon:
             System: system,
             Calls: self.rpc,
             Configuration: self.configuration,
+            HealthService: self.health,
             Lifecycle: self,
             Logs: self.logs,
         }

@@ -236,7 +236,7 @@ def submit(q: IoQueuePtr, io: IoPtr) -> None:
 @cython.nogil
 @cython.exceptval(check=False)
 def _end_unsent(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
-    """Complete an I/O that the device never sees; not inside its own channel_submit."""
+    """Complete an I/O that the device never sees; not inside its own channel.submit."""
     if io.channel.poller == q.poller:
         rounds.defer(q.poller, io, status)
     else:

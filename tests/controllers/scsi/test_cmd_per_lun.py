@@ -86,6 +86,7 @@ async def test_it_holds_for_any_number_of_queues_and_when_the_ring_is_full_too(
             assert s.engine.bdevs.get(name).stats().in_flight == 0
 
 
+@pytest.mark.waits
 @in_loop
 async def test_io_that_waits_ends_when_its_time_is_over_and_leaves_no_place_taken(run_dir: Path) -> None:
     units = {(0, 0): FakeUnit(), (1, 0): FakeUnit()}

@@ -144,6 +144,7 @@ async def test_a_unit_that_stays_busy_times_out(run_dir: Path) -> None:
         assert s.engine.controllers.list()[0].reconnects == 0
 
 
+@pytest.mark.waits
 @in_loop
 async def test_an_overdue_request_is_aborted_and_others_go_on(run_dir: Path) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit(), (1, 0): FakeUnit()}, io_timeout_s=1.0) as s:
@@ -167,6 +168,7 @@ async def test_an_overdue_request_is_aborted_and_others_go_on(run_dir: Path) -> 
         assert (controller.reconnects, controller.io_timeouts) == (0, 1)
 
 
+@pytest.mark.waits
 @in_loop
 async def test_a_device_that_does_not_abort_is_cut_off(run_dir: Path) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit()}, io_timeout_s=0.5) as s:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.fake_scsi_host import FakeHost, Stack, stack
 from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rig import in_loop
@@ -52,6 +54,7 @@ async def test_a_unit_that_is_gone_on_return_is_removed_and_the_rest_goes_on(run
         assert await s.do("S0t1", "read") == 0
 
 
+@pytest.mark.waits
 @in_loop
 async def test_a_unit_that_does_not_say_who_it_is_holds_up_its_own_writes_only_until_they_time_out(
     run_dir: Path,

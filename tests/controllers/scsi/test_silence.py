@@ -40,6 +40,7 @@ def scsi(s: Stack) -> ScsiController:
     return controller
 
 
+@pytest.mark.waits
 @in_loop
 async def test_attach_answers_without_a_silent_target_which_appears_when_it_answers(
     run_dir: Path, caplog: pytest.LogCaptureFixture
@@ -62,6 +63,7 @@ async def test_attach_answers_without_a_silent_target_which_appears_when_it_answ
         assert said == ["controller S0: target 5 LUN 0: no answer to command 0x12"]
 
 
+@pytest.mark.waits
 @in_loop
 async def test_a_device_that_ignores_aborts_keeps_what_it_was_sent_and_is_not_sent_more(
     run_dir: Path, caplog: pytest.LogCaptureFixture

@@ -232,6 +232,7 @@ def test_too_few_buffers_delay_requests_and_lose_none(run_dir: Path) -> None:
     serve(main())
 
 
+@pytest.mark.waits
 def test_client_that_sits_on_buffers_others_wait_for_is_cut_off(run_dir: Path) -> None:
     async def main() -> None:
         async with Service(run_dir, buffers=(8, 16)) as service:

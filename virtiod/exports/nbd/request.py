@@ -121,7 +121,7 @@ def failure_of(r: RequestPtr, status: int32_t) -> cython.int:
 
 
 def _error(failure: cython.int) -> uint32_t:
-    """ "Error values" of a FAIL_*."""
+    """ "Error values" of a Fail."""
     if failure == Fail.NONE:
         return 0
     if failure == Fail.NOT_WRITABLE:
@@ -142,7 +142,7 @@ def _error(failure: cython.int) -> uint32_t:
 
 
 def _text(failure: cython.int) -> TextPtr:
-    """At most 64 bytes: it must fit behind the error chunk in NBD_REPLY_MAX."""
+    """At most 64 bytes: it must fit behind the error chunk in REPLY_MAX."""
     if failure == Fail.COMMAND:
         return b"the export does not offer this command"
     if failure == Fail.FLAGS:
