@@ -13,7 +13,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL, ENODEV, ENOSPC, EOPNOTSUPP, EPERM
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import counters
+from cython.cimports.virtiod.bdev import tally
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
     OP_COUNT,
@@ -133,7 +133,7 @@ def _complete(io: IoPtr) -> None:
     if ch.in_flight == 0:
         ch.busy_ns += now - ch.busy_since
     if io.op < OP_COUNT:
-        counters.count(address(ch.ops[io.op]), io.status, io.length, now - io.submitted_ns)
+        tally.count(address(ch.ops[io.op]), io.status, io.length, now - io.submitted_ns)
     io.done(io)
 
 

@@ -1,49 +1,9 @@
-# What is counted of I/Os, on which poller ever: one by one here, and summed in counters.py.
-from libc.errno cimport EINVAL, EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
+# What tally.count() counts on each poller: the sums, on any thread.
 from libc.stdint cimport uint64_t
 
-from virtiod.bdev cimport histogram
-from virtiod.core.types cimport Channel, ErrorClass, OpStats
+from virtiod.core.types cimport Channel, OpStats
 
-
-# ---- one I/O, inline because each passes here
-
-cdef inline int error_class(int status) noexcept nogil:
-    if status == -EIO:
-        return ErrorClass.IO
-    if status == -ENOSPC:
-        return ErrorClass.NOSPC
-    if status == -EINVAL:
-        return ErrorClass.INVAL
-    if status == -EPERM:
-        return ErrorClass.PERM
-    if status == -EOPNOTSUPP:
-        return ErrorClass.NOTSUP
-    if status == -ETIMEDOUT:
-        return ErrorClass.TIMEOUT
-    if status == -ENODEV:
-        return ErrorClass.NODEV
-    return ErrorClass.OTHER
-
-
-# The poller that owns s: an I/O of length bytes has ended with status (0 or -errno) after ns.
-cdef inline void count(OpStats *s, int status, uint64_t length, uint64_t ns) noexcept nogil:
-    s.time_ns += ns
-    if status == 0:
-        s.completed += 1
-        s.bytes += length
-    else:
-        s.failed += 1
-        s.errors[error_class(status)] += 1
-    if ns < s.min_ns:
-        s.min_ns = ns
-    if ns > s.max_ns:
-        s.max_ns = ns
-    s.buckets[histogram.bucket(ns)] += 1
-
-
-# ---- sums over n of them (one operation, on several pollers), on any thread
-
+# Of n (one operation, on several pollers), at stats[0] and after it.
 cdef object op_counters(OpStats **stats, int n, object cuts)
 cdef list bucket_counts(OpStats **stats, int n)
 

@@ -14,7 +14,7 @@ from cython.cimports.libc.errno import ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.virtiod.bdev import channel, counters
+from cython.cimports.virtiod.bdev import channel, counters, tally
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
@@ -145,7 +145,7 @@ def _submit(g: LoadPtr, i: LoadIoPtr) -> None:
 
 
 def _count(g: LoadPtr, i: LoadIoPtr) -> None:
-    counters.count(address(g.stats), i.io.status, i.io.length, g.poller.now - i.io.submitted_ns)
+    tally.count(address(g.stats), i.io.status, i.io.length, g.poller.now - i.io.submitted_ns)
     if i.io.status and not g.first_error:
         g.first_error = i.io.status
 
