@@ -52,7 +52,7 @@ def _descriptors() -> dict[str, str]:
 
 
 def children() -> dict[str, str]:
-    """Command and state by process id. Zombies count: somebody forgot to wait for them."""
+    """Command by process id, and whether it is a zombie: somebody forgot to wait for it."""
     found: dict[str, str] = {}
     try:  # the usual case, in one call
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -66,7 +66,7 @@ def children() -> dict[str, str]:
         name, _, rest = stat.rpartition(")")
         state, parent, *_ = rest.split()
         if int(parent) == os.getpid():
-            found[process.name] = f"{name.partition('(')[2]} ({state})"
+            found[process.name] = name.partition("(")[2] + (" (zombie)" if state == "Z" else "")
     return found
 
 
