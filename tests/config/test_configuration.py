@@ -14,6 +14,7 @@ from tests.support.live import attach, disks, export, live, names, null, states,
 from tests.support.waiting import LOAD_S, until
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import RpcError
+from virtiod.controllers.controller import Controller, State
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.load.workload import Workload
@@ -75,6 +76,33 @@ def test_by_rpc_an_absent_device_is_waited_for_only_if_asked(run_dir: Path) -> N
                 await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
 
     asyncio.run(run())
+
+
+def test_a_controller_that_waits_for_its_device_is_attaching_between_two_attempts_too(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[State] = []
+    shown: list[str] = []
+    enter = Controller._enter
+
+    async def run() -> None:
+        async with live(run_dir) as daemon:
+
+            def note(controller: Controller[Any], state: State, why: str = "") -> None:
+                enter(controller, state, why)
+                entered.append(state)
+                shown.extend(states(daemon).values())
+                assert daemon.system.controllers.awaits_device
+
+            monkeypatch.setattr(Controller, "_enter", note)
+            params = {**attach("V0", run_dir / "d.sock")["params"], "wait_for_device": True}
+            assert await daemon.rpc.call("bdev_virtio_attach_controller", params) == []
+            await until(lambda: entered.count(State.GONE) > 2)
+            monkeypatch.undo()
+            await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
+
+    asyncio.run(run())
+    assert set(shown) == {"attaching"}
 
 
 # ---- reload

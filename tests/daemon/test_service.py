@@ -46,7 +46,7 @@ def test_the_status_counts(run_dir: Path) -> None:
             for name in ("A", "B", "C"):
                 params = {"name": name, "trtype": "user", "traddr": "/x", "dev_type": "blk"}
                 await daemon.rpc.call("bdev_virtio_attach_controller", params)
-            daemon.system.controllers.list()[2].state = State.RECONNECTING
+            daemon.fakes.fake_controllers.list()[2].shown_state = State.RECONNECTING
             await daemon.rpc.call("nbd_create_export", {"bdev_name": "A"})
             assert daemon.health.status() == "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"
             daemon.configuration.failed.append("c.json:1:1: no")

@@ -197,6 +197,7 @@ class FakeControllers:
             trtype=request.trtype,
             traddr=request.traddr,
             state="up",
+            shown_state="up",
             reconnects=0,
             fixed_queues=0,
             queues=[queue],

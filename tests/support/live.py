@@ -68,4 +68,4 @@ def names(daemon: Daemon) -> tuple[list[str], list[str]]:
 
 
 def states(daemon: Daemon) -> dict[str, str]:
-    return {controller.name: str(controller.state) for controller in daemon.system.controllers.list()}
+    return {controller.name: str(controller.shown_state) for controller in daemon.system.controllers.list()}

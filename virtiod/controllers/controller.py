@@ -77,6 +77,12 @@ class Controller(Device[Config]):
 
     # ---- its state
 
+    @property
+    def shown_state(self) -> State:
+        """Its state as operators see it: one that waits for its device is attaching, between two attempts too."""
+        failed = self._up_since == 0 and self.state in {State.DETACHING, State.GONE}
+        return State.ATTACHING if failed and self.request.wait_for_device else self.state
+
     def saved_call(self, with_queues: bool) -> SavedCall:
         """The call that attaches it.
 

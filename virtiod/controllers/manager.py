@@ -211,7 +211,7 @@ class ControllerManager:
     @property
     def awaits_device(self) -> bool:
         """Whether a controller is about to be attached, or will be when its device appears."""
-        return any(controller.state is State.ATTACHING for controller in self.list())
+        return any(controller.shown_state is State.ATTACHING for controller in self.list())
 
     def saved_calls(self) -> Iterator[SavedCall]:
         for controller in self.list():

@@ -62,7 +62,7 @@ class Health:
         system = self._process.inventory
         if system is None:
             return "starting"
-        states = Counter(str(controller.state) for controller in system.controllers.list())
+        states = Counter(str(controller.shown_state) for controller in system.controllers.list())
         up = states.pop("up", 0)
         others = (f"{number} {state}" for state, number in states.items())
         controllers = ", ".join([f"{_count(up, 'controller')} up", *others])

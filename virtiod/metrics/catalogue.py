@@ -231,7 +231,7 @@ CONTROLLER = Group[Controller[DeviceConfig]](
             ("controller", "state"),
             "1 for the state it is in, 0 for others.",
             STATES,
-            lambda c: [int(c.state == state) for state in STATES],
+            lambda c: [int(c.shown_state == state) for state in STATES],
         ),
         Value(
             "virtiod_controller_reconnects_total",

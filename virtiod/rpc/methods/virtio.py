@@ -129,7 +129,7 @@ def _describe(controller: Controller[Any]) -> ControllerDescription:
         dev_type=controller.dev_type,
         trtype=controller.trtype,
         traddr=controller.traddr,
-        state=controller.state,
+        state=controller.shown_state,
         reconnects=controller.reconnects,
         virtio=controller.description(),
         queues=[
