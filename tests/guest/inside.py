@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.guest.forks import Fork
 from tests.guest.line import GuestLine
 from tests.support import peers
 from tests.support.waiting import SLOWNESS
+from virtiod.cli import COMMANDS, module_of
 from virtiod.pci import ownership
 
 
@@ -82,7 +82,8 @@ def start(command: list[str], log: Path) -> Fork | subprocess.Popen[bytes]:
 
 
 def run_tests(nodes: list[str]) -> int:
-    importlib.import_module("virtiod.cli")  # once, for all forks
+    for command in COMMANDS:  # once, for all forks
+        module_of(command)
     ownership.DEADLINE_S *= SLOWNESS  # the kernel of a guest on a busy machine is slow too
     peers.start = start
     return int(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", *nodes], plugins=[Reporter()]))
