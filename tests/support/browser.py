@@ -1,8 +1,11 @@
 """Chromium without a screen, driven by its DevTools protocol over a pipe.
 
-async with browser(run_dir) as page:
-    await page.open(url)
-    assert await page.js("document.title") == "virtiod"
+with Browser.started(folder) as browser:
+    async with browser.tab() as page:
+        await page.open(url)
+        assert await page.js("document.title") == "virtiod"
+
+A start takes seconds of CPU, so tests share a browser. Each has a tab with its own storage and cache.
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.support import leaks
 from tests.support.peers import requires
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 END_S = 10.0  # to go by itself, before it is killed
 MAX_MESSAGE = 64 << 20
@@ -51,21 +56,29 @@ KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "Ar
 class Page:
     """One tab. complaints: what its console, its network and its content security policy had to say."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, numbers: Iterator[int]) -> None:
         self.complaints: list[str] = []
         self._reader, self._writer = reader, writer
-        self._number = 0
+        self._numbers = numbers  # of calls, to the browser's end: no answer is taken for another tab's
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._session: str | None = None
         self._loaded = asyncio.Event()
 
     async def start(self) -> None:
-        """Take the browser's tab."""
-        target = await self.call("Target.createTarget", url="about:blank")
+        """Open a tab that shares nothing with others."""
+        context = await self.call("Target.createBrowserContext")
+        self._context = context["browserContextId"]
+        target = await self.call("Target.createTarget", url="about:blank", browserContextId=self._context)
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
             await self.call(f"{domain}.enable")
+
+    async def close(self) -> None:
+        """Close the tab, and take all that the browser still has to say of it."""
+        self._session = None
+        await self.call("Target.disposeBrowserContext", browserContextId=self._context)
+        await self.call("Browser.getVersion")
 
     async def listen(self) -> None:
         """Take what the browser says, until it ends."""
@@ -73,8 +86,9 @@ class Page:
             while True:
                 said = json.loads((await self._reader.readuntil(b"\0"))[:-1])
                 if "id" in said:
-                    self._answers.pop(said["id"]).set_result(said)
-                else:
+                    if answer := self._answers.pop(said["id"], None):
+                        answer.set_result(said)
+                elif self._session and said.get("sessionId") == self._session:
                     self._event(said["method"], said.get("params", {}))
         for waiting in self._answers.values():
             waiting.set_result({"error": {"message": "the browser is gone"}})
@@ -94,11 +108,11 @@ class Page:
 
     async def call(self, method: str, **params: Any) -> Any:
         """A command of the protocol; its result."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
-        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._writer.write(json.dumps(message).encode() + b"\0")
         await self._writer.drain()
         async with asyncio.timeout(PATIENCE_S):
@@ -156,48 +170,75 @@ class Page:
         await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
 
-@contextlib.asynccontextmanager
-async def browser(run_dir: Path) -> AsyncIterator[Page]:
-    """A new browser with a profile of its own, and its one tab."""
-    requires("chromium")
-    to_browser, from_browser = os.pipe(), os.pipe()
-    # The protocol is spoken on the browser's file descriptors 3 and 4.
-    command = f'exec chromium "$@" 3<&{to_browser[0]} 4>&{from_browser[1]} {to_browser[0]}<&- {from_browser[1]}>&-'
-    with (run_dir / "chromium.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", command, "chromium", *OPTIONS, f"--user-data-dir={run_dir}/chromium"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(to_browser[0], from_browser[1]),
-            start_new_session=True,
-            env={**os.environ, "HOME": str(run_dir), "DBUS_SESSION_BUS_ADDRESS": "disabled:"},
-        )
-    os.close(to_browser[0])
-    os.close(from_browser[1])
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=MAX_MESSAGE)
-    output, input_ = os.fdopen(from_browser[0], "rb"), os.fdopen(to_browser[1], "wb")
-    reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), output)
-    writing, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, input_)
-    page = Page(reader, asyncio.StreamWriter(writing, protocol, None, loop))
-    listening = asyncio.create_task(page.listen())
-    try:
-        await page.start()
-        yield page
-    finally:
-        writing.close()  # which ends the browser
+class Browser:
+    """A browser with a profile of its own, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        requires("chromium")
+        self._profile = folder / "chromium"
+        self._numbers = itertools.count(1)
+        to_browser, from_browser = os.pipe(), os.pipe()
+        # The protocol is spoken on the browser's file descriptors 3 and 4.
+        command = f'exec chromium "$@" 3<&{to_browser[0]} 4>&{from_browser[1]} {to_browser[0]}<&- {from_browser[1]}>&-'
+        with (folder / "chromium.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["bash", "-c", command, "chromium", *OPTIONS, f"--user-data-dir={self._profile}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(to_browser[0], from_browser[1]),
+                start_new_session=True,
+                env={**os.environ, "HOME": str(folder), "DBUS_SESSION_BUS_ADDRESS": "disabled:"},
+            )
+        os.close(to_browser[0])
+        os.close(from_browser[1])
+        self._output, self._input = from_browser[0], to_browser[1]
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, folder: Path) -> Iterator[Browser]:
+        browser = cls(folder)
         try:
-            async with asyncio.timeout(END_S):
-                await process.wait()
-        except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            asyncio.run(browser._answers())
+            yield browser
+        finally:
+            browser.close()
+
+    async def _answers(self) -> None:
+        async with self.tab():
+            pass
+
+    @contextlib.asynccontextmanager
+    async def tab(self) -> AsyncIterator[Page]:
+        """A new tab, one at a time."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_MESSAGE)
+        output, input_ = os.fdopen(os.dup(self._output), "rb"), os.fdopen(os.dup(self._input), "wb")
+        reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), output)
+        writing, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, input_)
+        page = Page(reader, asyncio.StreamWriter(writing, protocol, None, loop), self._numbers)
+        listening = asyncio.create_task(page.listen())
+        try:
+            await page.start()
+            try:
+                yield page
+            finally:
+                await page.close()
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+            writing.close()
+            reading.close()
+
+    def close(self) -> None:
+        os.close(self._input)  # which ends the browser
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await listening
-        reading.close()
-        await until(lambda: _all_reaped(f"{run_dir}/chromium".encode()), "the browser's processes end")
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._output)
+        wait_until(lambda: _all_reaped(str(self._profile).encode()), "the browser's processes end")
 
 
 def _all_reaped(profile: bytes) -> bool:

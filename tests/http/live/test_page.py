@@ -10,7 +10,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from hashlib import sha256
 from operator import eq, ne
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import Page, browser
+from tests.support.browser import Browser, Page
 from tests.support.http_server import Live, live
 from tests.support.peers import Peer
 from tests.support.process import of_json, target
@@ -107,11 +108,21 @@ async def loaded(run_dir: Path, running: Live, peer: Peer) -> AsyncIterator[None
         await asyncio.gather(load, *detaching, return_exceptions=True)
 
 
-def run_page(run_dir: Path, test: Callable[[Live, Page, Peer], Awaitable[None]]) -> None:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One for all tests of this page."""
+    with (
+        tempfile.TemporaryDirectory(prefix="v-", dir="/tmp") as folder,
+        Browser.started(Path(folder)) as browser,
+    ):
+        yield browser
+
+
+def run_page(run_dir: Path, chromium: Browser, test: Callable[[Live, Page, Peer], Awaitable[None]]) -> None:
     """Runs a test with the page open, on a daemon of its own under load."""
 
     async def run(peer: Peer) -> None:
-        async with live(run_dir) as running, loaded(run_dir, running, peer), browser(run_dir) as page:
+        async with live(run_dir) as running, loaded(run_dir, running, peer), chromium.tab() as page:
             await page.size(1280, 900)
             await page.open(f"http://127.0.0.1:{running.port}/")
             await page.until(f"{text('#link')} === 'Live' && {cell('bdevs', 'Depth')} === '{DEPTH}'")
@@ -122,7 +133,7 @@ def run_page(run_dir: Path, test: Callable[[Live, Page, Peer], Awaitable[None]])
         asyncio.run(run(peer))
 
 
-def test_charts_and_figures_follow_without_a_reload(run_dir: Path) -> None:
+def test_charts_and_figures_follow_without_a_reload(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         await page.js("window.here = true")
         for chart in ("iops", "throughput", "depth", "latency"):
@@ -136,10 +147,10 @@ def test_charts_and_figures_follow_without_a_reload(run_dir: Path) -> None:
         assert re.fullmatch(r"busy [\d.]+ %, idle [\d.]+ %, sleep [\d.]+ %", await page.js(cell("pollers", "Time")))
         assert page.complaints == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_figures_are_those_of_the_rpc(run_dir: Path) -> None:
+def test_figures_are_those_of_the_rpc(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         async def iostat() -> dict[str, Any]:
             answer = await running.daemon.rpc.call("bdev_get_iostat", {"names": ["V0"]})
@@ -174,10 +185,10 @@ def test_figures_are_those_of_the_rpc(run_dir: Path) -> None:
         await page.until(f"{cell('bdevs', 'Depth')} === '{DEPTH}'")
         await page.js("stream.close()")
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_the_history_is_there_when_the_page_opens(run_dir: Path) -> None:
+def test_the_history_is_there_when_the_page_opens(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         await until(lambda: running.feed.sampler.second >= 4, "some seconds have passed")
         await page.js("window.rows = 0")
@@ -187,10 +198,10 @@ def test_the_history_is_there_when_the_page_opens(run_dir: Path) -> None:
         )
         assert await page.until("window.rows") >= 2
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_a_killed_target_shows(run_dir: Path) -> None:
+def test_a_killed_target_shows(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, peer: Peer) -> None:
         assert await page.js("document.querySelector('#trouble').hidden")
         await asyncio.to_thread(peer.kill)
@@ -204,10 +215,10 @@ def test_a_killed_target_shows(run_dir: Path) -> None:
         assert await page.js(cell("bdevs", "Depth")) == str(DEPTH)  # what was in flight waits
         assert page.complaints == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_one_bdev_can_be_chosen_and_tables_be_searched(run_dir: Path) -> None:
+def test_one_bdev_can_be_chosen_and_tables_be_searched(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         tile = text("#tiles dd")
         await page.until(f"{tile} !== '0'")
@@ -224,10 +235,10 @@ def test_one_bdev_can_be_chosen_and_tables_be_searched(run_dir: Path) -> None:
         await page.until(f"{text('#trouble')} === 'Bdev none does not exist.'")
         assert page.complaints == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_the_keyboard_reaches_everything_and_shows_where_it_is(run_dir: Path) -> None:
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         seen: list[dict[str, Any]] = []
         await page.js("document.body.focus()")
@@ -284,11 +295,11 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(run_dir: Path) ->
         await page.press(" ")
         await page.until(f"{text('#link')} === 'Live'")
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 2560])
-def test_no_width_needs_to_scroll_sideways(run_dir: Path, width: int) -> None:
+def test_no_width_needs_to_scroll_sideways(run_dir: Path, chromium: Browser, width: int) -> None:
     async def test(_running: Live, page: Page, _peer: Peer) -> None:
         await page.size(width, 844, width < 768)
         await page.until("document.querySelector('#iops canvas').getBoundingClientRect().right <= innerWidth")
@@ -297,11 +308,11 @@ def test_no_width_needs_to_scroll_sideways(run_dir: Path, width: int) -> None:
         cut = f"{texts}.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.outerHTML)"
         await page.until(cut, fits=partial(eq, []))
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast_in_either_scheme(run_dir: Path, scheme: str) -> None:
+def test_text_has_contrast_in_either_scheme(run_dir: Path, chromium: Browser, scheme: str) -> None:
     async def test(_running: Live, page: Page, peer: Peer) -> None:
         await page.prefer(prefers_color_scheme=scheme)
         back = await page.js("getComputedStyle(document.body).backgroundColor")
@@ -312,10 +323,10 @@ def test_text_has_contrast_in_either_scheme(run_dir: Path, scheme: str) -> None:
         await page.until("document.querySelector('#bdevs .bad') && !document.querySelector('#trouble').hidden")
         assert await page.js(CONTRAST) == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_a_lost_server_shows_and_the_page_finds_it_again(run_dir: Path) -> None:
+def test_a_lost_server_shows_and_the_page_finds_it_again(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         await page.prefer(prefers_reduced_motion="no-preference")
         await running.http.stop()
@@ -330,10 +341,10 @@ def test_a_lost_server_shows_and_the_page_finds_it_again(run_dir: Path) -> None:
         await page.until(f"{text('#link')} === 'Live'")
         await second.stop()
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_a_thousand_bdevs_are_fifty_rows(run_dir: Path) -> None:
+def test_a_thousand_bdevs_are_fifty_rows(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         for number in range(1000):
             running.add_null(f"Null{number}")
@@ -344,10 +355,10 @@ def test_a_thousand_bdevs_are_fifty_rows(run_dir: Path) -> None:
         await page.until(f"{text('#bdevs .pick')} === 'Null777'")
         assert page.complaints == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_names_are_text_and_nothing_else(run_dir: Path) -> None:
+def test_names_are_text_and_nothing_else(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         evil = "<img src=x onerror=window.hit=1>\"'&</script>"
         running.add_null(evil)
@@ -357,10 +368,10 @@ def test_names_are_text_and_nothing_else(run_dir: Path) -> None:
         assert await page.js("window.hit ?? document.querySelectorAll('main img').length") == 0
         assert page.complaints == []
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
-def test_the_policy_forbids_what_the_page_does_not_need(run_dir: Path) -> None:
+def test_the_policy_forbids_what_the_page_does_not_need(run_dir: Path, chromium: Browser) -> None:
     async def test(running: Live, page: Page, _peer: Peer) -> None:
         await page.js(
             "const made = document.createElement('style'); made.textContent = 'a{}'; document.head.append(made)"
@@ -375,7 +386,7 @@ def test_the_policy_forbids_what_the_page_does_not_need(run_dir: Path) -> None:
             assert wanted in headers["Content-Security-Policy"]
         assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
@@ -395,7 +406,7 @@ def reached(running: Live, second: int) -> bool:
     return running.feed.sampler.second >= second
 
 
-def test_pictures(run_dir: Path) -> None:
+def test_pictures(run_dir: Path, chromium: Browser) -> None:
     wanted = os.environ.get("VIRTIOD_SCREENSHOTS")
     folder = Path(wanted) if wanted else run_dir
     seconds = 75 if wanted else 3
@@ -413,4 +424,4 @@ def test_pictures(run_dir: Path) -> None:
             await page.picture(folder / f"page-{name}.png")
             assert (folder / f"page-{name}.png").stat().st_size > 10_000
 
-    run_page(run_dir, test)
+    run_page(run_dir, chromium, test)
