@@ -19,17 +19,25 @@ DEADLINE_S = 4 * PATIENCE_S  # of a section: a page has dozens of commands
 _MARK = "\x01"
 
 # `virtiod` and `virtiod-rpc`, whose default addresses are this test's.
-_VIRTIOD = """#!{python}
+_COMMANDS = {
+    "virtiod": """#!{python}
 import sys
-import rpc_client.cli, virtiod.cli
+import virtiod.cli
 from virtiod.commands import dump_config, run
 def add_arguments(parser, add=run.add_arguments):
     add(parser)
     parser.set_defaults(rpc_socket="{rpc}", http="127.0.0.1:{http}")
 run.add_arguments = add_arguments
-dump_config.DEFAULT_ADDRESS = rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
-sys.exit({module}.main())
-"""
+dump_config.DEFAULT_ADDRESS = "{rpc}"
+sys.exit(virtiod.cli.main())
+""",
+    "virtiod-rpc": """#!{python}
+import sys
+import rpc_client.cli
+rpc_client.cli.DEFAULT_ADDRESS = "{rpc}"
+sys.exit(rpc_client.cli.main())
+""",
+}
 
 # ready: what was started in the background listens. loaded: I/O has been done.
 _PRELUDE = r"""
@@ -78,11 +86,10 @@ class Place:
 def make_place(folder: Path) -> Place:
     """Commands, an activated environment, and the files that pages name."""
     place = Place(folder, {name: free_port() for name in ("9799", "10809", "storage1", "storage2")})
-    for name, module in (("virtiod", "virtiod.cli"), ("virtiod-rpc", "rpc_client.cli")):
+    for name, text in _COMMANDS.items():
         command = folder / "bin" / name
         command.parent.mkdir(exist_ok=True)
-        text = _VIRTIOD.format(python=sys.executable, rpc=place.rpc, http=place.ports["9799"], module=module)
-        command.write_text(text)
+        command.write_text(text.format(python=sys.executable, rpc=place.rpc, http=place.ports["9799"]))
         command.chmod(0o755)
     place.rpc.parent.mkdir()
     activate = folder / ".venv" / "bin" / "activate"
