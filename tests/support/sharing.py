@@ -11,7 +11,7 @@ import os
 TOGETHER = (  # how the ids of tests begin that stay together
     "tests/guest/",  # a guest for each variant, one after the other: each takes two cores by itself
     "tests/systemd/test_service.py",  # the package and the machine that it is installed on
-    "tests/http/live/test_page.py",  # browsers: one at a time
+    "tests/http/live/test_page.py",  # a browser
     "tests/e2e/test_spdk_rpc.py::test_bad_input",  # a daemon
     "tests/test_manuals.py",  # pages and completions are written once
 )
