@@ -106,7 +106,7 @@ class BlkUnit:
     """The disk of a virtio-blk controller."""
 
     serial: str
-    """Serial number; "" when the device tells none."""
+    """Serial number; "" when the device has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ class Histogram:
     max_range: int
     """Last range."""
     tsc_rate: int
-    """Ticks of a second, of which latencies are counted."""
+    """Ticks per second: the unit of the latencies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,7 +395,7 @@ class Notification:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherIoStat:
-    """What SPDK has no members for."""
+    """Statistics that SPDK has no members for."""
 
     num_flush_ops: int
     """I/Os that ended."""
@@ -584,7 +584,7 @@ class ScsiUnit:
     revision: str
     """As INQUIRY tells it."""
     serial: str
-    """Serial number; "" when the unit tells none."""
+    """Serial number; "" when the unit has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -696,7 +696,7 @@ class Virtio:
     vq_count: int
     """Virtqueues in use, with SCSI's control and event queues."""
     vq_size: int
-    """Entries of a request queue's ring; 0 while it was never reached."""
+    """Entries of a request queue's ring; 0 until the device was reached."""
     type: str
     """How it is reached: "user" (vhost-user) or "pci-modern"."""
     socket: str | None = None

@@ -302,7 +302,7 @@ def test_nobody_can_claim_a_disk_while_its_device_is_taken(host: FakeHost, monke
 @pytest.mark.parametrize(
     ("name", "code", "advice"),
     [
-        ("unbind", errno.EACCES, "that takes root"),
+        ("unbind", errno.EACCES, "this needs root"),
         ("unbind", errno.EROFS, "sysfs must be mounted writable"),
         ("drivers_probe", errno.EPERM, "a kernel that is not locked down"),
     ],

@@ -228,7 +228,7 @@ def test_a_stop_drains(machine: Machine, run_dir: Path) -> None:
     assert machine.show("virtiod", "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
     log = machine.journal("-u", "virtiod", "-n", "40")
     assert "SIGTERM: stopping" in log
-    assert "1 controllers detached: all that was in flight was answered" in log
+    assert "1 controller detached: all requests in flight were answered" in log
     machine.run("systemctl", "start", "virtiod")
     with NbdClient(path, "S0") as client:
         for cookie in range(16):

@@ -1,5 +1,5 @@
-"""Block devices, whatever serves them: what exports, the load generator and RPC see. A poller does I/O to one through
-its channel, which checks, counts and times it.
+"""Block devices, whatever serves them, as exports, the load generator and RPC see them. A poller does I/O to a bdev
+through its channel, which checks, counts and times it.
 """
 
 from __future__ import annotations

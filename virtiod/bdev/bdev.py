@@ -1,4 +1,4 @@
-"""One bdev: identity, limits, who has it open."""
+"""One bdev: its identity, its limits, and who has it open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REMOVE_DEADLINE_S = 10.0
 
 @dataclass(frozen=True)
 class BdevInfo:
-    """What a device tells of itself. Sizes in bytes unless said otherwise; 0 where a limit is not known."""
+    """What a device says of itself. Sizes are in bytes unless said otherwise; 0 where a limit is not known."""
 
     block_size: int
     num_blocks: int
@@ -39,7 +39,7 @@ class BdevInfo:
     max_write_zeroes: int = 0
 
     def check(self) -> None:
-        """Raise InvalidArgument for what no block device can be."""
+        """Raises InvalidArgument for values that no block device can have."""
         b = self.block_size
         if b < 512 or b > 65536 or b & (b - 1):
             raise InvalidArgument(f"block size {b} is not a power of two from 512 to 65536")
@@ -50,7 +50,7 @@ class BdevInfo:
 
 
 class BdevHandle:
-    """A use of a bdev: its holder hears of resize and removal. close() is idempotent."""
+    """A use of a bdev: its holder is told of resize and removal. close() is idempotent."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class BdevHandle:
         self.on_remove = on_remove
 
     def close(self) -> None:
-        """The holder has no I/O in flight and submits none any more."""
+        """Ends the use. The holder must have no I/O in flight, and submits none any more."""
         if self in self.bdev.handles:
             self.bdev.handles.remove(self)
 
@@ -72,8 +72,8 @@ class BdevHandle:
 class Bdev:
     """A named block device.
 
-    channels must be connected to a device before the bdev is registered. driver_specific() is what bdev_get_bdevs
-    shows of this kind of device, by member. reset() has the device drop what it is about and begin again, if it can.
+    channels must be connected to a device before the bdev is registered. driver_specific() returns what bdev_get_bdevs
+    shows of this kind of device, by member. reset() resets the device, if it can: it drops its requests in flight.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Bdev:
 
     @property
     def product_name(self) -> str:
-        """What kind of bdev it is, for people and SPDK's clients."""
+        """The kind of bdev, for people and SPDK's clients."""
         return self.info.product_name
 
     @property
@@ -105,7 +105,7 @@ class Bdev:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of block_size."""
+        """The size in blocks of block_size."""
         return self.info.num_blocks
 
     @property
@@ -115,22 +115,22 @@ class Bdev:
 
     @property
     def read_only(self) -> bool:
-        """Writes fail with EPERM."""
+        """Whether writes fail with EPERM."""
         return self.info.read_only
 
     @property
     def write_cache(self) -> bool:
-        """What was written may be lost until a flush."""
+        """Whether written data may be lost until a flush."""
         return self.info.write_cache
 
     @property
     def io_types(self) -> frozenset[str]:
-        """Of IO_TYPES, those that it can do."""
+        """Those of IO_TYPES that the bdev can do."""
         return self.info.io_types
 
     @property
     def claimed(self) -> bool:
-        """Somebody has it open."""
+        """Whether somebody has it open."""
         return bool(self.handles)
 
     def open(
@@ -138,7 +138,7 @@ class Bdev:
         on_resize: Callable[[], None] | None = None,
         on_remove: Callable[[], Awaitable[None]] | None = None,
     ) -> BdevHandle:
-        """Use the bdev. on_remove is awaited before it goes and must end all use, with a deadline."""
+        """Opens the bdev. on_remove is awaited before the bdev is removed, and must end all use, with a deadline."""
         if self.removing:
             raise NotFound(f"bdev {self.name} is being removed")
         handle = BdevHandle(self, on_resize, on_remove)
@@ -146,7 +146,7 @@ class Bdev:
         return handle
 
     def update(self, info: BdevInfo) -> None:
-        """The device changed: a new size reaches every later I/O, then every user."""
+        """Takes over what changed on the device: a new size holds for every later I/O, then every user is told."""
         info.check()
         resized = info.num_blocks != self.info.num_blocks
         self.info = info
@@ -158,7 +158,7 @@ class Bdev:
                     handle.on_resize()
 
     async def end_users(self) -> None:
-        """Refuse new I/O and have every user leave. Raises nothing: who does not leave in time is logged."""
+        """Refuses new I/O and has every user end its use. Raises nothing: a user that stays is logged."""
         self.removing = True
         users = [h.on_remove() for h in self.handles if h.on_remove]
         results = await asyncio.gather(*(asyncio.wait_for(u, REMOVE_DEADLINE_S) for u in users), return_exceptions=True)
@@ -168,17 +168,17 @@ class Bdev:
         self.channels.close()
 
     def stats(self, cuts: Cuts | None = None) -> BdevCounters:
-        """The sum over all channels. cuts: to count latencies below."""
+        """The sum over all channels. cuts: buckets below which latencies are counted."""
         return bdev_counters(self.channels, cuts)
 
     def channel_stats(self, cuts: Cuts | None = None) -> list[tuple[Poller, BdevCounters]]:
-        """Channel by channel, by poller."""
+        """The counters of each channel, with its poller."""
         return list(zip(self.channels.pollers, channel_counters(self.channels, cuts), strict=True))
 
     def latencies(self, ops: Iterable[str]) -> list[int]:
-        """How many I/Os of these operations ended, by the bucket of their latency: milliseconds of work."""
+        """How many I/Os of these operations ended, by the bucket of their latency. It takes milliseconds."""
         return latencies(self.channels, ops)
 
     def reset_extremes(self) -> None:
-        """Forget the smallest and largest latencies."""
+        """Forgets the smallest and largest latencies."""
         self.channels.reset_extremes()

@@ -1,4 +1,4 @@
-# What submitters (exports, load generator) and device layers call.
+# What submitters (exports, load generator) and what serves a bdev (a kind of controller, the null device) call.
 from libc.stdint cimport uint64_t
 
 from virtiod.poller.poller cimport Poller
@@ -13,12 +13,12 @@ from virtiod.core.types cimport (
     message_fn,
 )
 
-# The poller's thread that owns the channel.
+# Called on the thread of the poller that owns the channel.
 cdef void submit(Channel *ch, Io *io) noexcept nogil
 
-# The device layer, on any poller (here): the I/O has ended with 0 or -errno.
+# Called by what serves the bdev, on any poller (here): the I/O has ended with 0 or -errno.
 cdef void finish(Io *io, int status, PollerCore *here) noexcept nogil
-# The device layer: have run(io, owner) called on the poller that owns the queue.
+# Called by what serves the bdev: has run(io, owner) called on the poller that owns the queue.
 cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
 
 
@@ -29,7 +29,7 @@ cdef class BdevChannels:
     cdef OpStats **stats       # theirs: count of them for each Op
     cdef int count
     cdef public object served_by  # what must live as long as the channels
-    cdef uint64_t busy_shown   # the largest busy_ns that bdev_counters() told: it never goes back
+    cdef uint64_t busy_shown   # the largest busy_ns that bdev_counters() returned: it never decreases
     cdef uint64_t in_flight_of(self, int first, int n) noexcept nogil
     cdef uint64_t oldest_of(self, int first, int n) noexcept nogil
     cdef Channel *channel(self, Poller poller) except NULL

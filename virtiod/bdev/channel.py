@@ -1,7 +1,7 @@
 """A bdev as a poller sees it: checks, counters and the order of what is in flight.
 
 Every I/O of a bdev passes submit() once and _complete() once, both on the poller that submitted it; so counters
-need no locks and balance exactly. Between the two the device layer has it, on this or another poller.
+need no locks and balance exactly. Between the two, what serves the bdev has it, on this or another poller.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OPS = ("read", "write", "flush", "unmap", "write_zeroes")
 
 
 def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
-    """0, or why the I/O can't be: what a device must never be asked."""
+    """0, or the -errno of an I/O that a device must never be asked for."""
     size: uint64_t
     if atomics.load_u8(address(b.closed)):
         return -ENODEV
@@ -63,7 +63,7 @@ def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
 
 
 def submit(ch: ChannelPtr, io: IoPtr) -> None:
-    """Start an I/O. Its done() runs later, once, on this poller."""
+    """Starts an I/O. Its done() runs later, once, on this poller."""
     p: PollerPtr = ch.poller
     refusal: cython.int
     io.channel = ch
@@ -97,7 +97,7 @@ def submit(ch: ChannelPtr, io: IoPtr) -> None:
 
 
 def finish(io: IoPtr, status: cython.int, here: PollerPtr) -> None:
-    """The device is done with the I/O: complete it here, or hand it to the poller that it came from."""
+    """Completes an I/O that the device is done with, here or on the poller that it came from."""
     io.status = status
     if io.channel.poller == here:
         _complete(io)
@@ -107,7 +107,7 @@ def finish(io: IoPtr, status: cython.int, here: PollerPtr) -> None:
 
 
 def forward(io: IoPtr, run: message_fn, owner: PollerPtr) -> None:
-    """Hand the I/O to the poller that owns the queue."""
+    """Hands the I/O to the poller that owns the queue."""
     io.msg.run = run
     rounds.push(owner, address(io.msg))
 
@@ -143,7 +143,7 @@ def _complete(io: IoPtr) -> None:
 class BdevChannels:
     """A bdev's compiled half: what its channels share, and one channel for each poller.
 
-    A device layer connects each channel to what serves it before the first I/O.
+    Each channel must be connected to what serves it before the first I/O.
     """
 
     core: BdevCore
@@ -176,7 +176,7 @@ class BdevChannels:
         self.pollers = list(pollers)
 
     def configure(self, size: int, block_size: int, ops: set[str], read_only: bool, write_cache: bool) -> None:
-        """Say what the bdev is; before the first I/O. size in bytes."""
+        """Sets what the bdev is; before the first I/O. size in bytes."""
         bits: cython.uint = 0
         for i, op in enumerate(OPS):
             bits |= (1 << i) if op in ops else 0
@@ -195,7 +195,7 @@ class BdevChannels:
         max_unmap: int,
         max_write_zeroes: int,
     ) -> None:
-        """Say what one request to the device may be, in bytes; native: operations it has a command for."""
+        """Sets the limits of one request to the device, in bytes. native: the operations that it has a command for."""
         bits: cython.uint = 0
         for i, op in enumerate(OPS):
             bits |= (1 << i) if op in native else 0
@@ -207,21 +207,21 @@ class BdevChannels:
         self.core.max_write_zeroes = max_write_zeroes
 
     def set_unit(self, unit: int, native_fua: bool, zeroes_unmap: bool) -> None:
-        """Say which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""
+        """Sets which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""
         self.core.unit = unit
         self.core.native_fua = native_fua
         self.core.zeroes_unmap = zeroes_unmap
 
     def resize(self, size: int) -> None:
-        """Change the size (bytes) for every later I/O."""
+        """Changes the size (bytes) for every later I/O."""
         atomics.store_u64(address(self.core.size), size)
 
     def set_write_cache(self, on: bool) -> None:
-        """Say whether the device has a volatile cache, for every later I/O."""
+        """Sets whether the device has a volatile cache, for every later I/O."""
         atomics.store_u8(address(self.core.write_cache), on)
 
     def close(self) -> None:
-        """Refuse every later I/O with ENODEV."""
+        """Refuses every later I/O with ENODEV."""
         atomics.store_u8(address(self.core.closed), 1)
 
     def in_flight(self) -> int:
@@ -233,7 +233,7 @@ class BdevChannels:
         return self.oldest_of(0, self.count)
 
     def in_flight_of(self, first: cython.int, n: cython.int) -> uint64_t:
-        """Of n channels, from the first on."""
+        """I/Os in flight on n channels, from the first on."""
         i: cython.int
         total: uint64_t = 0
         for i in range(first, first + n):
@@ -241,7 +241,7 @@ class BdevChannels:
         return total
 
     def oldest_of(self, first: cython.int, n: cython.int) -> uint64_t:
-        """Of n channels, from the first on."""
+        """When the oldest I/O in flight on n channels, from the first on, was submitted; as oldest_ns()."""
         i: cython.int
         at: uint64_t
         oldest: uint64_t = 0
@@ -256,12 +256,12 @@ class BdevChannels:
         return self.channels[self.pollers.index(poller)]
 
     def connect(self, index: cython.int, submit: channel_submit_fn, device: VoidPtr) -> None:
-        """Have the channel of poller number index served by submit() with device."""
+        """Has the channel of poller number index served by submit() with device."""
         self.channels[index].submit = submit
         self.channels[index].device = device
 
     def reset_extremes(self) -> None:
-        """Forget the smallest and largest latencies."""
+        """Forgets the smallest and largest latencies."""
         i: cython.int
         for i in range(OP_COUNT * self.count):
             atomics.store_u64(address(self.stats[i].min_ns), UINT64_MAX)

@@ -49,7 +49,7 @@ class OpCounters(NamedTuple):
 
     @property
     def failures(self) -> dict[str, int]:
-        """errors by the name of the status; those only that there were."""
+        """errors by the name of the status, without those that are 0."""
         return {status: n for status, n in zip(ERRORS, self.errors, strict=True) if n}
 
 
@@ -68,7 +68,7 @@ class BdevCounters(NamedTuple):
 
     @property
     def failures(self) -> dict[str, int]:
-        """I/Os that failed, of all operations, by the name of the status; those only that there were."""
+        """I/Os of all operations that failed, by the name of the status, without those that are 0."""
         errors = [sum(of) for of in zip(*[op.errors for op in self.ops.values()], strict=True)]
         return {status: n for status, n in zip(ERRORS, errors, strict=True) if n}
 
@@ -78,7 +78,7 @@ NOTHING = BdevCounters(dict.fromkeys(OPS, NO_IO), 0, 0, 0, 0)
 
 
 def bdev_counters(channels: BdevChannels, cuts: Cuts | None = None) -> BdevCounters:
-    """All channels of a bdev. cuts: to count latencies below."""
+    """The sum of all channels of a bdev. cuts: buckets below which latencies are counted."""
     c: cython.int
     for c in range(channels.count):
         channels.busy_shown = max(channels.busy_shown, _busy_ns(channels.channels[c]))
@@ -86,7 +86,7 @@ def bdev_counters(channels: BdevChannels, cuts: Cuts | None = None) -> BdevCount
 
 
 def channel_counters(channels: BdevChannels, cuts: Cuts | None = None) -> list[BdevCounters]:
-    """Each channel of a bdev by itself, in the order of its pollers."""
+    """The counters of each channel of a bdev, in the order of its pollers."""
     c: cython.int
     return [_counters(channels, c, 1, cuts, _busy_ns(channels.channels[c])) for c in range(channels.count)]
 
@@ -117,7 +117,7 @@ def ended_ios(channels: BdevChannels) -> int:
 def _counters(
     channels: BdevChannels, first: cython.int, n: cython.int, cuts: Cuts | None, busy_ns: uint64_t
 ) -> BdevCounters:
-    """n channels from the first on."""
+    """The sum of n channels from the first on."""
     op: cython.int
     oldest: uint64_t = channels.oldest_of(first, n)
     now: uint64_t = clock.now_ns()

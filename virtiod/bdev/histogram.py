@@ -1,8 +1,8 @@
 """Histograms of latencies: which buckets there are, and what can be told from their counts.
 
 The data plane counts each latency (ns) in one of BUCKETS buckets: range 0 holds 0 to 31 one by one, range r the values
-from 2^(r+4) up to 2^(r+5) in steps of 2^(r-1). A bucket is at most 1/32 of its start wide. All that shows latencies
-sums up these buckets or cuts them: nothing is counted a second time, and nothing else knows their shape.
+from 2^(r+4) up to 2^(r+5) in steps of 2^(r-1). A bucket is at most 1/32 of its start wide. All code that shows
+latencies sums up these buckets or cuts them: nothing is counted a second time, and nothing else knows their shape.
 """
 
 from __future__ import annotations

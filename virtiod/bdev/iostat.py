@@ -1,7 +1,7 @@
 """I/O statistics as bdev_get_iostat shows them.
 
 What RPC clients reset is a baseline kept here: the bdevs' own counters only ever grow, so that metrics made from them
-never go back. Only the smallest and largest latencies, which metrics do not use, are reset in the data plane.
+never decrease. Only the smallest and largest latencies, which metrics do not use, are reset in the data plane.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MinLatency = Annotated[int, Member("smallest latency; 0 for none", "ticks")]
 
 @dataclass(kw_only=True)
 class OpsIoStat:
-    """What was done, operation by operation, since the last reset. SPDK's copies are never done."""
+    """What each operation did since the last reset. SPDK's copy operation is never done."""
 
     bytes_read: Bytes
     num_read_ops: Ops
@@ -72,7 +72,7 @@ class ChannelIoStat(OpsIoStat, _Numbered):
 
 @dataclass(kw_only=True)
 class OtherIoStat:
-    """What SPDK has no members for."""
+    """Statistics that SPDK has no members for."""
 
     num_flush_ops: Ops
     num_write_zeroes_ops: Ops
@@ -116,22 +116,22 @@ class IoStats:
         self._qd_periods: WeakKeyDictionary[Bdev, int] = WeakKeyDictionary()
 
     def set_qd_period(self, bdev: Bdev, period_us: int) -> None:
-        """0 hides the queue depth. What is shown is exact, whatever the period."""
+        """Sets the period in microseconds; 0 hides the queue depth. What is shown is exact, whatever the period."""
         self._qd_periods[bdev] = period_us
 
     def qd_period(self, bdev: Bdev) -> int:
-        """Microseconds; 0 when the queue depth is hidden."""
+        """The period in microseconds; 0 when the queue depth is hidden."""
         return self._qd_periods.get(bdev, DEFAULT_QD_PERIOD_US)
 
     def saved_calls(self) -> Iterator[SavedCall]:
-        """The periods that are not the usual one."""
+        """The calls that set the periods that are not the default."""
         for bdev in self._bdevs.list():
             period = self.qd_period(bdev)
             if period != DEFAULT_QD_PERIOD_US:
                 yield SavedCall("bdev_set_qd_sampling_period", {"name": bdev.name, "period": period})
 
     def device(self, bdev: Bdev) -> BdevIoStat:
-        """Of a bdev."""
+        """The statistics of a bdev, over all its channels."""
         stats = bdev.stats()
         baseline = self._baselines.get(bdev) or _NEVER
         errors = {status: count - baseline.errors.get(status, 0) for status, count in stats.failures.items()}
@@ -153,7 +153,7 @@ class IoStats:
         )
 
     def channels(self, bdev: Bdev) -> list[ChannelIoStat]:
-        """Of each channel."""
+        """The statistics of each channel of a bdev."""
         baseline = self._baselines.get(bdev) or _NEVER
         return [
             ChannelIoStat(thread_id=poller.id, **_ops(stats, baseline.channels.get(poller.id, NOTHING)))
@@ -161,7 +161,7 @@ class IoStats:
         ]
 
     def reset(self, bdev: Bdev, mode: str) -> None:
-        """mode: "all", "maxmin" (latencies), "error" (error counts) or "none"."""
+        """Resets statistics. mode: "all", "maxmin" (latencies), "error" (error counts) or "none"."""
         baseline = self._baselines.setdefault(bdev, _Baseline())
         if mode == "all":
             baseline.total = bdev.stats()
@@ -173,9 +173,9 @@ class IoStats:
 
 
 def _ops(stats: BdevCounters, base: BdevCounters) -> dict[str, int]:
-    """The members of OpsIoStat."""
+    """The members of OpsIoStat, counted since base."""
     shown: dict[str, int] = {}
-    # SPDK's "copy" has no counterpart here, its clients want the members all the same.
+    # SPDK's "copy" has no counterpart here, but its clients expect the members.
     for name, bytes_name, op in (
         ("read", "bytes_read", "read"),
         ("write", "bytes_written", "write"),

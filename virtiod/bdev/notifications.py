@@ -20,7 +20,7 @@ class Notification:
 
 
 class Notifications:
-    """The last RING_SIZE of them."""
+    """The last RING_SIZE notifications."""
 
     types: tuple[str, ...] = EVENTS
 
@@ -29,12 +29,12 @@ class Notifications:
         self._next = 0
 
     def add(self, event: str, ctx: str) -> None:
-        """Note an event, one of `types`, of the bdev ctx."""
+        """Records an event, one of `types`, of the bdev ctx."""
         self._ring.append(Notification(self._next, event, ctx))
         self._next += 1
 
     def since(self, first: int, limit: int) -> list[Notification]:
-        """At most `limit` of those whose id is `first` or more and that are still there, oldest first."""
+        """At most `limit` notifications whose id is `first` or more and that are still kept, oldest first."""
         if not self._ring:
             return []
         skip = max(0, first - self._ring[0].id)

@@ -1,4 +1,4 @@
-"""Null bdevs: disks that are not there. They measure what stands above them, and need no target."""
+"""Null bdevs: disks without data. They serve to measure the code above them, and need no target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NullBdevs:
         self._bdevs = bdevs
 
     def create(self, name: str, num_blocks: int, block_size: int = 512, uuid: str = "") -> Bdev:
-        """Register a null bdev. Raises AlreadyExists, or InvalidArgument for a size that can't be."""
+        """Registers a null bdev. Raises AlreadyExists, or InvalidArgument for a size that is not valid."""
         self._bdevs.check_free(name)
         channels = BdevChannels(list(self._pollers))
         connect_null(channels)
@@ -37,14 +37,14 @@ class NullBdevs:
         return bdev
 
     async def delete(self, name: str) -> None:
-        """End its users, then forget it. Raises NotFound, or InvalidArgument for a bdev of another kind."""
+        """Ends its users, then removes it. Raises NotFound, or InvalidArgument for a bdev of another kind."""
         bdev = self._bdevs.get(name)
         if bdev.product_name != PRODUCT_NAME:
             raise InvalidArgument(f"bdev '{name}' is a {bdev.product_name}, not a null bdev")
         await self._bdevs.unregister(bdev)
 
     def saved_calls(self) -> Iterator[SavedCall]:
-        """The calls that create those that there are."""
+        """The calls that create the null bdevs."""
         for bdev in self._bdevs.list():
             if bdev.product_name == PRODUCT_NAME:
                 params = {"name": bdev.name, "num_blocks": bdev.num_blocks, "block_size": bdev.block_size}

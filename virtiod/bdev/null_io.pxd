@@ -1,4 +1,4 @@
-# A device that is not there: every I/O succeeds in the next round.
+# A null device: every I/O succeeds in the next round.
 from virtiod.bdev.channel cimport BdevChannels
 from virtiod.core.types cimport Channel, Io
 

@@ -1,4 +1,4 @@
-"""A null device: every I/O succeeds in the next round and moves no data. It measures what stands above it."""
+"""A null device: every I/O succeeds in the next round and moves no data. It serves to measure the code above it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _submit(ch: ChannelPtr, io: IoPtr) -> None:
 
 
 def connect_null(channels: BdevChannels) -> None:
-    """Have every channel of a bdev served by nothing."""
+    """Connects every channel of a bdev to a null device."""
     i: cython.int
     for i in range(channels.count):
         channels.connect(i, _submit, NULL)

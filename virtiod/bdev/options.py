@@ -1,4 +1,4 @@
-"""SPDK's options of the bdev layer. virtiod sizes its pools by itself: they are kept and saved, and change nothing."""
+"""SPDK's options of the bdev layer. They are kept and saved, but change nothing: virtiod sizes its pools by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single I/Os to a bdev, and single rounds of a poller that has no thread: what tests and tools look closely with."""
+"""Single I/Os to a bdev, and single rounds of a poller that has no thread, for tests and tools."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Probe:
 
     @property
     def buffer(self) -> memoryview:
-        """The data of all I/Os: write before, or read after."""
+        """The data of all I/Os: write it before a write, read it after a read."""
         return self.memory.view(self.address, self.size)
 
     def submit(
@@ -87,10 +87,10 @@ class Probe:
         segments: list[int] | None = None,
         at: int = 0,
     ) -> asyncio.Future[int]:
-        """Start an I/O of length bytes at offset; a future of its status, 0 or -errno.
+        """Starts an I/O of length bytes at offset; returns a future of its status, 0 or -errno.
 
         Its data begins at byte `at` of the buffer. segments: the lengths (bytes) of the pieces of memory that the
-        data lies in, each directly behind the other. flags: of Flag.
+        data is in, one directly after the other. flags: of Flag.
         """
         n: cython.int
         where: uint64_t = self.address + at
@@ -115,14 +115,14 @@ class Probe:
         return self.poller.command(_cmd_submit, ticket.io, 0, 0, NULL, ticket)
 
     def close(self) -> None:
-        """Give the buffer back. Nothing is in flight."""
+        """Gives the buffer back. No I/O may be in flight."""
         if self.address:
             self.memory.free(self.address)
         self.address = 0
 
 
 def run_rounds(poller: Poller, times: int = 1) -> int:
-    """Run rounds of a poller that was not started, on this thread; returns how much work there was."""
+    """Runs rounds of a poller that was not started, on this thread; returns how much work there was."""
     p: PollerPtr = poller.core
     work: int = 0
     if poller.thread is not None:
@@ -144,7 +144,7 @@ def take_buffers(source: PollerBuffers, length: int, at_most: int) -> list[tuple
 
 
 def give_buffers(source: PollerBuffers, taken: list[tuple[int, int]]) -> None:
-    """Give buffers back to their pool."""
+    """Gives buffers back to their pool."""
     iov: iovec[1]
     for at, _ in taken:
         iov[0].iov_base = cast(VoidPtr, cast(uint64_t, at))

@@ -20,7 +20,7 @@ class BdevRegistry:
         self._arrived = asyncio.Event()
 
     def on_event(self, listener: Callable[[str, str], None]) -> None:
-        """Have listener(type, bdev name) called after each change; type is one of EVENTS."""
+        """Has listener(type, bdev name) called after each change; type is one of EVENTS."""
         self._listeners.append(listener)
 
     def _tell(self, event: str, name: str) -> None:
@@ -28,11 +28,11 @@ class BdevRegistry:
             listener(event, name)
 
     def list(self) -> list[Bdev]:
-        """In the order of their registration."""
+        """All bdevs, in the order of their registration."""
         return list(self._bdevs.values())
 
     def get(self, name: str) -> Bdev:
-        """By name, alias or uuid; raises NotFound."""
+        """The bdev with that name, alias or uuid; raises NotFound."""
         found = self._bdevs.get(name)
         if found is None:
             found = next((b for b in self._bdevs.values() if name in {b.uuid, *b.aliases}), None)
@@ -54,25 +54,25 @@ class BdevRegistry:
             raise DeadlineError(f"bdev '{name}' did not appear within {timeout_s:g} s") from None
 
     def check_free(self, name: str) -> None:
-        """Raise AlreadyExists if the name is taken."""
+        """Raises AlreadyExists if the name is taken."""
         if name in self._bdevs:
             raise AlreadyExists(f"bdev '{name}' already exists")
 
     def register(self, bdev: Bdev) -> None:
-        """Make it known; raises AlreadyExists."""
+        """Adds the bdev; raises AlreadyExists."""
         self.check_free(bdev.name)
         self._bdevs[bdev.name] = bdev
         self._arrived.set()
         self._tell("bdev_register", bdev.name)
 
     async def unregister(self, bdev: Bdev) -> None:
-        """End all use of it, then forget it."""
+        """Ends all use of the bdev, then removes it."""
         await bdev.end_users()
         if self._bdevs.pop(bdev.name, None) is not None:
             self._tell("bdev_unregister", bdev.name)
 
     def update(self, bdev: Bdev, info: BdevInfo) -> None:
-        """The device changed."""
+        """Takes over what changed on the device, and tells listeners."""
         before = bdev.num_blocks
         bdev.update(info)
         if bdev.num_blocks != before:

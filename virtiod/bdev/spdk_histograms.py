@@ -1,7 +1,7 @@
-"""Latency histograms that RPC clients enable, as SPDK's histogram tools take them.
+"""Latency histograms that RPC clients enable, as SPDK's histogram tools read them.
 
 The data plane's buckets are SPDK's layout with granularity 5, so that coarser ones are sums of neighbours and no count
-is ever approximated. Enabling takes note of what was counted before.
+is ever approximated. Enabling records what was counted before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HistogramDescription:
     granularity: Annotated[int, Member("2 to the power of it is the number of buckets of a range")]
     min_range: Annotated[int, Member("first range")]
     max_range: Annotated[int, Member("last range")]
-    tsc_rate: Annotated[int, Member("ticks of a second, of which latencies are counted")]
+    tsc_rate: Annotated[int, Member("ticks per second: the unit of the latencies")]
 
 
 class Histograms:
@@ -48,7 +48,7 @@ class Histograms:
         self._enabled: WeakKeyDictionary[Bdev, _Enabled] = WeakKeyDictionary()
 
     def enable(self, bdev: Bdev, op: str | None, granularity: int, min_ns: int, max_ns: int) -> None:
-        """Starts anew. Values below min_ns count in the first bucket, from max_ns on in the last."""
+        """Starts or restarts a histogram. Values below min_ns count in the first bucket, from max_ns on in the last."""
         if op is not None and op not in bdev.io_types:
             raise InvalidArgument(f"opc must be one of {', '.join(sorted(bdev.io_types))}, not {op!r}")
         if min_ns >= max_ns:
@@ -67,12 +67,12 @@ class Histograms:
         self._enabled.pop(bdev, None)
 
     def counts(self, bdev: Bdev) -> list[int]:
-        """Since it was enabled, in the data plane's buckets. Raises NotFound if it is not."""
+        """What was counted since it was enabled, in the data plane's buckets. Raises NotFound if it is not enabled."""
         enabled = self._of(bdev)
         return [now - then for now, then in zip(bdev.latencies(enabled.ops), enabled.before, strict=True)]
 
     def encoded(self, bdev: Bdev) -> HistogramDescription:
-        """As SPDK's histogram tools take it. Raises NotFound if it is not enabled."""
+        """The histogram as SPDK's histogram tools read it. Raises NotFound if it is not enabled."""
         shape = self._of(bdev)
         buckets = rebucket(self.counts(bdev), shape.granularity, shape.min_range, shape.max_range)
         return HistogramDescription(

@@ -1,5 +1,5 @@
-"""Virtio controllers: what is at the other end of a transport, and the bdevs that it becomes. A kind of controller
-brings its features, its configuration space, its queues and its bdevs; the life cycle and the supervision are common.
+"""Virtio controllers: a device at the other end of a transport, and the bdevs of its disks. A kind of controller
+defines its features, its configuration space, its queues and its bdevs; life cycle and supervision are common.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> detaching -> gone when it fails
 
-A controller that loses its device keeps its bdevs and their I/O, and connects again; what was in flight is submitted
-again then, what waited longer than the I/O timeout fails. One whose device was taken out detaches by itself. Detach
-always ends, and says what it gave up.
+A controller that loses its device keeps its bdevs and their I/O, and connects again. Then it submits again what was in
+flight, and fails what waited longer than the I/O timeout. If its device was removed, it detaches by itself. Detach
+always ends, and logs what it gave up.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class State(enum.StrEnum):
 
 
 class Controller(Device[Config]):
-    """One controller. The manager calls attach() once, detach() once; between them it lives by itself."""
+    """One controller. The manager calls attach() once, then detach() once; between them it acts by itself."""
 
     def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
         super().__init__(request, transport, context)
@@ -51,7 +51,7 @@ class Controller(Device[Config]):
         self.io_timeouts = 0
         self.last_error = ""
         self.on_state: Callable[[Controller[Any]], None] | None = None
-        self.on_removed: Callable[[Controller[Any]], None] | None = None  # has it detached: the device won't be back
+        self.on_removed: Callable[[Controller[Any]], None] | None = None  # detaches it: the device was removed
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
@@ -62,14 +62,14 @@ class Controller(Device[Config]):
 
     @abstractmethod
     async def _find_bdevs(self) -> None:
-        """Register the bdevs that there are, each as soon as it is known. The device runs."""
+        """Registers the bdevs, each as soon as it is known. The device runs."""
 
     @abstractmethod
     async def _config_changed(self) -> None:
-        """Read the configuration again and tell the bdevs."""
+        """Reads the configuration again and updates the bdevs."""
 
     async def _end_tasks(self) -> None:
-        """End what the kind of controller does by itself; it starts nothing new."""
+        """Ends the tasks of the kind of controller; no new ones start."""
 
     def _register(self, bdev: Bdev) -> None:
         self.context.bdevs.register(bdev)
@@ -86,7 +86,7 @@ class Controller(Device[Config]):
     def saved_call(self, with_queues: bool) -> SavedCall:
         """The call that attaches it.
 
-        with_queues: with its queues as they are. While it is not there they are as they were asked for.
+        with_queues: with the queues that it has; while the device is down, those that were asked for.
         """
         params: dict[str, object] = {
             "name": self.name,
@@ -104,7 +104,7 @@ class Controller(Device[Config]):
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:
             return
-        # A device that is waited for may be tried many times: that it is absent has been logged.
+        # An absent device may be tried many times: its absence has been logged.
         level = logging.INFO if self._up_since or not self.request.wait_for_device else logging.DEBUG
         log.log(level, "controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
         self.state = state
@@ -114,7 +114,7 @@ class Controller(Device[Config]):
     # ---- attach
 
     async def attach(self) -> list[str]:
-        """Bring it up and register its bdevs; their names. On failure nothing is left behind."""
+        """Brings it up and registers its bdevs; returns their names. A failure leaves nothing behind."""
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await self._unless_lost(self._first_time())
@@ -135,7 +135,7 @@ class Controller(Device[Config]):
         await self._find_bdevs()
 
     async def _unless_lost(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work; if the device is lost meanwhile, end it and raise why."""
+        """Does the work; if the device is lost meanwhile, ends it and raises why."""
         self._loss = asyncio.get_running_loop().create_future()
         self.transport.on_lost = self._lost
         task = spawn(work, f"attach {self.name}", awaited=True)
@@ -153,7 +153,7 @@ class Controller(Device[Config]):
                 await asyncio.wait({task})
 
     async def _abandon(self) -> None:
-        """Undo whatever attach did."""
+        """Undoes whatever attach did."""
         self._enter(State.DETACHING)
         await self._end_tasks()
         await self._end_users_unanswered()
@@ -165,7 +165,7 @@ class Controller(Device[Config]):
         self._lost(ProtocolError(f"{self.traddr}: queue {index}: the device wrote an invalid used ring"))
 
     def _lost(self, error: DeviceError) -> None:
-        """The device is gone, or as good as gone: cut it off, and try to get it back."""
+        """Cuts a lost device off, and connects again."""
         if self.state is not State.UP:
             if self._loss is not None and not self._loss.done():
                 self._loss.set_result(error)
@@ -179,7 +179,7 @@ class Controller(Device[Config]):
         self._returning = spawn(self._return(), f"reconnect {self.name}")
 
     def _removed(self, error: VirtiodError) -> None:
-        """The device was taken out: there is nothing to come back to."""
+        """Detaches: the device was removed, so connecting again is of no use."""
         if self.state is State.DETACHING:
             return
         self.last_error = str(error)
@@ -216,7 +216,7 @@ class Controller(Device[Config]):
     # ---- supervision
 
     async def supervise(self) -> None:
-        """Called by the manager now and then: I/O that waited too long fails, and its device is cut off."""
+        """Fails I/O that waited too long, and cuts its device off. The manager calls it from time to time."""
         before = self._expired_before()
         if not self._overdue(before):
             return
@@ -227,23 +227,23 @@ class Controller(Device[Config]):
             await self._expire()
 
     def _overdue(self, before: int) -> bool:
-        """Whether an I/O is in flight since before that time (CLOCK_MONOTONIC, ns)."""
+        """Whether an I/O in flight was submitted before that time (CLOCK_MONOTONIC, ns)."""
         return any(0 < b.channels.oldest_ns() < before for b in self.bdevs)
 
     def _expired_before(self) -> int:
-        """I/O submitted before this time (CLOCK_MONOTONIC, ns) waited too long; 0: none does."""
+        """I/O submitted before this time (CLOCK_MONOTONIC, ns) has waited too long; 0 without a timeout."""
         timeout_ns = int(self.context.io_timeout_s * 1e9)
         return max(0, time.monotonic_ns() - timeout_ns) if timeout_ns else 0
 
     async def _expire(self) -> None:
-        """Fail what waited too long. The device is cut off; it had the time to answer, it gets no second one."""
+        """Fails I/O that waited too long. The device is cut off; it had its time to answer and gets no more."""
         before = self._expired_before()
         for queue in self.request_queues:
             if before and queue.stopped:
                 self.io_timeouts += await queue.fail(errno.ETIMEDOUT, before)
 
     async def share_memory(self) -> None:
-        """DMA memory grew: tell the device before it sees an address there."""
+        """Tells the device that DMA memory grew, before it sees an address there."""
         if self.state is not State.UP and not (self.state is State.ATTACHING and self.bdevs):
             return  # told when it comes back
         if self.transport.memory_hot_add or len(self.context.memory.regions) == self._regions:
@@ -266,7 +266,7 @@ class Controller(Device[Config]):
     # ---- detach
 
     async def detach(self) -> None:
-        """End it, within deadlines: users leave, I/O drains, the device stops, memory goes back."""
+        """Ends it, within deadlines: users end, I/O drains, the device stops, memory is freed."""
         was_up = self.state is State.UP
         self._enter(State.DETACHING)
         await self._end_tasks()
@@ -280,7 +280,7 @@ class Controller(Device[Config]):
         await self._end()
 
     async def _end_users_unanswered(self) -> None:
-        """Cut the device off and end the use of its bdevs: nobody will answer what users wait for."""
+        """Cuts the device off and ends the use of its bdevs: nobody will answer the I/O that users wait for."""
         leaving = asyncio.gather(*self._leave())
         await self._cut_off()
         while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:
@@ -288,7 +288,7 @@ class Controller(Device[Config]):
         await leaving
 
     def _leave(self) -> list[Awaitable[None]]:
-        """What ends the use of its bdevs."""
+        """Awaitables that end the use of its bdevs."""
         return [self.context.bdevs.unregister(bdev) for bdev in self.bdevs]
 
     async def _end(self) -> None:

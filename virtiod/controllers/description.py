@@ -1,4 +1,4 @@
-"""How controllers and their disks are shown: SPDK's "virtio" object, and what only one kind of disks has."""
+"""How controllers and their disks are shown: SPDK's "virtio" object, and what only one kind of disk has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class VirtioDescription:
     """A controller's queues, and how it is reached."""
 
     vq_count: Annotated[int, Member("virtqueues in use, with SCSI's control and event queues")]
-    vq_size: Annotated[int, Member("entries of a request queue's ring; 0 while it was never reached")]
+    vq_size: Annotated[int, Member("entries of a request queue's ring; 0 until the device was reached")]
     type: Annotated[str, Member('how it is reached: "user" (vhost-user) or "pci-modern"')]
     socket: Annotated[str | UnsetType, Member("path of the vhost-user socket")] = UNSET
     pci_address: Annotated[str | UnsetType, Member("address of the PCI device")] = UNSET
@@ -25,7 +25,7 @@ class VirtioDescription:
 class BlkUnit:
     """The disk of a virtio-blk controller."""
 
-    serial: Annotated[str, Member('serial number; "" when the device tells none')]
+    serial: Annotated[str, Member('serial number; "" when the device has none')]
 
 
 @dataclass(kw_only=True)
@@ -37,4 +37,4 @@ class ScsiUnit:
     vendor: Annotated[str, Member("as INQUIRY tells it")]
     product: Annotated[str, Member("as INQUIRY tells it")]
     revision: Annotated[str, Member("as INQUIRY tells it")]
-    serial: Annotated[str, Member('serial number; "" when the unit tells none')]
+    serial: Annotated[str, Member('serial number; "" when the unit has none')]

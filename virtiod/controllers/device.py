@@ -1,6 +1,6 @@
-"""A virtio device with its queues: connected to and negotiated with, started, cut off, stopped.
+"""A virtio device with its queues: connects, negotiates, starts, cuts off and stops it.
 
-What is the same for every kind of controller and every state that it may be in; when each is done is in controller.py.
+This is the same for every kind of controller and in every state; controller.py says when each is done.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.request import AttachRequest
+from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError, VirtiodError
 from virtiod.core.memory import DmaMemory
 from virtiod.poller.poller import Poller
@@ -35,7 +36,8 @@ STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 
 @dataclass(frozen=True)
 class Context:
-    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices."""
+    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices may be taken from
+    the kernel's driver."""
 
     memory: DmaMemory
     pollers: Sequence[Poller]
@@ -45,18 +47,18 @@ class Context:
 
 
 class DeviceConfig(Protocol):
-    """What every kind's configuration has."""
+    """What the configuration of every kind has."""
 
     @property
     def num_queues(self) -> int:
-        """Request queues of the device."""
+        """How many request queues the device has."""
 
 
 Config = TypeVar("Config", bound=DeviceConfig)
 
 
 class Device(ABC, Generic[Config]):
-    """What a controller drives. The bdevs are the disks that it has."""
+    """A device as a controller drives it. bdevs: its disks."""
 
     dev_type: str
     wanted: ClassVar[Sequence[int]]  # features that are used where the device offers them
@@ -83,19 +85,19 @@ class Device(ABC, Generic[Config]):
 
     @abstractmethod
     def _check_return(self, config: Config) -> None:
-        """Raise ProtocolError if a device with that configuration can't take the I/O that was accepted before."""
+        """Raises ProtocolError if a device with that configuration can't take the I/O that was accepted before."""
 
     @abstractmethod
     async def _check_identity(self) -> None:
-        """Raise ProtocolError unless the disks are those that they were. The device came back and runs; no I/O yet."""
+        """Raises ProtocolError unless a device that came back has the same disks. It runs; no I/O was submitted yet."""
 
     @abstractmethod
     def _make_queues(self) -> list[RequestQueue]:
-        """Request queues of what was negotiated, spread over the pollers."""
+        """The request queues that were negotiated, spread over the pollers."""
 
     @abstractmethod
     def _broken(self, index: int) -> None:
-        """The device broke a queue's ring."""
+        """Called when the device broke a queue's ring."""
 
     # ---- what is known of it
 
@@ -121,7 +123,7 @@ class Device(ABC, Generic[Config]):
 
     @property
     def vq_count(self) -> int:
-        """All of the device's virtqueues in use."""
+        """How many of the device's virtqueues are in use."""
         return len(self.all_queues)
 
     @property
@@ -129,17 +131,17 @@ class Device(ABC, Generic[Config]):
         return self.request_queues[0].size if self.request_queues else 0
 
     def description(self) -> VirtioDescription:
-        """SPDK's "virtio" object."""
+        """What SPDK's "virtio" object shows."""
         return VirtioDescription(vq_count=self.vq_count, vq_size=self.vq_size, **self.transport.info())
 
     def ring_size(self) -> int:
-        """Entries of its rings: what was asked for, else a usual number, as far as the device takes it."""
+        """Entries of its rings: what was asked for, else the default, at most what the device takes."""
         if self.request_queues:
             return self.request_queues[0].size
         return self.request.vq_size or min(DEFAULT_VQ_SIZE, self.transport.max_queue_size())
 
     def _ring(self, index: int, what: str, max_segments: int = 1) -> RingSpec:
-        """The ring of a queue, as was negotiated. what: for its name in statistics."""
+        """The ring of a queue, as negotiated. what: a part of its name in statistics."""
         return RingSpec(
             index,
             self.ring_size(),
@@ -167,7 +169,7 @@ class Device(ABC, Generic[Config]):
             await queue.release()
 
     async def _negotiate(self) -> None:
-        """Agree on features and read the configuration. On a return both must still suit the bdevs."""
+        """Agrees on features and reads the configuration. If the device came back, both must still suit the bdevs."""
         offered = self.transport.device_features()
         features = offered & sum(1 << bit for bit in self.wanted)
         missing = self._features & ~features
@@ -179,14 +181,14 @@ class Device(ABC, Generic[Config]):
         config = await self._read_config(features)
         queues = self._queue_count(config)
         if queues < max(1, len(self.request_queues)):
-            raise ProtocolError(f"{self.traddr}: the device has {queues} request queues")
+            raise ProtocolError(f"{self.traddr}: the device has {counted(queues, 'request queue')}")
         if self._features:
             self._check_return(config)
         self._features = features
         self._config = config
 
     def _queue_count(self, config: Config) -> int:
-        """As many request queues as were asked for, else one for each poller; never more than the device has."""
+        """How many request queues to use: those asked for, else one for each poller; never more than the device has."""
         asked = self.request.vq_count or len(self.context.pollers)
         return min(asked, config.num_queues, self.transport.max_queues() - self.fixed_queues)
 
@@ -199,10 +201,10 @@ class Device(ABC, Generic[Config]):
         on_broken = partial(self._broken, index)
         await queue.start(bell.kick_fd, bell.call_fd, on_broken, hold=True, kick_address=bell.kick_address)
 
-    # ---- letting go
+    # ---- cutting off and stopping
 
     async def _cut_off(self) -> None:
-        """Take the queues off their pollers, then let go of the device: from here on it can answer nothing."""
+        """Takes the queues off their pollers, then closes the transport: the device can answer nothing after that."""
         for queue in self.all_queues:
             await queue.stop()
         await self.transport.close()
@@ -224,11 +226,11 @@ class Device(ABC, Generic[Config]):
             log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
 
     async def _give_up(self, before_ns: int = 0) -> None:
-        """Fail all I/O, and all that comes, or what was submitted before that time. The device is cut off."""
+        """Fails all I/O and all later I/O, or what was submitted before that time (ns). The device is cut off."""
         given_up = 0
         for queue in self.all_queues:
             failed = await queue.fail(errno.ENODEV, before_ns)
             given_up += failed if queue in self.request_queues else 0
         self.given_up += given_up
         if given_up:
-            log.warning("controller %s: gave up %d requests in flight", self.name, given_up)
+            log.warning("controller %s: gave up %s in flight", self.name, counted(given_up, "request"))

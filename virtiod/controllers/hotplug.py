@@ -1,9 +1,9 @@
-"""Attaches virtio-blk PCI devices that arrive, as SPDK's bdev_virtio_blk_set_hotplug has its daemon watch for them.
+"""Attaches virtio-blk PCI devices that arrive, as SPDK's bdev_virtio_blk_set_hotplug has its daemon do.
 
-What arrives while it is enabled is attached as soon as that needs nobody's permission: bound to vfio-pci or a UIO
-driver, or still without a driver after a while; bound to the kernel's, only with --allow-unbind and if its disk is not
-in use. What was there before is the operator's to attach. Removal is told to each controller by its transport,
-whether this is enabled or not.
+A device that arrives while hotplug is enabled is attached as soon as that needs no permission: bound to vfio-pci or a
+UIO driver, or still without a driver after a while. If it is bound to the kernel's driver, that takes --allow-unbind
+and a disk that is not in use. The operator attaches devices that were there before. Each transport tells its
+controller of a removal, whether hotplug is enabled or not.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from virtiod.pci.uevents import Monitor, Uevent, identity
 log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0  # for the kernel's driver to take a device that has none
-RETRY_S = 1.0  # between attempts at a device that can't be had
+RETRY_S = 1.0  # between attempts to attach a device
 
 
 @dataclass
 class _Arrival:
-    """A device that is not attached yet; tried again at retry_at (time.monotonic)."""
+    """A device that is not attached yet; attaching it is tried again at retry_at (time.monotonic)."""
 
     address: str
     seen_at: float
@@ -41,14 +41,14 @@ class _Arrival:
 
 
 class Hotplug:
-    """Off until set(). Event-loop thread only."""
+    """Watches for devices that arrive; off until set(). Event-loop thread only."""
 
     def __init__(self, controllers: ControllerManager, allow_unbind: bool, host: Host | None = None) -> None:
         self._controllers = controllers
         self._allow_unbind = allow_unbind
         self._host = host or Host()
         self._monitor: Monitor | None = None
-        self._known: dict[str, int] = {}  # what is there: address and what tells it from a later one
+        self._known: dict[str, int] = {}  # devices by address, and what tells each from a later one
         self._arrivals: dict[str, _Arrival] = {}
         self._attaching: dict[str, asyncio.Task[None]] = {}
         self._number = 0
@@ -60,7 +60,7 @@ class Hotplug:
             yield SavedCall("bdev_virtio_blk_set_hotplug", {"enable": enable, "period_us": period_us})
 
     def set(self, enable: bool, period_us: int) -> None:
-        """Watch for arrivals, and look each period for those that were missed; or stop doing so."""
+        """Starts or stops watching for arrivals, and looking each period (us) for those that were missed."""
         self._asked = enable, period_us
         was_enabled = self._monitor is not None
         self._close_monitor()
@@ -72,7 +72,7 @@ class Hotplug:
         self._monitor = Monitor(self._look, period_us / 1e6)
 
     async def stop(self) -> None:
-        """What is being attached is given up."""
+        """Stops watching, and gives up what is being attached."""
         self._close_monitor()
         await cancel(*self._attaching.values())
 
@@ -86,7 +86,7 @@ class Hotplug:
             yield path.name, identity(path)
 
     def _look(self, event: Uevent | None) -> None:
-        """Notice who has come and gone; try those that can be tried."""
+        """Finds devices that have come or gone; starts to attach those that can be attached."""
         now = time.monotonic()
         present = dict(self._present())
         for address in [a for a, known in self._known.items() if present.get(a) != known]:
@@ -103,7 +103,7 @@ class Hotplug:
         try:
             device = find(arrival.address, self._host)
         except VirtiodError:
-            return  # gone again
+            return  # removed again
         if device.virtio_type != "blk" or any(c.traddr == arrival.address for c in self._controllers.list()):
             del self._arrivals[arrival.address]
         elif device.driver is None and now < arrival.seen_at + SETTLE_S:
@@ -138,7 +138,7 @@ class Hotplug:
             del self._attaching[arrival.address]
 
     def _free_name(self) -> str:
-        """VirtioBlk0, VirtioBlk1, ...: each once, as SPDK counts."""
+        """The next unused name of VirtioBlk0, VirtioBlk1, ..., as SPDK numbers them."""
         taken = {controller.name for controller in self._controllers.list()}
         while (name := f"VirtioBlk{self._number}") in taken:
             self._number += 1

@@ -1,4 +1,4 @@
-"""Logs what a device can repeat at will: at its level the first time, for debugging from then on."""
+"""Logs what a device can repeat at will: at its level the first time, at debug level from then on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_LOGGED = 4096  # different things
 
 
 class LogOnce:
-    """Says each thing once. who: the controller, in messages."""
+    """Logs each message once. who: the controller, in messages."""
 
     def __init__(self, log: logging.Logger, who: str) -> None:
         self._log = log
@@ -17,7 +17,7 @@ class LogOnce:
         self._keys: set[Hashable] = set()
 
     def say(self, level: int, key: Hashable, message: str, *args: object) -> None:
-        """Log it; key tells it from other things."""
+        """Logs the message; key tells it from others."""
         again = key in self._keys or len(self._keys) >= MAX_LOGGED
         if not again:
             self._keys.add(key)

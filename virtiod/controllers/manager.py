@@ -14,6 +14,7 @@ from virtiod.controllers.controller import BACKOFF_S, Controller, State
 from virtiod.controllers.device import Context
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.controller import ScsiController
+from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
 from virtiod.core.memory import Region
 from virtiod.core.saved import SavedCall
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_VQ_COUNT = 256
 SUPERVISION_S = 1.0
-# What a device that is not there yet, or is just starting, fails with.
+# Errors of a device that is absent, or is just starting.
 ABSENT = frozenset(
     {
         *(errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ECONNREFUSED, errno.EAGAIN),
@@ -37,7 +38,7 @@ KINDS: dict[str, type[Controller[Any]]] = {"blk": BlkController, "scsi": ScsiCon
 
 
 def check_request(request: AttachRequest) -> None:
-    """Raise InvalidArgument for what can't be attached, whatever is at the address."""
+    """Raises InvalidArgument for what can't be attached, whatever is at the address."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
         raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
     if request.dev_type not in KINDS:
@@ -67,21 +68,21 @@ class ControllerManager:
         self._endings: set[asyncio.Task[None]] = set()  # of controllers whose device was removed
 
     def start(self) -> None:
-        """Supervise from now on."""
+        """Starts the supervision of controllers."""
         self._supervision = spawn(self._supervise(), "supervise controllers")
         self._end_growth = self._context.memory.on_grow(self._memory_grew)
 
     def get(self, name: str) -> Controller[Any]:
-        """Raises NotFound."""
+        """The controller of that name. Raises NotFound."""
         try:
             return self._controllers[name]
         except KeyError:
             raise NotFound(f"controller '{name}' does not exist") from None
 
     async def attach(self, request: AttachRequest) -> list[str]:
-        """Attach a controller; the names of its bdevs. Raises VirtiodError, and leaves nothing behind then.
+        """Attaches a controller; returns the names of its bdevs. Raises VirtiodError, and leaves nothing behind then.
 
-        If the request waits for its device and that is absent: no names, and it is attached when it appears.
+        If the request waits for its device and that is absent: no names, and it is attached when the device appears.
         """
         check_request(request)
         if request.name in self._controllers:
@@ -108,7 +109,7 @@ class ControllerManager:
         return controller
 
     async def _attach_when_there(self, controller: Controller[Any], known: str) -> None:
-        """Try until it works, ever less often; log a failure only when it is another one than the last."""
+        """Tries until it works, less and less often; logs a failure only if it differs from the last one."""
         attempt = 0
         while True:
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
@@ -134,7 +135,7 @@ class ControllerManager:
         return self._transports[request.trtype].transport(request.traddr, device)
 
     async def detach(self, name: str) -> None:
-        """Detach a controller; returns when nothing of it is left. Raises NotFound, Busy."""
+        """Detaches a controller; returns when nothing of it is left. Raises NotFound, Busy."""
         controller = self.get(name)
         if name in self._awaited:
             await self._wait_no_more(name)
@@ -158,7 +159,7 @@ class ControllerManager:
             del self._controllers[controller.name]
 
     async def stop(self) -> None:
-        """Detach all, side by side."""
+        """Detaches all controllers, side by side."""
         if self._end_growth:
             self._end_growth()
             self._end_growth = None
@@ -170,15 +171,16 @@ class ControllerManager:
             if isinstance(result, BaseException):
                 log.error("controller %s: detach: %r", controller.name, result)
         given_up = sum(controller.given_up for controller in leaving)
-        what = f"{given_up} requests were given up" if given_up else "all that was in flight was answered"
-        log.info("%d controllers detached: %s", len(leaving), what)
+        lost = f"gave up {counted(given_up, 'request')} in flight"
+        what = lost if given_up else "all requests in flight were answered"
+        log.info("%s detached: %s", counted(len(leaving), "controller"), what)
         if self._endings:
             await asyncio.wait(self._endings)
         await cancel(self._supervision)
         self._supervision = None
 
     def cut_off(self) -> None:
-        """Keep all devices from memory: the process ends without stop()."""
+        """Keeps all devices from memory: the process ends without stop()."""
         for controller in self.list():
             controller.transport.cut_off()
 
@@ -197,7 +199,7 @@ class ControllerManager:
         spawn(self.publish_memory(), "publish DMA memory")
 
     async def publish_memory(self) -> None:
-        """Return when every device knows all of the DMA memory: await it before I/O to what was just allocated."""
+        """Returns when every device knows all of the DMA memory: await it before I/O to what was just allocated."""
         async with self._sharing:
             regions = len(self._context.memory.regions)
             if regions == self._shared_regions:

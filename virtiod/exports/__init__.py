@@ -1,1 +1,1 @@
-"""Bdevs offered to the outside: one interface, and a package for each kind of export."""
+"""Exports, which offer bdevs to clients: one interface, and a package for each kind of export."""

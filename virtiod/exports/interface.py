@@ -1,11 +1,11 @@
-"""An export: a bdev offered to the outside. Each way to do so is a package beside this file, a kind of exports.
+"""Exports: a bdev offered to clients. Each kind of export is a package beside this file.
 
 The contract with the layer below: an export opens its bdev with `bdev.open(on_resize=, on_remove=)` and holds the
-handle until it ends. When `on_remove` is awaited the export answers what is in flight, within its own deadline, ends
-every connection, closes the handle and returns: the bdev goes after that.
+handle until it ends. When `on_remove` is awaited, the export answers the I/O in flight, within its own deadline, ends
+every connection, closes the handle and returns: the bdev is removed after that.
 
-The contract with those above: they iterate over exports of all kinds, count, show, save and end them by what stands
-here. What only one kind can do (create, with parameters of its own; listen) they ask of that kind: Kinds.of().
+The contract with the layers above: they iterate over exports of all kinds, and count, show, save and end them by this
+interface. For what only one kind can do (create, with parameters of its own; listen) they call that kind: Kinds.of().
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ END_S = 5.0  # for in-flight I/O to be answered when an export ends
 
 
 class ExportCounters(NamedTuple):
-    """Of all clients of an export, present and past. errors: requests answered by an error; received, sent: bytes."""
+    """What all clients of an export, present and past, did. errors: requests answered by one; received, sent: bytes."""
 
     requests: int = 0
     errors: int = 0
@@ -35,7 +35,7 @@ class ExportCounters(NamedTuple):
 
 
 class Export(ABC):
-    """One bdev as one kind of clients sees it."""
+    """One bdev as clients of one kind see it."""
 
     name: str
     bdev: Bdev
@@ -45,7 +45,7 @@ class Export(ABC):
     @property
     @abstractmethod
     def connections(self) -> int:
-        """Clients that use it now."""
+        """How many clients use it now."""
 
     @abstractmethod
     def counters(self) -> ExportCounters: ...
@@ -61,7 +61,7 @@ class Export(ABC):
 
 @dataclass(frozen=True)
 class Context:
-    """What exports work with. pollers: each with its buffers."""
+    """What exports work with. pollers: each poller with its buffers."""
 
     bdevs: BdevRegistry
     pollers: Sequence[tuple[Poller, PollerBuffers]]
@@ -79,15 +79,15 @@ class Exports(ABC):
 
     @abstractmethod
     def list(self) -> Sequence[Export]:
-        """In order of creation."""
+        """All of them, in order of creation."""
 
     @abstractmethod
     async def delete(self, name: str, deadline_s: float = END_S) -> None:
-        """Ends an export: what is in flight is answered within deadline_s. Raises NotFound."""
+        """Ends an export: requests in flight are answered within deadline_s (seconds). Raises NotFound."""
 
     @abstractmethod
     async def stop(self, deadline_s: float = END_S) -> None:
-        """Ends all of them, side by side, and whatever offers them. Idempotent."""
+        """Ends all of them, side by side, and closes the listeners. Idempotent."""
 
     def saved_calls(self) -> Iterator[SavedCall]:
         return (export.saved_call() for export in self.list())
@@ -103,7 +103,7 @@ class Kinds:
         self._kinds = tuple(kinds)
 
     def of(self, kind: type[Kind]) -> Kind:
-        """Those of one kind, which must be there."""
+        """The exports of one kind, which must exist."""
         return next(exports for exports in self._kinds if isinstance(exports, kind))
 
     def __iter__(self) -> Iterator[Exports]:
@@ -114,5 +114,5 @@ class Kinds:
         return [export for exports in self for export in exports.list()]
 
     async def stop(self, deadline_s: float = END_S) -> None:
-        """Ends them all, side by side. Idempotent."""
+        """Ends all exports, side by side. Idempotent."""
         await asyncio.gather(*(exports.stop(deadline_s) for exports in self))

@@ -1,6 +1,6 @@
-"""The kinds of exports that there are.
+"""All kinds of exports.
 
-One more is a package beside this file, a family of RPC methods, and a line here.
+To add one, add a package beside this file, a family of RPC methods, and a line here.
 """
 
 from __future__ import annotations

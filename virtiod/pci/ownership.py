@@ -232,8 +232,8 @@ def _write(host: Host, path: Path, text: str) -> None:
         host.write(path, text)
     except OSError as error:
         advice = {
-            errno.EACCES: ": that takes root",
-            errno.EPERM: ": that takes root, and a kernel that is not locked down",
+            errno.EACCES: ": this needs root",
+            errno.EPERM: ": this needs root, and a kernel that is not locked down",
             errno.EROFS: ": sysfs must be mounted writable",
         }.get(error.errno or 0, "")
         raise VirtiodError(f"write {text.strip()!r} to {path}: {error.strerror}{advice}", error.errno) from error

@@ -6,9 +6,9 @@ The life of a transport, as the controllers layer drives it, on the event loop:
             -> setup_queue, start_queue for each queue -> driver_ok -> (I/O, on the pollers)
             -> stop_queue for each queue -> close -> release
 
-After `on_lost` (and close) the same object may be connected again, and the sequence starts over; the doorbells stay the
-same, so that pollers keep theirs. Only control passes through here: an I/O touches the rings and the
-doorbell, nothing else.
+After `on_lost` (and close) the same object may be connected again, and the sequence starts again; the doorbells stay
+the same, so that pollers keep theirs. Only control passes through here: an I/O uses the rings and the doorbell,
+nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class QueueLayout(NamedTuple):
 class Doorbell(NamedTuple):
     """How a poller and the device wake each other up. Owned by the transport, valid until its close().
 
-    call_fd -1: the device can't interrupt, and a poller with requests on it looks again every now and then.
+    call_fd -1: the device can't interrupt, and a poller with requests on it polls again after at most 20 ms.
     """
 
     kick_fd: int = -1  # an eventfd to write to, or
@@ -51,15 +51,15 @@ class Transport(ABC):
 
     # Set by the controller. Called on the event loop, between connect() and close(); on_lost at most once a
     # connection, as soon as the device hangs up, breaks the protocol, fails to answer, or marks a ring broken. A
-    # RemovedError says that it was taken out: nobody connects again, the controller ends.
+    # RemovedError says that it was removed: nobody connects again, the controller ends.
     on_config_change: Callable[[], None] | None = None
     on_lost: Callable[[DeviceError], None] | None = None
 
     @abstractmethod
     async def connect(self, timeout: float) -> None:
-        """Reach the device and learn what it offers in `timeout` seconds. Failure leaves nothing behind.
+        """Connects to the device and learns what it offers, in `timeout` seconds. A failure leaves nothing behind.
 
-        NotFound or RemovedError: there is no such device, and trying again is of no use.
+        Raises NotFound or RemovedError when there is no such device, and trying again is of no use.
         """
 
     @abstractmethod
@@ -68,11 +68,11 @@ class Transport(ABC):
 
     @abstractmethod
     async def acknowledge_features(self, features: int) -> None:
-        """Accept a subset of device_features(). Called once a connection, before any queue is set up."""
+        """Accepts a subset of device_features(). Called once a connection, before any queue is set up."""
 
     @abstractmethod
     async def read_config(self, offset: int, size: int) -> bytes:
-        """Read the configuration; shorter where the device's ends. NotSupported if it has none."""
+        """Reads size bytes of the configuration; fewer where the device's ends. NotSupported if it has none."""
 
     @abstractmethod
     def max_queues(self) -> int:
@@ -89,7 +89,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def share_memory(self) -> None:
-        """Tell the device of every region that it does not know yet.
+        """Tells the device of every region that it does not know yet.
 
         Called before the first queue is set up, and whenever the memory grew: a device must not see an
         address of a region before this returned.
@@ -101,43 +101,43 @@ class Transport(ABC):
 
     @abstractmethod
     async def setup_queue(self, index: int, layout: QueueLayout) -> Doorbell:
-        """Describe a stopped queue to the device. The ring's memory must stay until it is stopped or lost."""
+        """Describes a stopped queue to the device. The ring's memory must stay until it is stopped or lost."""
 
     @abstractmethod
     async def start_queue(self, index: int) -> None:
-        """Let the device serve a queue that was set up."""
+        """Lets the device serve a queue that was set up."""
 
     @abstractmethod
     async def driver_ok(self) -> None:
-        """Say that the driver is ready. Called once a connection, when all queues have been started."""
+        """Tells the device that the driver is ready. Called once a connection, when all queues have been started."""
 
     @abstractmethod
     async def stop_queue(self, index: int) -> int:
-        """Stop a queue; the available index from which the device would go on, 0 if it can't tell. It can be set up
-        again, unless its device can only be stopped as a whole, which close() does.
+        """Stops a queue; returns the available index from which the device would resume, 0 if it can't tell. It can be
+        set up again, unless its device can only be stopped as a whole, which close() does.
 
         Called by the controller when nothing is in flight any more, or given up: some devices don't wait.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the device and of the doorbells. Idempotent; waits at most for a reset, with a deadline of its own.
+        """Releases the device and the doorbells. Idempotent; waits at most for a reset, with a deadline of its own.
 
         Pollers must have given up their doorbells before: file descriptors and registers are gone after this.
         """
 
     async def release(self) -> None:  # noqa: B027
-        """After the last close(): the controller ends. Gives the device back to whom it was taken from.
+        """Gives the device back to the driver that it was taken from, after the last close(): the controller ends.
 
         Raises nothing; what fails is logged.
         """
 
     def cut_off(self) -> None:  # noqa: B027
-        """Keep the device from memory at once: the process ends without close(). Raises nothing.
+        """Keeps the device from memory at once: the process ends without close(). Raises nothing.
 
         Needed where the end of the process leaves the device running.
         """
 
     @abstractmethod
     def info(self) -> dict[str, str]:
-        """What RPC says of the transport: "type", and where the device is."""
+        """What RPC shows of the transport: "type", and where the device is."""

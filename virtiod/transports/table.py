@@ -1,6 +1,6 @@
-"""The transports that there are, by the name that RPC and configurations give them (trtype).
+"""All kinds of transports, by the name that RPC and configurations give them (trtype).
 
-A transport more is a package beside these two, and a line of TRANSPORTS.
+To add one, add a package beside these two, and a line to TRANSPORTS.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from virtiod.transports.vhost_user.transport import VhostUserTransport
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """What a transport has to know of a kind of device.
+    """What a transport must know of a kind of device.
 
-    config_sizes: bytes that its configuration space may have, in the order to try them. fixed_queues: virtqueues that
-    each such device has before its request queues.
+    config_sizes: bytes that its configuration space may have, in the order to try them. fixed_queues: how many
+    virtqueues each such device has before its request queues.
     """
 
     dev_type: str
@@ -32,7 +32,7 @@ class DeviceKind:
 
 
 class TransportKind(ABC):
-    """One way to devices, with what its transports share. One object for each daemon."""
+    """A kind of transport, with what its transports share. One object for each daemon."""
 
     takes_queue_options: ClassVar[bool]  # whether vq_count and vq_size can be chosen
 
@@ -47,11 +47,11 @@ class TransportKind(ABC):
 
     @abstractmethod
     def transport(self, traddr: str, device: DeviceKind) -> Transport:
-        """A transport to the device at that address, not connected yet."""
+        """Makes a transport to the device at that address, not connected yet."""
 
 
 class VhostUser(TransportKind):
-    """A Unix socket, behind which another process is the device."""
+    """Devices that other processes serve at Unix sockets."""
 
     takes_queue_options = True
 
@@ -69,7 +69,7 @@ class VhostUser(TransportKind):
 
 
 class Pci(TransportKind):
-    """A PCI device of this machine."""
+    """PCI devices of this machine."""
 
     takes_queue_options = False
 

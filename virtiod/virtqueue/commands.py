@@ -1,4 +1,4 @@
-"""A queue's commands, on its poller: run, be still, give I/O up, tell when it is empty, ask the device."""
+"""A queue's commands, on its poller: start, release, stop, fail I/O, tell when it is empty, send a control command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase
 
 
 def start(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The device runs the empty ring: put on it again what is in flight, and poll it. arg: hold I/O back."""
+    """Puts the requests in flight on the empty ring again, which the device runs, and polls it. arg: I/O is held."""
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     i: uint32_t
     ret: cython.int = rounds.add_source(p, address(q.source))
@@ -32,7 +32,7 @@ def start(p: PollerPtr, c: CommandPtr) -> int64_t:
 
 
 def _release(q: IoQueuePtr) -> None:
-    """Put on the ring again the I/O that is in flight, and then what waits."""
+    """Puts the I/O that is in flight on the ring again, and then the I/O that waits."""
     i: uint32_t
     for i in range(q.vq.size):
         if q.slots[i].used and q.slots[i].kind != queue.KIND_CONTROL:
@@ -53,7 +53,7 @@ def release(p: PollerPtr, c: CommandPtr) -> int64_t:
 
 
 def stop(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The device is away: neither poll nor submit."""
+    """Stops polling and submitting: the device is down."""
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     if q.held or not q.stopped:
         q.held = 0
@@ -63,7 +63,7 @@ def stop(p: PollerPtr, c: CommandPtr) -> int64_t:
 
 
 def _fail_line(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:
-    """End the I/Os of a line that was taken away, if they were submitted before and nothing of them is in flight."""
+    """Ends the I/Os of a detached line that were submitted before `before` (ns) and have no request in flight."""
     after: IoPtr
     while io != NULL:
         after = cast(IoPtr, io.msg.next)
@@ -80,7 +80,7 @@ def _fail_line(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -
 
 
 def _fail_for_unit(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:
-    """The same for what waits for a place in io's unit."""
+    """Does the same for the I/Os that wait for a place in io's unit."""
     s: UnitSharePtr = io.channel.bdev.shares
     line: IoPtr
     if s != NULL:
@@ -90,7 +90,7 @@ def _fail_for_unit(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.in
 
 
 def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
-    """Take the I/Os that were submitted before out of the lines. Each unit that some wait for has requests in flight,
+    """Ends the waiting I/Os that were submitted before `before` (ns). A unit that I/Os wait for has requests in flight,
     or keeps places for I/Os in the queue's line."""
     io: IoPtr
     i: uint32_t
@@ -107,9 +107,11 @@ def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
 
 
 def fail(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """End the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all that come.
-    Nothing while the queue runs: its device may still answer; while it is held, no control commands.
-    Returns how many requests were in flight for them."""
+    """Ends the I/Os submitted before arg (ns) with errno arg2; arg 0: all of them, and all later ones.
+
+    While the queue runs it ends nothing, as the device may still answer; while it is held, no control commands.
+    Returns how many requests were in flight for them.
+    """
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     before: uint64_t = cast(uint64_t, c.arg) if c.arg else UINT64_MAX
     status: cython.int = -cast(cython.int, c.arg2)

@@ -1,4 +1,4 @@
-# A request queue as the control plane has it; base of the device layer's classes.
+# A request queue as the control plane has it; base of the classes of each kind of controller.
 from libc.stdint cimport uint64_t
 
 from virtiod.virtqueue.queue cimport IoQueue

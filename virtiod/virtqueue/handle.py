@@ -31,7 +31,7 @@ ZEROES = 65536
 
 @dataclass(frozen=True)
 class QueueCounters:
-    """A request queue. interrupts: times that its call eventfd ended a sleep; full: times that an I/O had to wait."""
+    """What a request queue counted. interrupts: sleeps that its call eventfd ended; full: I/Os that had to wait."""
 
     index: int
     size: int
@@ -45,7 +45,7 @@ class QueueCounters:
 
 
 class RequestQueue:
-    """A request queue of a controller; base of the device layer's classes, which set ops.
+    """A request queue of a controller; base of the classes of each kind of controller, which set ops.
 
     Its ring is in DMA memory from here on until close(). It starts stopped: I/O waits until start().
     """
@@ -66,7 +66,7 @@ class RequestQueue:
         self.call_fd = -1
 
     def allocate(self, memory: DmaMemory, poller: Poller, spec: RingSpec, area_bytes: int) -> None:
-        """Lay the ring out. area_bytes: what the device layer needs beside each slot's descriptors."""
+        """Lays the ring out. area_bytes: what the kind of controller needs beside each slot's descriptors."""
         i: uint32_t
         chain: uint32_t = spec.max_segments + queue.DATA_SEG
         name: bytes = spec.name.encode()[:39]
@@ -110,11 +110,11 @@ class RequestQueue:
 
     @property
     def stopped(self) -> bool:
-        """Not polled: I/O waits."""
+        """Whether the queue is not polled: I/O waits."""
         return self.q.stopped != 0
 
     def ring_addresses(self) -> tuple[int, int, int]:
-        """Addresses of the descriptors, the avail and the used ring."""
+        """Addresses of the descriptors, the avail ring and the used ring, as this process sees them."""
         return (
             cast(uint64_t, self.q.vq.desc),
             cast(uint64_t, self.q.vq.avail),
@@ -122,11 +122,11 @@ class RequestQueue:
         )
 
     def reset(self) -> None:
-        """Empty the ring, for a device that has yet to be told of it. The queue is stopped."""
+        """Empties the ring, for a device that does not know it yet. The queue must be stopped."""
         self.q.vq.ops.reset(address(self.q.vq))
 
     def translate(self, translation: Translation) -> None:
-        """How the device addresses DMA memory. The queue is stopped; its ring is laid out anew by reset()."""
+        """Sets how the device addresses DMA memory. The queue must be stopped; reset() then lays its ring out anew."""
         delta = translation.delta_at(self.address)
         if translation.delta_at(self.address + self.bytes - 1) != delta:
             raise NoMemory(f"a ring of {self.size} descriptors needs {self.bytes} bytes in one page of DMA memory")
@@ -144,7 +144,7 @@ class RequestQueue:
         hold: bool = False,
         kick_address: int = 0,
     ) -> None:
-        """The device runs the ring since its reset(): submit again what was in flight and poll.
+        """Submits again what was in flight, and polls: the device runs the ring since its reset().
 
         It is kicked by kick_fd, or by a store of the queue's index to the register at kick_address. call_fd -1: it
         can't interrupt. on_broken is called once if the device breaks the ring. hold: I/O waits until release(),
@@ -164,22 +164,24 @@ class RequestQueue:
         self.poller.own(address(self.q.source), self)
 
     async def release(self) -> None:
-        """Submit the I/O that start() held back."""
+        """Submits the I/O that start() held back."""
         await self.poller.command(commands.release, address(self.q))
 
     async def stop(self) -> None:
-        """Neither poll nor submit any more; I/O waits."""
+        """Stops polling and submitting; I/O waits."""
         await self.poller.command(commands.stop, address(self.q))
         self.poller.control.forget(address(self.q.event))
         self.poller.disown(address(self.q.source))
 
     def request(self, out: VoidPtr, keep: object) -> asyncio.Future[int]:
-        """A request of the control plane: the future of what result() makes of its answer, negative if it was not sent.
-        out: what the device layer's build() and result() work on, which keep owns."""
+        """Sends a control command; the future of what result() makes of its answer, negative if it was not sent.
+
+        out: what build() and result() of the kind of controller work on, which keep owns.
+        """
         return self.poller.command(commands.request, address(self.q), 0, 0, out, (keep, self))
 
     async def fail(self, code: int, before_ns: int = 0) -> int:
-        """End I/O with errno code: all of it and all that comes, or (before_ns) what was submitted before that time.
+        """Ends I/O with errno code: all of it and all later I/O, or (before_ns) what was submitted before that time.
 
         The queue must be stopped, the device cut off; a running queue is left as it is. Returns how many requests
         were in flight for it.
@@ -188,7 +190,7 @@ class RequestQueue:
         return n
 
     async def drain(self) -> None:
-        """Return when no I/O is in flight or waiting. The caller sees to a deadline; fail() ends it too."""
+        """Returns when no I/O is in flight or waits. The caller sets a deadline; fail() ends it too."""
         await self.poller.command(commands.drain, address(self.q))
 
     def counters(self) -> QueueCounters:
@@ -206,7 +208,7 @@ class RequestQueue:
         )
 
     def close(self) -> None:
-        """Give the ring's memory back. The device is cut off, the queue stopped and empty."""
+        """Gives the ring's memory back. The device must be cut off, the queue stopped and empty."""
         if self.address:
             split.destroy(address(self.q.vq))
             self.memory.free(self.address)

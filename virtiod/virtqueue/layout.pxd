@@ -96,7 +96,7 @@ cdef struct Virtq:
     uint16_t *next         # free list and chains
     uint16_t *chain        # length of the chain that starts here, 0 when not in flight
     uint16_t *slot_of      # request whose chain starts here
-    # shared, per slot: a small table of 3 descriptors and the device layer's area (§2.7.5.3)
+    # shared, per slot: a small table of 3 descriptors, and the area of the kind of controller (§2.7.5.3)
     char *areas
     uint32_t area_stride
     char *tables           # for longer chains: table_len descriptors for each slot

@@ -1,4 +1,5 @@
-# The lines that I/Os wait in, for room on the ring or for a place in their unit, which takes so many requests at once.
+# The lines that I/Os wait in: for room on the ring, or for a place in their unit, which takes a limited number of
+# requests at once.
 # A place that becomes free goes to the I/O that waits first for the unit, which keeps it while it waits in the queue's
 # line for room on the ring: neither can starve.
 #
@@ -7,7 +8,7 @@ from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.core.types cimport Io, Message, UnitShare
 
 
-# No place is left in io's unit, nor kept for it.
+# Whether io's unit has no place left, and none is kept for io.
 cdef inline bint unit_full(IoQueue *q, Io *io) noexcept nogil:
     cdef UnitShare *share = io.channel.bdev.shares
     return share != NULL and not io.placed and share[q.number].taken >= share[q.number].limit
@@ -22,7 +23,7 @@ cdef inline void wait_for_room(IoQueue *q, Io *io) noexcept nogil:
     q.waiting_tail = io
 
 
-# Behind the others; at their head if some of it is with the device already.
+# Puts io at the end of the line; at its head if the device has some of it already.
 cdef inline void wait_for_unit(UnitShare *s, Io *io) noexcept nogil:
     io.msg.next = NULL
     if s.waiting == NULL:
@@ -36,7 +37,7 @@ cdef inline void wait_for_unit(UnitShare *s, Io *io) noexcept nogil:
         s.waiting_tail = io
 
 
-# Put it into the line for what it lacks.
+# Puts io into the line for what it lacks.
 cdef inline void line_up(IoQueue *q, Io *io) noexcept nogil:
     if unit_full(q, io):
         wait_for_unit(&io.channel.bdev.shares[q.number], io)
@@ -44,7 +45,7 @@ cdef inline void line_up(IoQueue *q, Io *io) noexcept nogil:
         wait_for_room(q, io)
 
 
-# A request of io is back: its place is for the first that waits for the unit.
+# Gives the place of a completed request of io to the first I/O that waits for the unit.
 cdef inline void give_place(IoQueue *q, Io *io) noexcept nogil:
     cdef UnitShare *s = io.channel.bdev.shares
     cdef Io *after
@@ -60,7 +61,7 @@ cdef inline void give_place(IoQueue *q, Io *io) noexcept nogil:
     wait_for_room(q, after)
 
 
-# io needs no more requests than it has sent.
+# Frees the place that is kept for io: io has sent all of its requests.
 cdef inline void leave_place(IoQueue *q, Io *io) noexcept nogil:
     if io.placed:
         io.placed = 0

@@ -41,7 +41,7 @@ def arm(s: SourcePtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def _nap(q: IoQueuePtr) -> cython.void:
-    """The device can't interrupt: look again after a while, that grows as nothing comes."""
+    """Has the poller look again after a time that doubles while nothing completes: the device can't interrupt."""
     longest: uint32_t = NAP_IO_NS if q.n_in_flight != q.n_commands else NAP_COMMAND_NS
     nap: uint32_t = 2 * q.source.nap_ns if q.source.nap_ns else NAP_NS
     q.source.nap_ns = 0 if q.n_in_flight == 0 else nap if nap < longest else longest

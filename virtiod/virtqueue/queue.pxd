@@ -36,7 +36,7 @@ ctypedef IoQueue *IoQueuePtr
 ctypedef IoQueue **IoQueueArray
 # A kind of controller: how a slot becomes a request, and a response a status.
 cdef struct DeviceOps:
-    # Write headers, complete segs around segs[DATA_SEG .. DATA_SEG + n) and add. 0, or -ENOSPC from the ring.
+    # Writes headers, completes segs around segs[DATA_SEG .. DATA_SEG + n) and adds them to the ring. 0, or -ENOSPC.
     int (*build)(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
     # The device's answer: 0, -errno, or RESULT_RETRY with the slot's due set.
     int (*result)(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
@@ -67,9 +67,9 @@ cdef struct IoQueue:
     uint64_t pages_base
     uint32_t page_shift
     int64_t delta
-    void *kind             # the device layer's own
-    uint8_t stopped        # I/O waits: the device is away
-    uint8_t held           # stopped, but the device runs the ring: control commands go on
+    void *kind             # what the kind of controller keeps for the queue
+    uint8_t stopped        # I/O waits: the device is down
+    uint8_t held           # stopped, but the device runs the ring: control commands are sent
     uint8_t failed         # I/O fails with this errno: the device is gone for good
     Command *drain         # to be answered when nothing is left, linked by msg.next
     Message event          # tells the control plane, once, that the device broke the ring

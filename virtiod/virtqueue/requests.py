@@ -1,7 +1,7 @@
 """A controller's request queue: carries bdev I/O to a virtqueue and back, whatever the kind of device.
 
 An I/O becomes one or more pieces, each within the device's limits; a piece takes a slot, a slot a chain on the ring.
-When slots or descriptors run out, I/Os wait in order. Slots are private and are the truth: after the device was away
+When slots or descriptors run out, I/Os wait in order. Slots are private and are the truth: after the device was down
 its ring is emptied and every slot in use is put on it again; nothing is both lost and unanswered.
 
 All of this runs on the poller that owns the queue. Channels of other pollers hand their I/O over as messages.
@@ -48,7 +48,7 @@ def _piece_limit(io: IoPtr) -> uint64_t:
 
 
 def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
-    """Put a slot on the ring; its length becomes what fits. 0 or -ENOSPC."""
+    """Puts a slot on the ring, and sets its length (bytes) to what fits. 0 or -ENOSPC."""
     s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     n: uint32_t = 0
@@ -70,7 +70,7 @@ def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
 
 
 def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
-    """Hand the next piece of io to the device; false if it has to wait."""
+    """Hands the next piece of io to the device; false if it has to wait."""
     s: SlotPtr
     ret: cython.int
     limit: uint64_t = io.length - io.cursor
@@ -117,7 +117,7 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def _skip(io: IoPtr, n: uint64_t) -> cython.void:
-    """Move the I/O's place in its iov by n bytes."""
+    """Moves the I/O's place in its iov by n bytes."""
     left: uint64_t
     if io.op == Op.WRITE_ZEROES:
         return
@@ -132,7 +132,7 @@ def _skip(io: IoPtr, n: uint64_t) -> cython.void:
 
 
 def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
-    """Hand over all that is left of io; false if it has to wait."""
+    """Hands over all that is left of io; false if it has to wait."""
     if io.phase == Phase.FUA:
         if not _hand_piece(q, io):
             return False
@@ -158,7 +158,7 @@ def _flush_needed(io: IoPtr) -> cython.bint:
 
 
 def _finish(q: IoQueuePtr, io: IoPtr) -> None:
-    """All pieces of io are back. A FUA write is not done before its flush is."""
+    """Completes io, whose pieces have all completed. A FUA write is not done before its flush is."""
     if io.phase == Phase.HANDED and io.flags & IoFlag.FUA and not io.status and _flush_needed(io):
         io.phase = Phase.FUA
         if q.waiting != NULL or q.stopped or not _advance(q, io):
@@ -192,13 +192,13 @@ def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
 
 
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
-    """Have it wait."""
+    """Queues the I/O until there is room for it."""
     q.full += 1
     lines.line_up(q, io)
 
 
 def serve_waiting(q: IoQueuePtr) -> None:
-    """Hand over waiting I/O, in order, until there is no room. What only its unit has no place for makes way."""
+    """Hands over waiting I/O, in order, until there is no room. I/O that only lacks a place in its unit is skipped."""
     io: IoPtr
     handed: cython.bint
     while q.waiting != NULL and not q.stopped:
@@ -219,7 +219,7 @@ def serve_waiting(q: IoQueuePtr) -> None:
 
 
 def submit(q: IoQueuePtr, io: IoPtr) -> None:
-    """Start an I/O on the queue's own poller."""
+    """Starts an I/O on the queue's own poller."""
     if q.failed:
         _end_unsent(q, io, -cast(cython.int, q.failed))
         return
@@ -236,7 +236,7 @@ def submit(q: IoQueuePtr, io: IoPtr) -> None:
 @cython.nogil
 @cython.exceptval(check=False)
 def _end_unsent(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
-    """Complete an I/O that the device never sees; not inside its own channel.submit."""
+    """Completes an I/O that the device never sees; not inside its own channel.submit."""
     if io.channel.poller == q.poller:
         rounds.defer(q.poller, io, status)
     else:
@@ -244,7 +244,7 @@ def _end_unsent(q: IoQueuePtr, io: IoPtr, status: cython.int) -> cython.void:
 
 
 def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
-    """Start a control command: the device layer's build() sees queue.KIND_CONTROL; the future gets result()."""
+    """Starts a control command: ops.build() sees queue.KIND_CONTROL, and the future gets what ops.result() returns."""
     slot: uint32_t
     ret: cython.int
     if q.failed or (q.stopped and not q.held):
@@ -291,14 +291,14 @@ def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
 
 
 def _postpone(q: IoQueuePtr, slot: uint32_t) -> None:
-    """The device asked for the request again, at the slot's due."""
+    """Keeps the request until the slot's due: the device wants it again then."""
     if q.n_retry == 0 or q.slots[slot].due < q.retry_at:
         q.retry_at = q.slots[slot].due
     q.n_retry += 1
 
 
 def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
-    """Put on the ring again what is due; what finds no room, in a while."""
+    """Puts the requests that are due on the ring again; those that find no room are tried again later."""
     i: uint32_t
     n: cython.int = 0
     s: SlotPtr

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Routes:
-    """Which queue serves which channel of a bdev. The channels keep it, and it the queues: an I/O that another poller
-    hands over finds its queue, however late.
+    """Which queue serves which channel of a bdev. The channels keep it alive, and it the queues: an I/O that another
+    poller hands over finds its queue, however late.
 
     at_once: how many requests the bdev's unit takes at once, 0: any number. Each queue has its share of them, so that
     none has to ask another; with more queues than that, those at the end don't serve the unit.

@@ -30,8 +30,10 @@ def _left_in_page(q: IoQueuePtr, at: uint64_t) -> uint64_t:
 
 
 def gather(q: IoQueuePtr, io: IoPtr, s: SlotPtr, limit: uint64_t) -> uint32_t:
-    """Fill segs from where the slot begins in io's iov, at most limit bytes, and set the slot's length to what fits:
-    a whole number of blocks. Returns the number of segments."""
+    """Fills segs from where the slot begins in io's iov, with at most limit bytes; returns the number of segments.
+
+    Sets the slot's length to what fits: a whole number of blocks, in bytes.
+    """
     b: BdevCorePtr = io.channel.bdev
     index: uint32_t = s.iov_index
     offset: uint64_t = s.iov_offset

@@ -5,7 +5,7 @@ indexes; of the shared memory it reads only the used ring and the two suppressio
 id only after it names a chain in flight. Indexes are 16 bits and wrap; they are compared by difference only.
 
 Memory, one block, in this order: descriptors; avail ring; used ring; for each slot a table of three descriptors and the
-device layer's area, side by side so that a common request is one cache line; for each slot a long table.
+area of the kind of controller, side by side so that a common request is one cache line; for each slot a long table.
 With indirect descriptors slot n always uses descriptor n, whose contents then rarely change: its cache line stays
 shared between driver and device.
 """
@@ -71,7 +71,7 @@ def init(
     indirect: cython.bint,
     event_idx: cython.bint,
 ) -> cython.int:
-    """Lay a ring out in memory (footprint() long) and empty it. -EINVAL for a size that is no power of two."""
+    """Lays a ring out in memory (footprint() bytes) and empties it. -EINVAL for a size that is no power of two."""
     base: CharPtr = cast(CharPtr, memory)
     if size == 0 or size & (size - 1) or size > MAX_QUEUE_SIZE:
         return -EINVAL
@@ -106,7 +106,7 @@ def init(
 
 
 def destroy(q: VirtqPtr) -> None:
-    """Free the private arrays; the shared memory is its owner's."""
+    """Frees the private arrays; the shared memory is its owner's."""
     free(q.next)
     free(q.chain)
     free(q.slot_of)
@@ -133,7 +133,7 @@ def _reset(q: VirtqPtr) -> None:
 
 
 def _fill(table: DescPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> None:
-    """Write an indirect table of n descriptors, the first n_out for the device to read."""
+    """Writes an indirect table of n descriptors, the first n_out for the device to read (§2.7.5.3)."""
     i: uint32_t
     for i in range(n):
         table[i].addr = segs[i].addr
@@ -143,7 +143,7 @@ def _fill(table: DescPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> None:
 
 
 def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint32_t) -> cython.int:
-    # Safety: slot < size and n <= table_len are the device layer's contract; entries are masked.
+    # Safety: callers keep to slot < size and n <= table_len; entries are masked.
     n: uint32_t = n_out + n_in
     head: cython.int
     table: CharPtr
@@ -175,7 +175,7 @@ def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint3
 
 
 def _add_direct(q: VirtqPtr, segs: SegPtr, n_out: uint32_t, n: uint32_t) -> cython.int:
-    """Chain n descriptors of the free list; the caller saw that there are as many. Returns the head."""
+    """Chains n descriptors of the free list, which has as many; returns the head."""
     i: uint32_t
     at: uint16_t = q.free_head
     head: uint16_t = at
@@ -224,7 +224,7 @@ def _pop(q: VirtqPtr, written: U32Ptr) -> cython.int:
 
 
 def _free_chain(q: VirtqPtr, head: uint16_t) -> None:
-    """Give a chain back by the private links; its length bounds the walk."""
+    """Gives a chain back by the private links; its length bounds the walk."""
     tail: uint16_t = head
     n: uint16_t = q.chain[head]
     _i: uint16_t
@@ -247,7 +247,7 @@ def _publish(q: VirtqPtr) -> cython.bint:
     atomics.fence()  # the index is visible before the device's wish is read; the device does it the other way round
     if q.event_idx:
         if cast(uint16_t, q.last_used - q.event_at) > 0x4000:
-            _disarm(q)  # keep used_event out of the way of an index that goes round
+            _disarm(q)  # keep used_event away from an index that wraps
         event = atomics.load_u16(q.avail_event)
         return cast(uint16_t, new - event - 1) < cast(uint16_t, new - old)
     return not atomics.load_u16(address(q.used.flags)) & UsedFlag.NO_NOTIFY

@@ -68,7 +68,7 @@ async def test_a_unit_that_does_not_say_who_it_is_holds_up_its_own_writes_only_u
         await s.until(lambda: len(s.host.held) == 3)
         s.host.hook = lambda c: FakeHost.SILENCE if c.target == 0 else None
         controller.transport._client._channel.close()  # type: ignore[attr-defined]
-        await s.until(lambda: "does not tell whether it is the disk that it was" in controller.last_error)
+        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
         assert await asyncio.gather(*writes) == [-110] * 3
         await s.until(lambda: controller.state == "up")
         assert await s.do("S0t1", "read") == 0

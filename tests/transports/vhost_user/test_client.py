@@ -61,13 +61,13 @@ async def connect_error(
         (lambda f: b"HTTP/1.1 400 Bad Request\r\n\r\n", ProtocolError, "header flags"),
         (lambda f: u64(Request.GET_QUEUE_NUM, 1), ProtocolError, "GET_FEATURES: the reply is for GET_QUEUE_NUM"),
         (lambda f: wire.pack(f.request, bytes(8)), ProtocolError, "GET_FEATURES: the answer is not marked"),
-        (lambda f: reply(f.request, bytes(4)), ProtocolError, "GET_FEATURES: payload of 4 bytes where 8 are due"),
+        (lambda f: reply(f.request, bytes(4)), ProtocolError, "GET_FEATURES: payload of 4 bytes instead of 8"),
         (lambda f: reply(f.request, bytes(12)), ProtocolError, "GET_FEATURES: payload of 12 bytes"),
         (lambda f: wire.HEADER.pack(1, 5, 1 << 30), ProtocolError, "GET_FEATURES: payload of 1073741824 bytes is over"),
         (
             lambda f: u64(1, FEATURES | wire.F_PROTOCOL_FEATURES) * 3,
             ProtocolError,
-            "nothing was asked|the reply is for",
+            "there is no open request|the reply is for",
         ),
         (hang_up, LostError, "GET_FEATURES: the connection ended"),
         (lambda f: u64(1, 1 << 28), ProtocolError, r"offers no VERSION_1 \(features 0x10000000 \(INDIRECT_DESC\)\)"),
@@ -94,7 +94,7 @@ def test_a_back_end_that_dies_in_mid_message_is_noticed(path: str, memory: DmaMe
         backend.script[Request.GET_FEATURES] = half
         error = await connect_error(path, memory, backend)
         assert type(error) is LostError
-        assert "GET_FEATURES: the connection ended in mid-message" in str(error)
+        assert "GET_FEATURES: the connection ended within a message" in str(error)
 
     asyncio.run(main())
 
@@ -249,7 +249,7 @@ def test_an_unexpected_reply_while_idle_is_a_loss(path: str, memory: DmaMemory) 
             await transport.connect(PATIENCE_S)
             backend.speak(u64(Request.GET_FEATURES, 0))
             await until(lambda: lost)
-            assert "GET_FEATURES: nothing was asked" in str(lost[0])
+            assert "GET_FEATURES: there is no open request" in str(lost[0])
             with pytest.raises(LostError, match="GET_CONFIG: not connected"):
                 await transport.read_config(0, 60)
             await transport.close()

@@ -61,7 +61,7 @@ def test_a_reply_must_be_marked_and_for_the_request() -> None:
 
 @pytest.mark.parametrize("size", [0, 7, 9, 16])
 def test_a_u64_has_exactly_eight_bytes(size: int) -> None:
-    with pytest.raises(ProtocolError, match=f"GET_FEATURES: payload of {size} bytes where 8 are due"):
+    with pytest.raises(ProtocolError, match=f"GET_FEATURES: payload of {size} bytes instead of 8"):
         wire.parse_u64(bytes(size), Request.GET_FEATURES)
 
 
@@ -93,7 +93,7 @@ def test_a_memory_table_survives_the_wire(count: int, full: bool) -> None:
         (b"\1\0\0", "no room for a count"),
         (wire.TABLE_HEAD.pack(9, 0) + bytes(9 * 32), "9 regions are over 8"),
         (wire.TABLE_HEAD.pack(2, 0) + bytes(32), "does not hold 2 regions"),
-        (wire.pack_mem_table([REGION]) + b"\0", "does not hold 1 regions"),
+        (wire.pack_mem_table([REGION]) + b"\0", "does not hold 1 region"),
         (wire.pack_mem_table([REGION._replace(size=0)]), "is empty"),
         (wire.pack_mem_table([REGION._replace(guest=(1 << 64) - 4096)]), "guest range .* is too high"),
         (wire.pack_mem_table([REGION._replace(user=(1 << 64) - 1)]), "user range .* is too high"),
@@ -110,7 +110,7 @@ def test_one_region_is_padding_and_a_region() -> None:
     payload = wire.pack_region(REGION)
     assert len(payload) == 40
     assert wire.parse_region(payload, Request.ADD_MEM_REG) == REGION
-    with pytest.raises(ProtocolError, match="ADD_MEM_REG: payload of 32 bytes where 40 are due"):
+    with pytest.raises(ProtocolError, match="ADD_MEM_REG: payload of 32 bytes instead of 40"):
         wire.parse_region(payload[8:], Request.ADD_MEM_REG)
 
 

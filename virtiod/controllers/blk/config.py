@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from virtiod.bdev import BdevInfo
+from virtiod.core.counted import counted
 from virtiod.core.errors import InvalidArgument, ProtocolError
 from virtiod.virtio.blk import CONFIG, SECTOR
 from virtiod.virtio.features import BlkFeature
@@ -17,7 +18,7 @@ NO_LIMIT = 1 << 30
 
 @dataclass(frozen=True)
 class BlkConfig:
-    """What a device said, with what it left out filled in. Sizes in bytes; num_queues is at least 1."""
+    """The configuration, with defaults for what the device left out. Sizes in bytes; num_queues is at least 1."""
 
     capacity: int
     block_size: int
@@ -44,7 +45,7 @@ class BlkConfig:
         }
 
     def bdev_info(self, serial: str) -> BdevInfo:
-        """As the bdev layer sees it."""
+        """The description of the bdev."""
         types = {"read", "flush"} if self.read_only else {"read", "write", "flush", "write_zeroes"}
         if self.max_discard and not self.read_only:
             types.add("unmap")
@@ -66,13 +67,13 @@ class BlkConfig:
 
 
 def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
-    """What the configuration says under the features agreed. Raises ProtocolError for what can't be."""
+    """The configuration under the features agreed (§5.2.4). Raises ProtocolError for values that are not valid."""
 
     def has(feature: BlkFeature) -> bool:
         return bool(features >> feature & 1)
 
     if len(data) < 24:
-        raise ProtocolError(f"configuration of {len(data)} bytes, at least 24 are needed")
+        raise ProtocolError(f"configuration of {counted(len(data), 'byte')}, at least 24 are needed")
     (
         sectors, size_max, seg_max, _, _, _, blk_size, physical_exp, _, _, opt_io, writeback, num_queues,
         discard_sectors, discard_segs, _, zeroes_sectors, zeroes_segs, _,
@@ -123,6 +124,6 @@ def _check(config: BlkConfig, sectors: int, size_max: int) -> None:
         raise ProtocolError(f"the device's configuration is unusable: {error} (capacity {sectors} sectors)") from None
     if config.max_transfer < config.block_size:
         raise ProtocolError(
-            f"the device's limits don't allow one block: size_max {size_max}, {config.max_segments} segments, "
-            f"block size {config.block_size}"
+            f"the device's limits don't allow one block: size_max {size_max}, "
+            f"{counted(config.max_segments, 'segment')}, block size {config.block_size}"
         )

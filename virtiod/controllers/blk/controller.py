@@ -52,7 +52,7 @@ class BlkController(Controller[BlkConfig]):
         self._check_limits(config)
 
     def _check_limits(self, config: BlkConfig) -> None:
-        """I/O was split by the limits that the device had at first: it must still take such requests."""
+        """Raises ProtocolError if a limit is lower than at first: I/O was split by those limits."""
         for limit in ("max_segments", "max_segment", "max_transfer", "max_discard", "max_write_zeroes"):
             before, now = getattr(self._config, limit), getattr(config, limit)
             if now < before:
@@ -92,7 +92,7 @@ class BlkController(Controller[BlkConfig]):
         self._register(bdev)
 
     async def _check_identity(self) -> None:
-        """By the serial, if it had one."""
+        """Compares the serial, if the device had one."""
         for bdev in self.bdevs:
             before = bdev.info.serial
             now = await self._serial() if before else ""
@@ -106,7 +106,7 @@ class BlkController(Controller[BlkConfig]):
         channels.limit(c.native(), c.max_segments, c.max_segment, c.max_transfer, c.max_discard, c.max_write_zeroes)
 
     async def _serial(self) -> str:
-        """By GET_ID; a device that does not know it, or does not answer, has none."""
+        """The serial, by GET_ID; "" for a device that does not know the command, or does not answer."""
         queue = self.request_queues[0]
         assert isinstance(queue, BlkQueue)
         try:

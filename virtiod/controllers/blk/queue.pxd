@@ -5,7 +5,7 @@ from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.virtqueue.handle cimport RequestQueue
 from virtiod.virtio.blk cimport ID_BYTES, BlkHeader, BlkRange
 
-# A slot's area: the header shares a cache line with the descriptors, what the device writes has its own.
+# A slot's area: the header shares a cache line with the descriptors; what the device writes has a line of its own.
 ctypedef BlkArea *BlkAreaPtr
 cdef packed struct BlkArea:
     BlkHeader header

@@ -87,7 +87,7 @@ class BlkQueue(RequestQueue):
         self.allocate(memory, poller, spec, sizeof(BlkArea))
 
     async def get_id(self) -> str:
-        """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID), "" if it tells none."""
+        """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID); "" if it has none."""
         text = bytearray(blk.ID_BYTES)
         data: BytePtr = text
         ret: int = await self.request(data, text)

@@ -1,1 +1,1 @@
-"""virtio-scsi (virtio 1.2 §5.6): disks that come, change and go."""
+"""virtio-scsi (virtio 1.2 §5.6): disks that are added, change and are removed."""

@@ -13,14 +13,14 @@ _STATUSES = frozenset(Status)
 
 
 def response_name(response: int) -> str:
-    """virtio 1.2 §5.6.6.1."""
+    """The name of a response (virtio 1.2 §5.6.6.1)."""
     if response == NO_RESPONSE:
         return "no response written"
     return _words(Response(response)) if response <= Response.FAILURE else f"response {response}"
 
 
 def status_name(status: int) -> str:
-    """SAM-5 §5.3."""
+    """The name of a SCSI status (SAM-5 §5.3)."""
     if status == Status.ACA_ACTIVE:
         return "ACA active"
     return _words(Status(status)) if status in _STATUSES else f"status {status:#04x}"
@@ -31,19 +31,19 @@ def _words(member: Response | Status) -> str:
 
 
 def sense_of(cause: int) -> Sense | None:
-    """The sense, if it was that."""
+    """The sense of a cause; None if the cause is something else."""
     if cause & _KIND != Cause.SENSE:
         return None
     return Sense(cause >> 16 & 0xF, cause >> 8 & 0xFF, cause & 0xFF)
 
 
 def is_missing(sense: Sense) -> bool:
-    """There is no such unit."""
+    """Whether the sense says that there is no such unit."""
     return sense.key == SenseKey.ILLEGAL_REQUEST and sense.asc == Asc.LUN_NOT_SUPPORTED >> 8
 
 
 def is_gone(cause: int) -> bool:
-    """The unit is not there any more."""
+    """Whether the cause says that the unit was removed."""
     sense = sense_of(cause)
     if sense is not None:
         return is_missing(sense)
@@ -51,7 +51,7 @@ def is_gone(cause: int) -> bool:
 
 
 def describe(cause: int) -> str:
-    """For people."""
+    """A text for people."""
     kind = cause & _KIND
     if kind == Cause.RESPONSE:
         return response_name(cause & 0xFF)

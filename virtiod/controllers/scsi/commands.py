@@ -37,7 +37,7 @@ _TMF_ERRORS: dict[int, str] = {
 
 
 class CheckCondition(DeviceError):
-    """The unit refused the command."""
+    """A unit refused a command."""
 
     def __init__(self, message: str, reason: Sense | None) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class CheckCondition(DeviceError):
 
     @property
     def unsupported(self) -> bool:
-        """It does not know the command, or not with this field."""
+        """Whether the unit does not know the command, or not with this field."""
         reason = self.sense
         return reason is not None and reason.key == SenseKey.ILLEGAL_REQUEST and reason.asc in _UNSUPPORTED
 
@@ -59,7 +59,7 @@ class Commands:
         self._control = control
         at_once = max(1, min(MAX_AT_ONCE, queues[0].size // 4))
         self._room = asyncio.Semaphore(at_once)
-        # Twice as many: silent targets keep what they were given.
+        # Twice as many: silent targets keep the buffers of their commands.
         self._buffers = CallBuffers(memory, 2 * at_once, BUFFER_BYTES)
         self._sent = 0
         self._unanswered: Counter[int] = Counter()
@@ -67,13 +67,13 @@ class Commands:
         self._said = LogOnce(log, who)
 
     def silent(self, target: int) -> bool:
-        """It still has a command that ran into its deadline."""
+        """Whether the target still has a command that ran into its deadline."""
         return self._unanswered[target] > 0
 
     async def run(
         self, target: int, lun: int, cdb: bytes, length: int = 0, deadline_s: float = COMMAND_DEADLINE_S
     ) -> bytes:
-        """What the unit answers, at most `length` bytes.
+        """Sends a command; returns what the unit answers, at most `length` bytes.
 
         Raises NotFound when there is no such unit, CheckCondition when it refuses, DeadlineError, DeviceError.
         """
@@ -118,7 +118,7 @@ class Commands:
         return call
 
     def _abort(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
-        """Have the device give a command back that nobody waits for any more. Until it does, its place is taken."""
+        """Has the device abort a command that nobody waits for any more. Until it does, the command keeps its place."""
         self._unanswered[target] += 1
         answered.add_done_callback(lambda done: self._late(target, done))
         task = spawn(self._ask_back(target, lun, call, answered), f"abort {self._who}")
@@ -140,7 +140,7 @@ class Commands:
 
     @staticmethod
     def _verdict(call: ScsiCall, what: str) -> DeviceError | None:
-        """None: it is done. CheckCondition to look at; DeviceError when it is to be retried."""
+        """None if the command succeeded; a CheckCondition for the caller; a DeviceError when it is to be retried."""
         if call.response == Response.BAD_TARGET:
             raise NotFound(f"{what}: bad target")
         if call.response != Response.OK:
@@ -163,7 +163,7 @@ class Commands:
         return None
 
     async def manage(self, function: TmfType, unit: bytes, task: int = 0) -> None:
-        """A task management function, answered in time; raises DeviceError."""
+        """Sends a task management function; returns when the device has done it, and raises DeviceError if not."""
         name = function.name.replace("_", " ")
         where = "target {} LUN {}".format(*(address.unpack(unit) or ("?", "?")))
         try:
@@ -176,9 +176,9 @@ class Commands:
             raise DeviceError(f"{where}: {name}: {why}")
 
     async def stop(self) -> None:
-        """Abort nothing from here on."""
+        """Ends the aborts under way, and starts no more."""
         await cancel(*self._aborts)
 
     def close(self) -> None:
-        """The device is cut off, nothing is in flight."""
+        """Frees the buffers. The device must be cut off, with nothing in flight."""
         self._buffers.close()

@@ -64,7 +64,7 @@ def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.in
 
 
 class ControlQueue(RequestQueue):
-    """Takes task management functions. A device may never answer one; its place on the ring is lost then."""
+    """Sends task management functions. If a device never answers one, its place on the ring is lost."""
 
     def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build_tmf
@@ -72,9 +72,9 @@ class ControlQueue(RequestQueue):
         self.allocate(memory, poller, spec, sizeof(TmfArea))
 
     async def tmf(self, subtype: int, lun: bytes, task: int = 0) -> int:
-        """Ask for a task management function; the device's response. DeviceError when it could not be sent.
+        """Sends a task management function; returns the device's response. DeviceError when it could not be sent.
 
-        The caller sees to a deadline.
+        The caller sets a deadline.
         """
         asked = bytearray(_TMF.pack(ControlType.TMF, subtype, lun, task))
         data: BytePtr = asked
@@ -85,7 +85,7 @@ class ControlQueue(RequestQueue):
 
 
 class EventQueue(RequestQueue):
-    """Brings events, into buffers that wait on the ring."""
+    """Receives events, into buffers that wait on the ring."""
 
     def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build_event
@@ -93,11 +93,11 @@ class EventQueue(RequestQueue):
         self.allocate(memory, poller, spec, sizeof(Event))
 
     def counters(self) -> QueueCounters:
-        """Buffers that wait for events are no requests in flight."""
+        """The counters, without the buffers that wait for events: those are no requests in flight."""
         return dataclasses.replace(RequestQueue.counters(self), in_flight=0)
 
     async def event(self) -> bytes:
-        """Wait for an event, for as long as it takes; its bytes. DeviceError when the queue does not run."""
+        """Waits for an event, without a deadline; returns its bytes. DeviceError when the queue does not run."""
         event = bytearray(sizeof(Event))
         data: BytePtr = event
         ret: int = await self.request(data, event)

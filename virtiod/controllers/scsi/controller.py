@@ -1,4 +1,4 @@
-"""The virtio-scsi controller: any number of disks that come and go (virtio 1.2 §5.6)."""
+"""The virtio-scsi controller: any number of disks, which may be added and removed (virtio 1.2 §5.6)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from virtiod.controllers.scsi.discovery import Discovery
 from virtiod.controllers.scsi.events import EventListener, ReportReader
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
+from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
@@ -82,14 +83,14 @@ class ScsiController(Controller[ScsiConfig]):
     # ---- what the state machine asks for
 
     def _check_return(self, config: ScsiConfig) -> None:
-        """I/O was made for the limits that the device had at first: it must still take such requests."""
+        """Raises ProtocolError if a limit is lower than at first: I/O was split by those limits."""
         for limit in ("cdb_size", "sense_size", "max_segments", "max_transfer", "cmd_per_lun"):
             before, now = getattr(self._config, limit), getattr(config, limit)
             if now < before or (now != before and limit.endswith("_size")):
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
     async def _check_identity(self) -> None:
-        """By serial and designators. A unit that is gone is no other one; one that is silent holds up its own I/O."""
+        """Compares serials and designators. A unit that is gone is no other disk; a silent one holds up its own I/O."""
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
@@ -102,7 +103,7 @@ class ScsiController(Controller[ScsiConfig]):
             now = await self._discovery.identity(unit)
         except DeadlineError:
             if disk.bdev.channels.in_flight():
-                raise DeviceError(f"{where}: does not tell whether it is the disk that it was") from None
+                raise DeviceError(f"{where}: does not tell whether it is still the same disk") from None
             return
         if now and (now.serial, now.designators) != (unit.serial, unit.designators):
             raise ProtocolError(
@@ -143,7 +144,7 @@ class ScsiController(Controller[ScsiConfig]):
         return list(queues)
 
     async def _find_bdevs(self) -> None:
-        """Ends when all targets were looked at; those that are silent are waited for in the background."""
+        """Registers the units of all targets; those of silent targets are waited for in the background."""
         events = self.service_queues[EVENT]
         assert isinstance(events, EventQueue)
         self._events = EventListener(self.name, events, self._rescan)
@@ -187,7 +188,7 @@ class ScsiController(Controller[ScsiConfig]):
         )
         return {"virtio": self.description(), "scsi": scsi}
 
-    # ---- units come, change and go
+    # ---- units are added, change and are removed
 
     def _enter(self, state: State, why: str = "") -> None:
         super()._enter(state, why)
@@ -195,11 +196,11 @@ class ScsiController(Controller[ScsiConfig]):
             self._start_scan()  # for what was heard of before
 
     async def _config_changed(self) -> None:
-        """The controller changed, or came back: nothing is known of its units."""
+        """Looks at all targets again: the controller changed, or came back."""
         self._rescan(None)
 
     def _rescan(self, targets: set[int] | None) -> None:
-        """Look at targets (None: all) again, soon. What comes during a scan is looked at after it."""
+        """Looks at targets (None: all) again, soon. Targets named during a scan are looked at after it."""
         self._to_scan = None if targets is None or self._to_scan is None else self._to_scan | targets
         self._start_scan()
 
@@ -223,7 +224,7 @@ class ScsiController(Controller[ScsiConfig]):
             self._scanning = None
 
     def _compare(self, target: int, units: list[Unit]) -> None:
-        """Have the bdevs of a target be those of these units."""
+        """Adds, updates and removes bdevs of a target so that they are those of these units."""
         self._silent.pop(target, None)
         if self.state not in {State.ATTACHING, State.UP}:
             return
@@ -258,7 +259,7 @@ class ScsiController(Controller[ScsiConfig]):
         self.context.bdevs.update(disk.bdev, unit.bdev_info(self._config, self.ring_size()))
 
     async def _remove(self, place: tuple[int, int]) -> None:
-        """End the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""
+        """Ends the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""
         disk = self._disks[place]
         try:
             await self.context.bdevs.unregister(disk.bdev)
@@ -294,7 +295,7 @@ class ScsiController(Controller[ScsiConfig]):
         await super().supervise()
 
     async def _abort(self, before: int) -> None:
-        """Have the device abort what it did not answer in time. One that can't is cut off, as every kind is."""
+        """Has the device abort what it did not answer in time. A device that can't is cut off, as every kind is."""
         try:
             await self._abort_overdue(before)
         except VirtiodError as error:
@@ -304,14 +305,15 @@ class ScsiController(Controller[ScsiConfig]):
             self._aborting = None
 
     async def _abort_overdue(self, before: int) -> None:
-        """Abort what was submitted before that time, and what of it only reaches the device when places get free."""
+        """Aborts what was submitted before that time, also what only reaches the device when places become free."""
         seconds = self.context.io_timeout_s
         aborted: set[tuple[bytes, int]] = set()
         ends = time.monotonic() + ABORT_SETTLE_S
         while self._overdue(before):
             tasks = set(await self._overdue_tasks(before)) - aborted
             if tasks:
-                log.warning("controller %s: %d requests took longer than %g s: abort", self.name, len(tasks), seconds)
+                late = counted(len(tasks), "request")
+                log.warning("controller %s: aborts %s that took longer than %g s", self.name, late, seconds)
                 self.io_timeouts += len(tasks)
                 await self._abort_tasks(tasks)
                 aborted |= tasks
@@ -345,7 +347,7 @@ class ScsiController(Controller[ScsiConfig]):
             self._commands.close()
 
     async def _end_tasks(self) -> None:
-        """No scan and no abort from here on. Units that are leaving go on to."""
+        """Ends scan and abort, and starts no more. The removal of units that are gone continues."""
         self._to_scan = set()
         await cancel(self._scanning, self._aborting)
 

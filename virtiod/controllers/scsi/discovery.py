@@ -34,7 +34,7 @@ Found = Callable[[int, list[Unit]], None]
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a disk from others."""
+    """What distinguishes a disk from others."""
 
     serial: str
     designators: list[parse.Designator]
@@ -54,21 +54,21 @@ class Discovery:
         self._heard = 0.0  # when one gave its first
 
     async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
-        """Look at targets (None: all); found() is called for each, as soon as it is known. Returns the silent ones."""
+        """Scans targets (None: all); calls found() for each, as soon as it is known. Returns the silent ones."""
         wanted = set(range(self._config.max_target + 1) if targets is None else targets)
         self._left, self._heard = len(wanted), 0.0
         self._asked.clear()
         return {t for t in await asyncio.gather(*(self._target(t, found) for t in sorted(wanted))) if t is not None}
 
     def patience(self) -> float:
-        """Seconds for which the scan is worth waiting for, for all that is known now. 0: only for silent targets."""
+        """Seconds that waiting for the scan is worth, as known now. 0: only silent targets are left."""
         now = asyncio.get_running_loop().time()
         if self._left > len(self._asked) or not self._heard:
             return GRACE_S
         return max(0.0, max(self._heard, *self._asked.values()) + GRACE_S - now) if self._asked else 0.0
 
     async def _target(self, target: int, found: Found) -> int | None:
-        """The target if it did not answer."""
+        """Scans a target; returns its number if it did not answer."""
         try:
             async with self._room:
                 if self._commands.silent(target):
@@ -88,7 +88,7 @@ class Discovery:
         return None
 
     async def identity(self, unit: Unit) -> Identity | None:
-        """Of the disk that is where the unit was; None when there is none. Raises DeviceError."""
+        """The identity of the disk at the unit's address; None when there is none. Raises DeviceError."""
         target, lun = unit.place
         try:
             who = await self._inquire(target, lun)
@@ -123,7 +123,7 @@ class Discovery:
         return parse.inquiry(await self._commands.run(target, lun, cdb.inquiry(), cdb.LONG))
 
     async def _luns(self, target: int) -> list[int]:
-        """By REPORT LUNS; LUN 0 alone when the target does not know it."""
+        """The LUNs of a target, by REPORT LUNS; LUN 0 alone when the target does not know the command."""
         try:
             data = await self._commands.run(target, 0, cdb.report_luns(BUFFER_BYTES), BUFFER_BYTES)
             luns, length = parse.luns(data)
@@ -176,7 +176,7 @@ class Discovery:
             return None
 
     async def _make_ready(self, target: int, lun: int) -> None:
-        """TEST UNIT READY, and START STOP UNIT for a unit that waits for it."""
+        """Sends TEST UNIT READY until the unit is ready, and START STOP UNIT to a unit that waits for it."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + READY_DEADLINE_S
         started = False
@@ -195,7 +195,7 @@ class Discovery:
             await asyncio.sleep(READY_POLL_S)
 
     async def _capacity(self, target: int, lun: int) -> parse.Capacity:
-        """By READ CAPACITY(16), which tells more; (10) where it is not known."""
+        """The capacity, by READ CAPACITY(16), which tells more, or (10) where the unit does not know it."""
         try:
             return parse.capacity_16(await self._commands.run(target, lun, cdb.read_capacity_16(), 32))
         except CheckCondition as error:
@@ -207,7 +207,7 @@ class Discovery:
         return found
 
     async def _mode(self, target: int, lun: int) -> parse.Mode:
-        """By MODE SENSE (10), else (6), else by trying."""
+        """Write protection and cache, by MODE SENSE (10), else (6), else by trying."""
         tries: tuple[tuple[bytes, bool], ...] = (
             (cdb.mode_sense_10(ModePage.CACHING), True),
             (cdb.mode_sense_6(ModePage.CACHING), False),

@@ -1,4 +1,4 @@
-"""What a virtio-scsi controller hears of its units: events (virtio 1.2 §5.6.6.3), and reports of the data path."""
+"""What a virtio-scsi controller is told of its units: events (virtio 1.2 §5.6.6.3), and reports of the data path."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Rescan = Callable[[set[int] | None], None]
 
 
 class EventListener:
-    """Keeps buffers on the event queue, for as long as the controller lives; rescan() is called for what changed."""
+    """Keeps buffers on the event queue while the controller exists; calls rescan() for what changed."""
 
     def __init__(self, who: str, queue: EventQueue, rescan: Rescan) -> None:
         self._who = who
@@ -73,7 +73,7 @@ class EventListener:
 
 
 class ReportReader:
-    """Reads what the data path tells of units: logs it, once for each cause, and has targets looked at again."""
+    """Reads the data path's reports on units: logs each cause once, and has targets scanned again."""
 
     def __init__(self, who: str, queues: list[ScsiQueue], rescan: Rescan) -> None:
         self._who = who

@@ -1,4 +1,4 @@
-# What a request queue of a virtio-scsi controller knows of its requests, and tells of them.
+# What a request queue of a virtio-scsi controller knows and reports of its requests.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from virtiod.core.types cimport Message
@@ -28,7 +28,7 @@ cdef struct Call:
     uint32_t sense_len
     unsigned char sense[SENSE_ROOM]
 
-# Something that the control plane should know; equal ones are counted, not repeated.
+# Something that the control plane should know; equal reports are counted, not repeated.
 ctypedef Report *ReportPtr
 cdef struct Report:
     uint64_t unit

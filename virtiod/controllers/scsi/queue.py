@@ -58,7 +58,7 @@ class UnitReport(NamedTuple):
 
 
 def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The reports, to out; returns how many. From now on the next is announced again."""
+    """Moves the reports to out; returns how many. From now on the next one is announced again."""
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     port: PortPtr = cast(PortPtr, q.kind)
     n: uint32_t = port.n_reports
@@ -69,7 +69,7 @@ def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
 
 
 def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """The requests on the ring whose I/O was submitted before arg (ns), to out; returns how many, at most MAX_OVERDUE.
+    """Lists the requests on the ring whose I/O was submitted before arg (ns) in out; returns how many (<= MAX_OVERDUE).
     If the device aborts them, they have timed out."""
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     port: PortPtr = cast(PortPtr, q.kind)
@@ -99,7 +99,7 @@ def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def _announced(m: MessagePtr, p: PollerPtr) -> cython.void:
-    """The control plane's mailbox does not run messages."""
+    """Does nothing: the control plane's mailbox does not run messages."""
 
 
 class CallBuffers:
@@ -113,7 +113,7 @@ class CallBuffers:
         self._free = [self._address + i * size for i in range(count)]
 
     def take(self) -> int:
-        """Its address. Raises Busy: the device still has all of them."""
+        """The address of a free buffer. Raises Busy when the device still has all of them."""
         if not self._free:
             raise Busy("the device has not answered any of its commands")
         return self._free.pop()
@@ -122,7 +122,7 @@ class CallBuffers:
         self._free.append(buffer)
 
     def close(self) -> None:
-        """The device is cut off."""
+        """Frees the memory. The device must be cut off."""
         self.memory.free(self._address)
 
 
@@ -153,12 +153,12 @@ class ScsiCall:
 
     @property
     def id(self) -> int:
-        """What the device knows its request as, for task management; 0: it was not sent yet."""
+        """The id of its request, for task management; 0 when it was not sent yet."""
         return atomics.load_u64(address(self.call.id))
 
     @property
     def response(self) -> int:
-        """§5.6.6.1; 255 when the device wrote none."""
+        """The response (§5.6.6.1); 255 when the device wrote none."""
         return self.call.response
 
     @property
@@ -171,7 +171,7 @@ class ScsiCall:
 
     @property
     def data(self) -> bytes:
-        """What the device sent, by its own account."""
+        """The data, as long as the device says that it sent."""
         size: uint32_t = self.call.length - min(self.call.resid, self.call.length)
         return bytes(self.buffers.memory.view(self.call.data, size)) if size else b""
 
@@ -210,7 +210,7 @@ class ScsiQueue(RequestQueue):
         self.allocate(memory, poller, spec, area)
 
     async def call(self, call: ScsiCall) -> None:
-        """Send a command; returns when the device has answered.
+        """Sends a command; returns when the device has answered.
 
         Raises Busy when I/O has all of the queue, DeviceError when it could not be sent, or was cut off.
 
@@ -223,7 +223,7 @@ class ScsiQueue(RequestQueue):
             raise DeviceError(f"command {call.call.cdb[0]:#04x} was not sent", -ret)
 
     def listen(self, on_report: Callable[[], None]) -> None:
-        """Have on_report called when there is something to take; once. Call it before take_reports()."""
+        """Has on_report called once, when there are reports to take. Call it before take_reports()."""
         self.poller.control.expect(address(self.port.event), on_report)
 
     def unlisten(self) -> None:
@@ -234,7 +234,7 @@ class ScsiQueue(RequestQueue):
         return self.poller.command(_cmd_take_reports, address(self.q), 0, 0, cast(VoidPtr, data), (found, self))
 
     async def take_reports(self) -> list[UnitReport]:
-        """What happened since the last time."""
+        """The reports since the last call."""
         found = bytearray(MAX_REPORTS * sizeof(Report))
         n: int = await self._take(found)
         size: int = sizeof(Report)

@@ -18,7 +18,7 @@ from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 
 def _header(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr, lun: uint64_t) -> None:
-    """All but the CDB."""
+    """Writes the header, all but the CDB, and marks the response as not written."""
     port: PortPtr = cast(PortPtr, q.kind)
     tag: TagPtr = address(port.tags[slot])
     port.next_id += 1
@@ -33,7 +33,7 @@ def _header(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr, lun
 
 
 def _put_range(cdb: BytePtr, lba: uint64_t, blocks: uint64_t) -> None:
-    """The range of a command of 16 or, by its group (SPC-4 §4.2.5.1), 10 bytes."""
+    """Writes the range of a command of 16 or, by its group (SPC-4 §4.2.5.1), 10 bytes."""
     if cdb[0] >> 5 == 4:
         bigendian.put64(cdb + 2, lba)
         bigendian.put32(cdb + 10, cast(uint32_t, blocks))
@@ -43,7 +43,7 @@ def _put_range(cdb: BytePtr, lba: uint64_t, blocks: uint64_t) -> None:
 
 
 def _put_command(cdb: BytePtr, s: SlotPtr, lba: uint64_t, blocks: uint64_t) -> None:
-    """The slot's command, of 10 bytes where the range allows it. UNMAP's range is in its list."""
+    """Writes the slot's command, of 10 bytes where the range allows it. UNMAP's range is in its list."""
     b: BdevCorePtr = s.io.channel.bdev
     small: cython.bint = lba + blocks <= UINT32_MAX and blocks <= 0xFFFF
     if s.kind == Op.READ:
@@ -52,7 +52,7 @@ def _put_command(cdb: BytePtr, s: SlotPtr, lba: uint64_t, blocks: uint64_t) -> N
         cdb[0] = Opcode.WRITE_10 if small else Opcode.WRITE_16
         if s.io.flags & IoFlag.FUA and b.native_fua:
             cdb[1] = CdbFlag.FUA
-    elif s.kind == Op.FLUSH:  # of all
+    elif s.kind == Op.FLUSH:  # of the whole unit
         lba = 0
         blocks = 0
         cdb[0] = (
@@ -71,7 +71,7 @@ def _put_command(cdb: BytePtr, s: SlotPtr, lba: uint64_t, blocks: uint64_t) -> N
 
 
 def _unmap_list(p: BytePtr, lba: uint64_t, blocks: uint64_t) -> uint32_t:
-    """UNMAP's parameter list (SBC-4 §5.36.2), in as many block descriptors as it takes; its length.
+    """Writes UNMAP's parameter list (SBC-4 §5.36.2) with as many block descriptors as it takes; returns its bytes.
 
     Safety: the bdev's max_unmap is at most what MAX_UNMAP_RANGES descriptors hold.
     """
@@ -140,7 +140,7 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
 
 
 def _build_call(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr) -> cython.int:
-    """A command of the control plane, with a buffer for what the device answers."""
+    """Builds a command of the control plane, with a buffer for what the device answers."""
     call: CallPtr = cast(CallPtr, q.slots[slot].command.out)
     port: PortPtr = cast(PortPtr, q.kind)
     at: uint64_t = cast(uint64_t, req) + q.vq.to_device

@@ -1,8 +1,8 @@
 """virtio-scsi: what the device's answer to a request means (virtio 1.2 §5.6.6.1, SAM-5 §5.3, SPC-4 §4.5).
 
-It is trusted only so far: a response that was not written, sense that is too short or data that is missing fail the
-I/O. What goes away by itself (busy, resets, unit attentions) is retried; what the control plane should know or log is
-reported to it, once for equal causes until it has taken the reports.
+The answer is checked: a response that was not written, sense that is too short or data that is missing fails the I/O.
+What ends by itself (busy, resets, unit attentions) is retried. What the control plane should know or log is reported
+to it, once for equal causes until it has taken the reports.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
         return _by_check(q, slot, resp)
     if status != Status.GOOD:
         return _by_status(q, slot, status)
-    # A device that left some of the data away has not done what was asked.
+    # A device that transferred less than all of the data has not done what was asked.
     if s.kind <= Op.WRITE and atomics.load_u32(address(resp.resid)):
         _report(q, s, Cause.SHORT)
         return -EIO
@@ -51,14 +51,14 @@ def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
 
 
 def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
-    """CHECK CONDITION: what happened is in the sense."""
+    """The result of CHECK CONDITION, as its sense says."""
     port: PortPtr = cast(PortPtr, q.kind)
     length: uint32_t = atomics.load_u32(address(resp.sense_len))
     data: cython.uchar[14]
     found: SenseData
     if length > port.sense_size:
         length = port.sense_size
-    # A private copy: the device may write on. Safety: the area has room for at least 18 bytes of sense.
+    # A private copy: the device may still write to it. Safety: the area has room for at least 18 bytes of sense.
     memcpy(address(data[0]), address(resp.sense[0]), 14)
     if sense.decode(address(data[0]), length, address(found)):
         return _by_sense(q, slot, address(found))
@@ -79,7 +79,7 @@ def _result_call(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
 
 
 def _again(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
-    """Have the request retried in wait_ns, unless its I/O is too old for that: then `instead`."""
+    """Has the request retried in wait_ns, unless its I/O is too old for that: then returns `instead`."""
     s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
     now: uint64_t = q.poller.now
@@ -100,7 +100,7 @@ def _backoff(s: SlotPtr) -> uint64_t:
 
 
 def _by_response(q: IoQueuePtr, slot: uint32_t, response: cython.uint) -> cython.int:
-    """§5.6.6.1: the command never reached the unit, or never ended there."""
+    """The result of a response (§5.6.6.1) that says that the command did not reach the unit, or did not end there."""
     s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
     if response == Response.ABORTED and port.tags[slot].aborted:
@@ -116,7 +116,7 @@ def _by_response(q: IoQueuePtr, slot: uint32_t, response: cython.uint) -> cython
 
 
 def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int:
-    """A status other than GOOD and CHECK CONDITION (SAM-5 §5.3)."""
+    """The result of a status other than GOOD and CHECK CONDITION (SAM-5 §5.3)."""
     s: SlotPtr = address(q.slots[slot])
     if status == Status.CONDITION_MET:
         return 0
@@ -129,7 +129,7 @@ def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int
 
 
 def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
-    """What sense data says (SPC-4 §4.5.6, annex F)."""
+    """The result that sense data says (SPC-4 §4.5.6, annex F)."""
     s: SlotPtr = address(q.slots[slot])
     key: uint8_t = found.key
     cause: uint32_t = Cause.SENSE | cast(uint32_t, key) << 16 | found.asc
@@ -153,7 +153,7 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
 
 
 def _refused(s: SlotPtr, asc: uint8_t) -> cython.int:
-    """ILLEGAL REQUEST, whatever the qualifier of its additional sense code."""
+    """The errno of ILLEGAL REQUEST, whatever the qualifier of its additional sense code."""
     if asc == Asc.LBA_OUT_OF_RANGE >> 8:
         return -ENOSPC
     if asc == Asc.LUN_NOT_SUPPORTED >> 8:
@@ -164,7 +164,7 @@ def _refused(s: SlotPtr, asc: uint8_t) -> cython.int:
 
 
 def _report(q: IoQueuePtr, s: SlotPtr, cause: uint32_t) -> None:
-    """Tell the control plane; equal causes are counted until it has taken them, those that find no room are not."""
+    """Reports a cause to the control plane: equal ones are counted until it has taken them, MAX_REPORTS are kept."""
     port: PortPtr = cast(PortPtr, q.kind)
     unit: uint64_t = s.io.channel.bdev.unit
     r: ReportPtr

@@ -35,14 +35,14 @@ class Unit:
 
     @property
     def write_cache(self) -> bool:
-        """A unit that does not tell may have one."""
+        """Whether the unit has a volatile cache; true when it does not tell."""
         return self.mode.write_cache is not False
 
     def bdev_name(self, controller: str) -> str:
         return f"{controller}t{self.target}" + (f"l{self.lun}" if self.lun else "")
 
     def uuid(self, traddr: str) -> str:
-        """The unit's own, if it has a name that is unique; else one of its place."""
+        """A UUID from the unit's own name, if that is unique; else from its place."""
         own = unit_uuid(self.designators)
         return own or str(
             uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-scsi:{traddr}:{self.target}:{self.lun}:{self.serial}")
@@ -52,7 +52,7 @@ class Unit:
         return list(dict.fromkeys(d.name for d in self.designators if d.type != DesignatorType.T10_VENDOR_ID))
 
     def is_same(self, other: Unit) -> bool:
-        """Not another disk, nor one that users of the bdev would not recognise."""
+        """Whether it is the same disk, with the properties that users of the bdev rely on."""
         return (
             self.serial == other.serial
             and self.designators == other.designators
@@ -61,7 +61,7 @@ class Unit:
         )
 
     def native(self) -> set[str]:
-        """The operations that it has a command for."""
+        """The operations that the unit has a command for."""
         return {
             "read",
             "write",
@@ -71,7 +71,7 @@ class Unit:
         }
 
     def _max_unmap(self) -> int:
-        """Bytes of one UNMAP; 0: it has none."""
+        """The most bytes of one UNMAP; 0: the unit has none."""
         if not self.provisioning.unmap or not self.limits.max_unmap_descriptors:
             return 0
         blocks = min(self.limits.max_unmap, RangeLimit.MAX_RANGE_BLOCKS)
@@ -80,7 +80,7 @@ class Unit:
         return blocks * self.capacity.block_size
 
     def request_limits(self, config: ScsiConfig, ring_size: int) -> tuple[int, int, int, int, int]:
-        """Of one request: segments; bytes of a segment, of READ and WRITE, of UNMAP, of WRITE SAME."""
+        """The limits of one request: segments; bytes of a segment, of READ and WRITE, of UNMAP, of WRITE SAME."""
         block = self.capacity.block_size
         segments = min(config.max_segments, ring_size - 2)
         transfer = min(config.max_transfer, segments * NO_LIMIT)
@@ -90,7 +90,7 @@ class Unit:
         return segments, NO_LIMIT, max(block, transfer // block * block), self._max_unmap(), write_same * block
 
     def bdev_info(self, config: ScsiConfig, ring_size: int) -> BdevInfo:
-        """As the bdev layer sees it."""
+        """The description of the bdev."""
         segments, _, transfer, unmap, write_same = self.request_limits(config, ring_size)
         types = {"read", "flush", "reset"}
         if not self.mode.write_protected:

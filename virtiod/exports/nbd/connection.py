@@ -5,7 +5,7 @@ replies that became ready. Data goes straight between the socket and DMA buffers
 with its header is copied. What a connection may use is bounded: SLOTS requests, HELD_MAX bytes of buffers. When that is
 used up it stops reading until replies are sent, so a client that does not read holds up only itself.
 
-receive.py and send.py are the two directions, slots.py is what requests hold; here is the control plane's side.
+receive.py and send.py are the two directions, slots.py is what requests hold; this is the control plane's side.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ END_REASONS = (
     "disconnected",
     "closed its connection",
     "connection lost",
-    "sent what is no request",
+    "sent an invalid request",
     "the export ended",
     "cut off",
-    "cut off: it held buffers that others waited for",
+    "cut off: it held buffers that other clients waited for",
     "the poller has too many sources",
 )
 
@@ -95,15 +95,15 @@ class NbdPoller:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of the longest READ and WRITE that the buffers allow."""
+        """The most bytes of a READ or WRITE that the buffers allow."""
         return min(MAX_PAYLOAD, int(self.buffers.pool.n_large) * buffers.LARGE)
 
 
 class NbdConnection:
     """A connection in transmission. It lives until on_end(reason) is called on the event loop.
 
-    fd is a non-blocking stream socket, owned from start() on; leftover are the bytes that came after the negotiation;
-    flags the transmission flags that the client was told.
+    fd is a non-blocking stream socket, owned from start() on; leftover has the bytes that came after the negotiation;
+    flags has the transmission flags that the client was told.
     """
 
     def __cinit__(self) -> None:
@@ -166,7 +166,7 @@ class NbdConnection:
         c.source.fd = fd
 
     def start(self) -> None:
-        """Have the poller serve it."""
+        """Has the poller serve it."""
         self.c.fd = self.c.source.fd
         self.home.connections += 1
         self.home.poller.control.expect(address(self.c.ended), self._ended)
@@ -181,11 +181,11 @@ class NbdConnection:
         return self.home.poller.name
 
     def stop(self) -> None:
-        """Take no more requests, answer those in flight, close. Ends at once when there are none."""
+        """Takes no more requests, answers those in flight, closes. Ends at once when there are none."""
         self._command(_cmd_stop)
 
     def abort(self) -> None:
-        """Close the socket now. Ends when the I/Os in flight are done."""
+        """Closes the socket now. Ends when the I/Os in flight are done."""
         self._command(_cmd_abort)
 
     def counters(self) -> ExportCounters:

@@ -1,7 +1,7 @@
-"""What is offered over NBD: exports, each of one bdev, and the clients that are connected to them.
+"""NBD exports, each of one bdev, and the clients that are connected to them.
 
-An export ends in order: no new client, no new request; what is in flight is answered; the connections close.
-Past the deadline the sockets are shut down, and what the device still holds is logged.
+An export ends in order: it takes no new client and no new request; it answers the requests in flight; it closes the
+connections. After the deadline it shuts the sockets down, and logs the I/O that the device still holds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 from virtiod.bdev import Bdev
+from virtiod.core.counted import counted
 from virtiod.core.described import Member
 from virtiod.core.saved import SavedCall
 from virtiod.exports.interface import Export, ExportCounters
@@ -22,7 +23,7 @@ from virtiod.exports.nbd.wire import TransmissionFlag
 
 log = logging.getLogger(__name__)
 
-ABORT_S = 1.0  # for connections to go once their sockets are shut down
+ABORT_S = 1.0  # for connections to end once their sockets are shut down
 PREFERRED_SIZE = 4096
 
 
@@ -86,7 +87,7 @@ class Client:
         self.ended = False
 
     def start(self, sock: socket.socket, leftover: bytes, structured: bool) -> None:
-        """Hands the socket to a poller, unless the export has ended since the client chose it."""
+        """Hands the socket to a poller, unless the export has ended since the client chose it. Owns the socket."""
         if self.ended or self.export.closing:
             sock.close()
             self.end("the export ended")
@@ -104,7 +105,7 @@ class Client:
         return self.transmission.counters() if self.transmission else ExportCounters()
 
     def end(self, reason: str) -> None:
-        """Idempotent: the connection is gone, its totals go to the export's."""
+        """Ends the client, whose connection is gone: adds its counters to the export's. Idempotent."""
         if self.ended:
             return
         self.ended = True
@@ -113,7 +114,7 @@ class Client:
 
 
 class NbdExport(Export):
-    """One bdev under one name. uris: where clients find it."""
+    """One bdev under one name. uris: its NBD URIs."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class NbdExport(Export):
         self._empty.set()
 
     def info(self) -> ExportInfo:
-        """As the bdev is now: its size may have changed since the last client."""
+        """The export as the bdev is now: its size may have changed since the last client."""
         bdev = self.bdev
         return ExportInfo(
             name=self.name,
@@ -185,7 +186,7 @@ class NbdExport(Export):
         return add([self._past, *(client.counters() for client in self.clients)])
 
     def admit(self, peer: str) -> Client:
-        """Takes one of the places for a client that is about to start."""
+        """Reserves one of the connections for a client that is about to start."""
         client = Client(self, peer)
         self.clients.append(client)
         self._empty.clear()
@@ -212,8 +213,11 @@ class NbdExport(Export):
             log.warning("NBD export %s: clients were cut off after %g s", self.name, deadline_s)
             return
         log.error(
-            "NBD export %s: gave up %d I/Os of %d clients that did not complete within %g s",
-            *(self.name, self.counters().in_flight, len(self.clients), deadline_s),
+            "NBD export %s: gave up %s of %s that did not complete within %g s",
+            self.name,
+            counted(self.counters().in_flight, "I/O"),
+            counted(len(self.clients), "client"),
+            deadline_s,
         )
 
     async def _emptied(self, timeout_s: float) -> bool:
@@ -226,8 +230,11 @@ class NbdExport(Export):
 
 
 def transmission_flags(io_types: Collection[str], read_only: bool) -> TransmissionFlag:
-    """What the export can do ("Transmission flags"). A flush of one connection covers all: the bdev has no
-    cache of its own, so CAN_MULTI_CONN always holds; FUA the bdev gives on any device."""
+    """What the export can do ("Transmission flags").
+
+    A flush of one connection covers all, as the bdev has no cache of its own: CAN_MULTI_CONN always holds. The bdev
+    offers FUA on any device.
+    """
     flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
     flags |= TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
     if read_only:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from virtiod.bdev import BdevHandle
+from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.core.tasks import spawn
 from virtiod.exports.interface import END_S, Context, Exports
@@ -21,7 +22,7 @@ from virtiod.exports.nbd.wire import MAX_STRING, Reply
 
 log = logging.getLogger(__name__)
 
-MAX_EXPORTS = 1024  # bounds what one LIST is answered
+MAX_EXPORTS = 1024  # bounds the answer to one LIST
 DEFAULT_CONNECTIONS = 64
 MAX_CONNECTIONS = 1024
 
@@ -48,7 +49,7 @@ class NbdExports(Exports):
         self._listeners.append(await Listener.open(address, self, self._connect))
 
     async def serve(self, listener: socket.socket) -> None:
-        """Offers all exports on a socket that listens already, until stop(); what it is bound to stays."""
+        """Offers all exports on a socket that listens already, until stop(); its path is not removed."""
         self._listeners.append(await Listener.take(listener, self, self._connect))
 
     async def create(
@@ -92,9 +93,9 @@ class NbdExports(Exports):
         return export
 
     async def delete(self, name: str, deadline_s: float = END_S) -> None:
-        """Ends the export and its connections: in-flight I/O is answered within deadline_s. NotFound.
+        """Ends the export and its connections: requests in flight are answered within deadline_s (seconds).
 
-        Joins a deletion that is under way.
+        Waits for a deletion that is under way already. Raises NotFound.
         """
         export = self._exports.get(name)
         if export is None:
@@ -117,18 +118,18 @@ class NbdExports(Exports):
         return list(self._exports.values())
 
     def uris(self, export: NbdExport) -> Sequence[str]:
-        """Where clients find it, one NBD URI for each listener."""
+        """The NBD URIs of an export, one for each listener."""
         return [listener.address.uri(quote(export.name, safe="")) for listener in self._listeners]
 
     async def stop(self, deadline_s: float = END_S) -> None:
-        """Closes the listeners, then ends all exports at once. Idempotent."""
+        """Closes the listeners, then ends all exports side by side. Idempotent."""
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close()
         await asyncio.gather(*(self.delete(name, deadline_s) for name in list(self._exports)))
 
     def _resized(self, export: NbdExport) -> None:
-        """NBD tells a size once, at GO: connected clients keep theirs, what is beyond the end now fails."""
+        """Logs a new size. NBD tells it once, at GO: connected clients keep theirs, and I/O beyond the end fails."""
         log.info("NBD export %s: its bdev has %d bytes now", export.name, export.info().size)
 
     # ---- clients: the Directory of the handshake
@@ -146,17 +147,17 @@ class NbdExports(Exports):
         if export.closing:
             raise Refused(Reply.ERR_SHUTDOWN, f"export {export.name!r} is ending")
         if to_connect and len(export.clients) >= export.max_connections:
-            limit = f"export {export.name!r} has its {export.max_connections} connections"
+            limit = f"export {export.name!r} has its {counted(export.max_connections, 'connection')}"
             raise Refused(Reply.ERR_POLICY, limit)
         return export.info()
 
     def _connect(self, name: str, peer: str) -> Client:
-        """A place for the client that has just chosen `name`."""
+        """Reserves a connection for the client that has just chosen `name`."""
         return self._exports[name].admit(peer)
 
 
 def validate(name: str, description: str, max_connections: int) -> None:
-    """The parameters of an export, or InvalidArgument."""
+    """Checks the parameters of an export; raises InvalidArgument."""
     for what, text, least in (("name", name, 1), ("description", description, 0)):
         if not least <= len(text.encode(errors="surrogateescape")) <= MAX_STRING:
             raise InvalidArgument(f"{what} must have {least} to {MAX_STRING} bytes of UTF-8")

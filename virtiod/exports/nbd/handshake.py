@@ -1,10 +1,10 @@
-"""The server's side of fixed newstyle negotiation: bytes in, replies out, no socket and no clock.
+"""The server's side of fixed newstyle negotiation: takes bytes, returns replies, uses no socket and no clock.
 
     flags ──client flags──> options ──GO, EXPORT_NAME──> transmission
       └──────bad bytes─────────┴────ABORT, bad bytes───> closed
 
-Whatever the client sends gives a reply or ends in `closed`; nothing raises, and never more than one option
-of `MAX_OPTION` bytes is kept.
+Whatever the client sends is answered by a reply or leads to `closed`; nothing raises, and at most one option of
+`MAX_OPTION` bytes is kept.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from virtiod.core.counted import counted
 from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.wire import HandshakeFlag, Info, Option, Reply, TransmissionFlag
 
 MAX_OPTION = 4 + wire.MAX_STRING + 2 + 2 * 64  # GO with the longest name and 64 information requests
-MAX_SKIPPED = 64 << 10  # a longer option is no mistake but an attack
+MAX_SKIPPED = 64 << 10  # a longer option is an attack, not a mistake
 MAX_OPTIONS = 1024  # in one negotiation: a client that lists 500 exports and asks for each is within it
 HANDSHAKE_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
 DEFAULT_BLOCK_SIZE = 512  # a client that asks for no block size is expected to keep to this
@@ -39,7 +40,7 @@ class ExportInfo:
 
 
 class Refused(Exception):
-    """The export can't be had: `reply` and the message go to the client."""
+    """The export can't be used: `reply` and the message are sent to the client."""
 
     def __init__(self, reply: Reply, message: str) -> None:
         super().__init__(message)
@@ -47,12 +48,12 @@ class Refused(Exception):
 
 
 class Directory(Protocol):
-    """The exports that a negotiation may offer."""
+    """The exports that a negotiation can offer."""
 
     def offered(self) -> Iterable[ExportInfo]: ...
 
     def find(self, name: str, *, to_connect: bool) -> ExportInfo:
-        """The export of this name ("": the default one), or Refused. `to_connect`: to start transmission."""
+        """The export of this name ("": the default one); raises Refused. `to_connect`: to start transmission."""
         ...
 
 
@@ -64,7 +65,7 @@ class Phase(Enum):
 
 
 class Handshake:
-    """Feed it what the client sends, send each `next_reply()` before asking for another, look at `phase`.
+    """A negotiation. Feed it what the client sends, send each `next_reply()` before you ask for another, check `phase`.
 
     In TRANSMISSION, `export` is the chosen one, `structured` whether structured replies were agreed, and
     `leftover` the bytes that came after the negotiation. In CLOSED, `reason` says why.
@@ -77,7 +78,7 @@ class Handshake:
         self.reason = ""
         self._directory = directory
         self._buffer = bytearray()
-        self._skip = 0  # bytes of a too big option still to come
+        self._skip = 0  # bytes of a too long option that are still to come
         self._options = 0
         self._fixed = False
         self._zeroes = True
@@ -91,13 +92,13 @@ class Handshake:
         return bytes(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """What the client sent, in any portions."""
+        """Takes what the client sent, in pieces of any length."""
         self._buffer += data
 
     def next_reply(self) -> bytes | None:
         """The reply to the next message (b"" when it needs none); None when more bytes are needed.
 
-        One message at a time, so that what waits to be sent stays bounded however many a client sends ahead.
+        It takes one message at a time, so that the replies that wait to be sent stay bounded, whatever a client sends.
         """
         if self.phase is Phase.FLAGS:
             return self._flags()
@@ -144,7 +145,7 @@ class Handshake:
 
     def _too_big(self, option: int, length: int) -> bytes:
         if option == Option.EXPORT_NAME or length > MAX_SKIPPED or not self._fixed:
-            return self._close(f"option {option} with {length} bytes of data")
+            return self._close(f"option {option} with {counted(length, 'byte')} of data")
         del self._buffer[: wire.OPTION.size]
         self._skip = length
         return _error(option, Reply.ERR_TOO_BIG, f"option data of {length} bytes, at most {MAX_OPTION}")

@@ -32,9 +32,9 @@ BACKLOG = 256
 RECEIVE = 16 << 10
 SOCKET_BUFFER = 1 << 20  # asked for; the kernel caps it: fewer, larger sends
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}  # seconds, seconds, tries
-ACCEPT_RETRY_S = 0.1  # after accept failed, as for want of file descriptors
+ACCEPT_RETRY_S = 0.1  # after accept failed, as without free file descriptors
 
-Connect = Callable[[str, str], Client]  # (export name, peer): takes a place
+Connect = Callable[[str, str], Client]  # (export name, peer): reserves a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ListenAddress:
 
     @classmethod
     def parse(cls, text: str, mode: int = 0o600) -> ListenAddress:
-        """`unix:/run/x.sock`, `tcp`, `tcp:127.0.0.1`, `tcp:0.0.0.0:10809`, `tcp:[::1]:10809`.
+        """Parses `unix:/run/x.sock`, `tcp`, `tcp:127.0.0.1`, `tcp:0.0.0.0:10809`, `tcp:[::1]:10809`.
 
         TCP is on the loopback address unless another is given. Raises InvalidArgument.
         """
@@ -78,7 +78,7 @@ class ListenAddress:
         return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
 
     def uri(self, quoted_name: str) -> str:
-        """The NBD URI of an export here."""
+        """The NBD URI of an export at this address."""
         if self.path:
             return f"nbd+unix:///{quoted_name}?socket={quote(self.path)}"
         return f"nbd://{str(self).removeprefix('tcp:')}/{quoted_name}"
@@ -101,7 +101,7 @@ class Listener:
 
     @classmethod
     async def open(cls, address: ListenAddress, directory: Directory, connect: Connect) -> Listener:
-        """Listens at `address`. Raises ConnectError (what bind says), Busy when it is in use."""
+        """Listens at `address`. Raises ConnectError with the errno of bind(2), Busy when the address is in use."""
         sock = _bind_unix(address) if address.path else _bind_tcp(address)
         if not address.path:
             address = ListenAddress(host=address.host, port=sock.getsockname()[1])
@@ -110,7 +110,7 @@ class Listener:
 
     @classmethod
     async def take(cls, sock: socket.socket, directory: Directory, connect: Connect) -> Listener:
-        """Serves a socket that listens already. Its path is somebody else's to remove."""
+        """Serves a socket that listens already, and whose path is not removed."""
         name = sock.getsockname()
         address = (
             ListenAddress(path=name) if sock.family == socket.AF_UNIX else ListenAddress(host=name[0], port=name[1])
@@ -156,7 +156,7 @@ class Listener:
             _tune(sock)
             peer = peer_name(sock)
             async with asyncio.timeout(HANDSHAKE_S):
-                client = await self._haggle(sock, handshake, peer)
+                client = await self._run_negotiation(sock, handshake, peer)
         except (TimeoutError, OSError) as error:
             handshake.reason = str(error) or f"no negotiation within {HANDSHAKE_S:g} s"
         finally:
@@ -167,8 +167,8 @@ class Listener:
             return
         client.start(sock, handshake.leftover, handshake.structured)
 
-    async def _haggle(self, sock: socket.socket, handshake: Handshake, peer: str) -> Client | None:
-        """Negotiates until the client has chosen an export (its place there) or is to be closed (None)."""
+    async def _run_negotiation(self, sock: socket.socket, handshake: Handshake, peer: str) -> Client | None:
+        """Negotiates until the client has chosen an export; None when it is to be closed instead."""
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(sock, handshake.greeting())
         while True:
@@ -189,7 +189,7 @@ class Listener:
         try:
             await asyncio.get_running_loop().sock_sendall(sock, answer)
         except BaseException:
-            client.end("left while it was answered")
+            client.end("left during the last reply")
             raise
         return client
 
@@ -209,7 +209,7 @@ def _tune(sock: socket.socket) -> None:
 
 
 def peer_name(sock: socket.socket) -> str:
-    """Who is at the other end: process and user of a Unix socket, address of a TCP one."""
+    """The name of the peer: process and user of a Unix socket, address of a TCP one."""
     if sock.family == socket.AF_UNIX:
         pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return f"pid {pid} uid {uid}"

@@ -1,4 +1,4 @@
-# An NBD connection as a source, and its requests.
+# An NBD connection as a poller's source, and its requests.
 from libc.stdint cimport uint64_t
 
 from virtiod.exports.nbd.state cimport Conn, Share, Slot

@@ -16,7 +16,7 @@ from cython.cimports.virtiod.exports.nbd.state import RECEIVE_SEGMENTS, ConnPtr,
 from cython.cimports.virtiod.poller import buffers, rounds
 
 LONG_WRITE = cython.declare(uint32_t, 65536)
-RECEIVE_AHEAD = cython.declare(uint32_t, 4096)  # behind a long payload: its data is not worth a copy
+RECEIVE_AHEAD = cython.declare(uint32_t, 4096)  # after a long payload: copying its data costs more than a second recv
 HOT_NS = cython.declare(uint64_t, 50_000)
 HOT_STREAK = cython.declare(cython.uint, 8)
 TRY_NS = cython.declare(uint64_t, 300)
@@ -52,7 +52,7 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
 
 
 def arm(s: SourcePtr) -> cython.bint:
-    """Buffers come free in rounds only, and a round is followed by another look: none is missed here."""
+    """Arms the socket. Buffers are freed in rounds only, and each round is followed by another poll: none is missed."""
     c: ConnPtr = cast(ConnPtr, s)
     wanted: cython.uint = ReadyFlag.OUT if c.blocked else 0
     if c.state == State.RUNNING and c.paused and _parse(c):
@@ -77,13 +77,13 @@ def _idle(c: ConnPtr) -> cython.bint:
 
 
 def _drain(c: ConnPtr, end: cython.uint) -> None:
-    """No more requests; the socket is closed when those in flight are answered."""
+    """Takes no more requests; closes the socket when those in flight are answered."""
     c.state = State.DRAINING
     c.end = end
 
 
 def _bury(c: ConnPtr) -> None:
-    """All is done: give the connection to the control plane, which may free it at once."""
+    """Gives a connection that has ended to the control plane, which may free it at once."""
     p: PollerPtr = c.source.poller
     send.die(c, End.STOPPED)
     rounds.remove_source(p, address(c.source))
@@ -95,7 +95,7 @@ def _bury(c: ConnPtr) -> None:
 
 
 def _receive(c: ConnPtr) -> cython.int:
-    """One recv: the rest of the payload that is coming, then requests."""
+    """Receives once: the rest of the payload that is arriving, then requests."""
     iov: iovec[RECEIVE_SEGMENTS]
     n: cython.int = 0
     offset: uint64_t = c.fill_offset
@@ -137,7 +137,7 @@ def _receive(c: ConnPtr) -> cython.int:
 
 
 def _something_came(c: ConnPtr) -> None:
-    """A busy connection is tried without asking epoll, whose wake-ups would make each send dearer for the client."""
+    """Makes a busy connection hot: it is tried without epoll, whose wake-ups would make each send slower."""
     now: uint64_t = c.source.poller.now
     if now - c.last_data > HOT_NS:
         c.streak = 0
@@ -161,7 +161,7 @@ def _nothing_came(c: ConnPtr) -> None:
 
 
 def _parse(c: ConnPtr) -> cython.int:
-    """Begin the requests that have come, until one has to wait (paused). Returns how many were begun."""
+    """Begins the requests that have arrived, until one has to wait (paused). Returns how many were begun."""
     r: Request
     n: cython.int = 0
     skipped: uint64_t
@@ -195,7 +195,7 @@ def _parse(c: ConnPtr) -> cython.int:
 
 
 def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
-    """Start a request or refuse it; false if it has to wait for a slot or buffers."""
+    """Starts a request or refuses it; false if it has to wait for a slot or buffers."""
     slot: SlotPtr
     failure: cython.int
     if r.type == Cmd.DISC:
@@ -235,7 +235,7 @@ def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
 
 
 def _capacity(share: SharePtr) -> uint64_t:
-    """Bytes that can ever be free at once."""
+    """The most bytes that can be free at once."""
     if share.pool.lost >= share.pool.n_large:
         return 0
     return (share.pool.n_large - share.pool.lost) * buffers.LARGE
@@ -254,7 +254,7 @@ def _fill_from_buffer(c: ConnPtr) -> None:
 
 
 def _filled(c: ConnPtr, n: uint64_t) -> None:
-    """n more bytes of the payload are in place; n is at most fill_left."""
+    """Counts n more bytes of the payload, which are in place; n is at most fill_left."""
     slot: SlotPtr = c.filling
     c.fill_left -= n
     if c.fill_left == 0:

@@ -37,7 +37,7 @@ cdef enum ErrorValue:
     ENOTSUP = 95
     ESHUTDOWN = 108
 
-# Why a request fails: an error value and a text, for the client.
+# Why a request fails; each gives an error value and a text for the client.
 cdef enum Fail:
     NONE = 0
     COMMAND
@@ -102,7 +102,7 @@ cdef struct Request:
     uint16_t flags
     uint16_t type
 
-# What the requests of a connection are judged by.
+# The limits that the requests of a connection are checked against.
 ctypedef Limits *LimitsPtr
 cdef struct Limits:
     uint64_t size              # of the export, in bytes, now
@@ -110,15 +110,15 @@ cdef struct Limits:
     uint32_t block_size        # bytes, a power of two
     uint16_t flags             # transmission flags that the client was told
     uint8_t structured         # replies were negotiated
-    uint8_t fast_zero          # the device zeroes without being sent zeroes
+    uint8_t fast_zero          # the device can zero without receiving zeroes
 
-# Request at `data` (REQUEST_SIZE bytes) -> r; false if its magic is wrong.
+# Parses the request at `data` (REQUEST_SIZE bytes) into r; false if its magic is wrong.
 cdef bint decode(const char *data, Request *r) noexcept nogil
-# Fail.NONE, or why the request can't be: every rule is here. Not for DISC.
+# Fail.NONE, or why the request is not valid: all rules are here. Not for DISC.
 cdef int check(Request *r, Limits *limits) noexcept nogil
 # The Fail of an I/O that ended with status.
 cdef int failure_of(Request *r, int32_t status) noexcept nogil
-# The reply to r at `to` (REPLY_MAX bytes), without the data of a READ; its length.
+# Writes the reply to r to `to` (REPLY_MAX bytes), without the data of a READ; returns its length in bytes.
 cdef uint32_t reply(char *to, Request *r, int failure, bint structured) noexcept nogil
 
 # ---- private: for the module itself

@@ -1,4 +1,4 @@
-"""NBD requests, judged, and the replies to them: functions of bytes and numbers, without a socket.
+"""Checks NBD requests and builds the replies to them: functions of bytes and numbers, without a socket.
 
 The rules are those of the protocol document's "Request types", "Error values" and "Size constraints".
 """
@@ -121,7 +121,7 @@ def failure_of(r: RequestPtr, status: int32_t) -> cython.int:
 
 
 def _error(failure: cython.int) -> uint32_t:
-    """ "Error values" of a Fail."""
+    """The value of a Fail ("Error values")."""
     if failure == Fail.NONE:
         return 0
     if failure == Fail.NOT_WRITABLE:
@@ -142,7 +142,7 @@ def _error(failure: cython.int) -> uint32_t:
 
 
 def _text(failure: cython.int) -> TextPtr:
-    """At most 64 bytes: it must fit behind the error chunk in REPLY_MAX."""
+    """The text of a Fail, of at most 64 bytes: it must fit after the error chunk in REPLY_MAX."""
     if failure == Fail.COMMAND:
         return b"the export does not offer this command"
     if failure == Fail.FLAGS:
@@ -203,7 +203,7 @@ def _error_chunk(to: CharPtr, r: RequestPtr, failure: cython.int) -> uint32_t:
 
 
 def _chunk(c: ChunkPtr, r: RequestPtr, type: cython.uint, length: uint32_t) -> None:
-    """The one chunk of a reply: DONE is set."""
+    """Writes the header of the only chunk of a reply: DONE is set ("Structured reply chunk message")."""
     c.magic = bits.swap32(STRUCTURED_REPLY_MAGIC)
     c.flags = bits.swap16(REPLY_FLAG_DONE)
     c.type = bits.swap16(type)
@@ -212,7 +212,7 @@ def _chunk(c: ChunkPtr, r: RequestPtr, type: cython.uint, length: uint32_t) -> N
 
 
 class Judged(NamedTuple):
-    """A request, and what it is answered before any I/O: error 0 when there is nothing against it."""
+    """A request, and the answer to it before any I/O: error 0 when it is valid."""
 
     type: int
     flags: int
@@ -232,7 +232,7 @@ def judge(
     fast_zero: bool = False,
     max_payload: int = MAX_PAYLOAD,
 ) -> Judged | None:
-    """The request in the first 28 bytes of data; None when they are too few or no request. For tests and fuzzing."""
+    """The request in the first 28 bytes of data; None when it is too short or no request. For tests and fuzzing."""
     r: Request
     limits: Limits
     failure: cython.int

@@ -1,4 +1,4 @@
-"""What an NBD connection sends: its I/Os end as replies, and those go out by one sendmsg in a round."""
+"""What an NBD connection sends: the replies to its requests, by one sendmsg in a round."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def done(io: IoPtr) -> None:
 
 
 def answer(slot: SlotPtr, failure: cython.int) -> None:
-    """Queue the reply; it goes out at the end of the round."""
+    """Queues the reply, which is sent at the end of the round."""
     c: ConnPtr = slot.conn
     slot.reply_length = request.reply(slot.reply, address(slot.request), failure, c.limits.structured)
     slot.data_length = 0
@@ -60,7 +60,7 @@ def answer(slot: SlotPtr, failure: cython.int) -> None:
 
 
 def flush(s: SourcePtr) -> None:
-    """Send what is queued, SEND_BYTES at most: the poller has others to serve. The rest follows in the next round."""
+    """Sends what is queued, SEND_BYTES at most: the poller has others to serve. The rest follows in the next round."""
     c: ConnPtr = cast(ConnPtr, s)
     iov: iovec[SEND_SEGMENTS]
     m: msghdr
@@ -87,7 +87,7 @@ def flush(s: SourcePtr) -> None:
 
 
 def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
-    """The next bytes of the queue, as many as fit into SEND_SEGMENTS: how many segments, and their bytes in total."""
+    """Lists the next bytes of the queue, as many as fit into SEND_SEGMENTS; returns how many segments. total: bytes."""
     slot: SlotPtr = c.out
     skip: uint64_t = c.out_sent
     n: cython.int = 0
@@ -119,7 +119,7 @@ def _gather(c: ConnPtr, iov: IovPtr, total: U64Ptr) -> cython.int:
 
 
 def _advance(c: ConnPtr, n: uint64_t) -> None:
-    """n more bytes of the queue are sent."""
+    """Removes n bytes, which were sent, from the queue."""
     slot: SlotPtr
     left: uint64_t
     while c.out != NULL:
@@ -136,7 +136,7 @@ def _advance(c: ConnPtr, n: uint64_t) -> None:
 
 
 def die(c: ConnPtr, end: cython.uint) -> None:
-    """Nothing can be sent any more. I/Os in flight keep their slots and buffers until they are done."""
+    """Closes the socket: nothing can be sent any more. I/Os in flight keep slots and buffers until they are done."""
     slot: SlotPtr
     if c.state >= State.DEAD:
         return

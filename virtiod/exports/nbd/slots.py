@@ -1,7 +1,7 @@
 """The buffers that an NBD connection's requests hold, and its slots.
 
-Buffers are taken all or nothing for a request, by the connections of a poller in the order in which they began to wait.
-Only while some wait can a client that has stopped in mid-transfer, for STALL_NS, be cut off.
+A request takes all of its buffers or none. Connections of a poller take them in the order in which they began to wait.
+Only while some wait, a client that has stopped within a transfer for STALL_NS is cut off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STALL_NS = cython.declare(uint64_t, 5_000_000_000)
 
 
 def take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
-    """Buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
+    """Takes buffers for slot.request; false if it has to wait, for its own connection or in the queue of all."""
     length: uint64_t = slot.request.length
     share: SharePtr = c.share
     if c.held and c.held + length > HELD_MAX:
@@ -78,7 +78,7 @@ def leave_queue(c: ConnPtr) -> None:
 
 
 def give_back(slot: SlotPtr, lost: cython.bint) -> None:
-    """slot needs its buffers no longer. Lost ones are never used again: the device may still write to them."""
+    """Gives the buffers of slot back. Lost ones are never used again: the device may still write to them."""
     c: ConnPtr = slot.conn
     if slot.n_buffers == 0:
         return
@@ -102,7 +102,7 @@ def release(slot: SlotPtr) -> None:
 
 
 def stalled(c: ConnPtr, now: uint64_t) -> cython.bint:
-    """Others wait for buffers, and this client has left some in mid-transfer."""
+    """Whether others wait for buffers while this client has stopped within a transfer that holds some."""
     share: SharePtr = c.share
     if share.first == NULL or now - share.waiting_since < STALL_NS or c.held == 0:
         return False

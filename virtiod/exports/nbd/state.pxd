@@ -11,7 +11,7 @@ cdef enum:
     FEW_SEGMENTS = 17      # of a slot's own: 1 MiB and a rest
     MANY_SEGMENTS = 513    # 32 MiB and a rest
     RECEIVE_SEGMENTS = 18  # of one readv
-    LARGE_REQUESTS = 4     # of a connection at once, that need that many
+    LARGE_REQUESTS = 4     # of a connection at once that need so many segments
     SEND_SEGMENTS = 512    # of one sendmsg
 
 cdef enum State:
@@ -43,7 +43,7 @@ cdef struct Slot:
     uint32_t data_length   # of a READ's reply
     int n_buffers          # io.iov[0..n_buffers) are the pool's
     uint8_t flush_after    # FUA of a command for which the bdev has none
-    uint8_t large          # io.iov is one of the connection's large ones
+    uint8_t large          # io.iov is one of the connection's large lists
     char reply[REPLY_MAX]
     iovec few[FEW_SEGMENTS]
 
@@ -55,7 +55,7 @@ cdef struct Share:
     Conn *last
     uint64_t waiting_since # of first
 
-# The poller's from start to GONE; counters may be read by anyone.
+# Belongs to the poller from start to GONE; any thread may read the counters.
 ctypedef Conn *ConnPtr
 ctypedef iovec **IovArray
 cdef struct Conn:

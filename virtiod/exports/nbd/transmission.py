@@ -1,4 +1,4 @@
-"""Hands connections to the pollers: each new one to the poller that has the fewest."""
+"""Hands connections to the pollers, each new one to the poller that has the fewest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from virtiod.poller.poller import Poller
 
 
 class NbdDataPlane:
-    """The pollers as NBD uses them, each with its buffers."""
+    """The pollers that run NBD connections, each with its buffers."""
 
     def __init__(self, pollers: Sequence[tuple[Poller, PollerBuffers]]) -> None:
         self.pollers = [NbdPoller(poller, buffers) for poller, buffers in pollers]
 
     @property
     def max_payload(self) -> int:
-        """Bytes of the longest READ or WRITE, on any poller."""
+        """The most bytes of a READ or WRITE, on any poller."""
         return min(poller.max_payload for poller in self.pollers)
 
     def start(
@@ -31,7 +31,7 @@ class NbdDataPlane:
         structured: bool,
         on_end: Callable[[str], None],
     ) -> NbdConnection:
-        """Takes over `sock`. `on_end(reason)` is called once, on the event loop."""
+        """Starts a connection; owns `sock`, also when it raises. `on_end(reason)` is called once, on the event loop."""
         try:
             connection = NbdConnection(
                 min(self.pollers, key=lambda poller: poller.connections),

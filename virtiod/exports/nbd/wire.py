@@ -79,11 +79,11 @@ class Info(IntEnum):
 
 
 def reply(option: int, kind: Reply, data: bytes = b"") -> bytes:
-    """One reply to an option."""
+    """Builds one reply to an option ("Option reply types")."""
     return REPLY.pack(REPLY_MAGIC, option, kind, len(data)) + data
 
 
 def string(text: str) -> bytes:
-    """A name as REP_SERVER carries it: its length, then UTF-8."""
+    """Builds a name as REP_SERVER carries it: its length (32 bits), then UTF-8."""
     data = text.encode()
     return LENGTH.pack(len(data)) + data

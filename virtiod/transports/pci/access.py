@@ -1,6 +1,6 @@
 """What owning a PCI device gives: its configuration space, its registers, DMA and interrupts.
 
-vfio.py and sysfs.py implement it; the client and the transport know nothing else of how a device is reached.
+vfio.py and sysfs.py implement this interface; the client and the transport use nothing else to reach a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Window(Protocol):
     def write(self, width: int, offset: int, value: int) -> None: ...
     @property
     def address(self) -> int:
-        """Where the first of them is mapped."""
+        """The address that the first of them is mapped at."""
 
     @property
     def lost(self) -> bool:
@@ -36,24 +36,24 @@ class Access(ABC):
 
     @abstractmethod
     def config(self) -> bytes:
-        """Configuration space, 256 bytes of it."""
+        """The first 256 bytes of configuration space."""
 
     @abstractmethod
     def bars(self) -> dict[int, int]:
-        """The size of each BAR that can be mapped."""
+        """The size (bytes) of each BAR that can be mapped."""
 
     @abstractmethod
     def window(self, place: Place) -> Window:
-        """Map a part of a BAR, until close()."""
+        """Maps a part of a BAR, until close()."""
 
     @property
     @abstractmethod
     def translates(self) -> bool:
-        """Whether an IOMMU stands between the device and memory: a device that goes round it must not be used."""
+        """Whether an IOMMU stands between the device and memory: a device that bypasses it must not be used."""
 
     @abstractmethod
     async def share_memory(self) -> None:
-        """Make all of DMA memory reachable for the device; what grew too, when called again."""
+        """Makes all of DMA memory reachable for the device; when called again, also what it grew by."""
 
     @abstractmethod
     def translation(self) -> Translation:
@@ -65,16 +65,16 @@ class Access(ABC):
 
     @abstractmethod
     def connect_interrupts(self, fds: Sequence[int]) -> None:
-        """Have vector n signal the eventfd fds[n]; none: stop."""
+        """Has vector n signal the eventfd fds[n]; without fds, none signals any more."""
 
     @abstractmethod
     def enable(self, dma: bool) -> None:
-        """Have the device answer at its registers and, with dma, reach memory."""
+        """Has the device answer at its registers and, with dma, reach memory."""
 
     @abstractmethod
     async def function_reset(self) -> bool:
-        """Reset the whole function from outside (FLR or what there is); whether that could be done."""
+        """Resets the whole function from outside, by FLR or another way; returns whether that could be done."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of it. The device was reset, or DMA disabled, before. Idempotent."""
+        """Releases the device, which was reset before, or had DMA disabled. Idempotent."""

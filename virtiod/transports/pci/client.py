@@ -20,16 +20,16 @@ MAX_QUEUES = 256
 
 
 class QueueInfo(NamedTuple):
-    """What a device says of a queue: its largest size (0: there is none), and where it is notified."""
+    """What a device says of a queue: its largest size in entries (0: there is none), and where it is notified."""
 
     size: int
     notify_off: int
 
 
 class Client:
-    """Talks to one device. Its registers are asked and answer at once; only resets wait. Errors name `address`.
+    """Drives one device by its registers, which answer at once; only resets wait. Errors name `address`.
 
-    A device that is gone answers all ones: whoever gets them where they can't be gets a RemovedError.
+    A device that is gone answers all ones: where these are no valid value, methods raise RemovedError.
     """
 
     def __init__(self, access: Access, address: str, dev_type: str) -> None:
@@ -50,15 +50,15 @@ class Client:
         return self._common.read(1, Common.DEVICE_STATUS)
 
     def add_status(self, bits: int) -> None:
-        """Set status bits; none is ever cleared but by reset (§2.1.1)."""
+        """Sets status bits; only reset clears any (§2.1.1)."""
         self._common.write(1, Common.DEVICE_STATUS, self.status() | bits)
 
     def gone(self) -> bool:
-        """Whether the device was taken out."""
+        """Whether the device was removed."""
         return self._common.lost or self._notify.lost or self.status() == wire.GONE
 
     async def reset(self) -> None:
-        """Reset the device, and wait until it is (§4.1.4.3.2). Raises DeadlineError, RemovedError."""
+        """Resets the device, and waits until that is done (§4.1.4.3.2). Raises DeadlineError, RemovedError."""
         self._common.write(1, Common.DEVICE_STATUS, 0)
         deadline = time.monotonic() + RESET_DEADLINE_S
         while status := self.status():
@@ -69,7 +69,7 @@ class Client:
             await asyncio.sleep(POLL_S)
 
     def features(self) -> int:
-        """What the device offers."""
+        """The feature bits that the device offers."""
         found = 0
         for half in range(2):
             self._common.write(4, Common.DEVICE_FEATURE_SELECT, half)
@@ -77,7 +77,7 @@ class Client:
         return found
 
     def accept(self, features: int) -> None:
-        """Accept features. Raises ProtocolError when the device does not agree (§3.1.1)."""
+        """Accepts features. Raises ProtocolError when the device does not agree (§3.1.1)."""
         for half in range(2):
             self._common.write(4, Common.DRIVER_FEATURE_SELECT, half)
             self._common.write(4, Common.DRIVER_FEATURE, features >> 32 * half & 0xFFFFFFFF)
@@ -109,7 +109,7 @@ class Client:
                 raise RemovedError(f"{self._name}: the device is gone")
             if self.generation() == before:
                 return data[offset : offset + size]
-        raise ProtocolError(f"{self._name}: the configuration did not hold still for {GENERATION_TRIES} reads")
+        raise ProtocolError(f"{self._name}: the configuration changed during each of {GENERATION_TRIES} reads")
 
     def _read_fields(self, window: Window, end: int) -> bytes:
         data = b""
@@ -120,7 +120,7 @@ class Client:
         return data + bytes(window.read(1, at) for at in range(len(data), end))
 
     def set_config_vector(self, vector: int) -> int:
-        """Which MSI-X vector tells of configuration changes; the device's answer, NO_VECTOR if it can't."""
+        """Sets the MSI-X vector of configuration changes; returns the vector that the device took, or NO_VECTOR."""
         self._common.write(2, Common.CONFIG_MSIX_VECTOR, vector)
         return self._common.read(2, Common.CONFIG_MSIX_VECTOR)
 
@@ -141,7 +141,7 @@ class Client:
         return found
 
     def setup_queue(self, index: int, size: int, addresses: tuple[int, int, int], vector: int) -> int:
-        """Describe a queue: descriptors, driver area, device area (§4.1.5.1.3). The vector that it got."""
+        """Describes a queue: descriptors, driver area, device area (§4.1.5.1.3); returns the vector that it got."""
         self._common.write(2, Common.QUEUE_SELECT, index)
         if self._common.read(2, Common.QUEUE_ENABLE):
             raise ProtocolError(f"{self._name}: queue {index} is enabled already")
@@ -159,7 +159,7 @@ class Client:
         self._common.write(2, Common.QUEUE_ENABLE, 1)
 
     async def reset_queue(self, index: int) -> None:
-        """Stop one queue (§2.6.1; RING_RESET was agreed). Raises DeadlineError."""
+        """Stops one queue (§2.6.1; RING_RESET was agreed). Raises DeadlineError."""
         if not self._has_reset:
             raise ProtocolError(f"{self._name}: the device offers {Feature.RING_RESET.name} and has no queue_reset")
         self._common.write(2, Common.QUEUE_SELECT, index)

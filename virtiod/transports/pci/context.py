@@ -1,4 +1,4 @@
-"""What the PCI devices of this process share: memory that they all reach, and how to own one."""
+"""What the PCI devices of this process share: the memory that they all reach, and their owners."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class PciContext:
         self._pages: PhysicalPages | None = None
 
     async def take(self, address: str, dev_type: str) -> Owned:
-        """Own a device. Raises VirtiodError, saying what to do."""
+        """Takes a device. Raises VirtiodError, which says what to do."""
         return await ownership.take(address, self._allow_unbind, dev_type=dev_type, page_size=self._memory.page_size)
 
     async def open(self, owned: Owned) -> Access:
-        """Reach a device that is owned."""
+        """Opens a device that is owned."""
         if owned.way == "vfio":
             return await VfioAccess.open(owned.device, self._container)
         if self._pages is None:

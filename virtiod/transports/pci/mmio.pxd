@@ -1,4 +1,4 @@
-# Device registers that may vanish: a SIGBUS handler puts memory where they were.
+# Device registers that may be unmapped: a SIGBUS handler maps memory in their place.
 from libc.stdint cimport uint64_t
 
 cdef extern from *:

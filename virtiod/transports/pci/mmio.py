@@ -1,9 +1,9 @@
-"""Device registers that may vanish under whoever reads or writes them.
+"""Device registers that may be unmapped while a thread reads or writes them.
 
-When a device is pulled out, the kernel takes its mapped registers away, and the next access is a SIGBUS, in whatever
-thread it happens: a poller that rings a doorbell, the control plane that reads a status. A guarded range is replaced
-by memory then, page by page and inside the signal handler, and the thread goes on. It reads all ones, as from a slot
-without a device; what it writes goes nowhere.
+When a device is removed, the kernel unmaps its registers, and the next access is a SIGBUS, in whatever thread it
+happens: a poller that rings a doorbell, the control plane that reads a status. The signal handler then replaces the
+guarded range by memory, page by page, and the thread continues. It reads all ones, as from a slot without a device;
+what it writes has no effect.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Guard:
         return self.place >= 0 and guard_lost(self.place) != 0
 
     def close(self) -> None:
-        """Before the range is unmapped."""
+        """Ends the guard; call it before the range is unmapped."""
         if self.place >= 0:
             guard_remove(self.place)
             self.place = -1

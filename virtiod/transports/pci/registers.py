@@ -47,7 +47,7 @@ class MappedWindow:
         return self._guard.lost
 
     def close(self) -> None:
-        """Unmap. Nobody may use the address any more."""
+        """Unmaps the registers. Nobody may use the address any more."""
         for view in self._views.values():
             view.release()
         self._guard.close()

@@ -1,7 +1,7 @@
 """Owning a device without an IOMMU: registers and configuration space by sysfs, physical addresses, no interrupts.
 
-Works with no driver bound, and with those that do nothing (uio_pci_generic). The device could write to any memory, so
-that it takes root, and trust in the device.
+This works with no driver bound, and with those that do nothing (uio_pci_generic). It needs root, and trust in the
+device, which could write to any memory.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MEMORY_RESOURCE = 0x200  # IORESOURCE_MEM, include/linux/ioport.h
 _BARS = 6
 _ADVICE = {
     errno.EPERM: "is the kernel locked down (/sys/kernel/security/lockdown)?",
-    errno.EACCES: "that takes root",
+    errno.EACCES: "this needs root",
     errno.EINVAL: "a driver of the kernel has it",
     errno.EBUSY: "a driver of the kernel has it",
 }
 
 
 class SysfsAccess(Access):
-    """See Access."""
+    """Access by sysfs."""
 
     translates = False
 
@@ -74,7 +74,7 @@ class SysfsAccess(Access):
 
     def enable(self, dma: bool) -> None:
         if self._device.driver is None and not self._enabled:
-            # Has the kernel power it up; without a driver nobody else has.
+            # The kernel powers the device up here; without a driver nobody else has.
             with suppress(OSError):
                 (self._path / "enable").write_text("1")
                 self._enabled = True

@@ -30,11 +30,11 @@ from virtiod.virtio.status import Status
 
 log = logging.getLogger(__name__)
 
-# What concerns the transport alone: accepted when offered, whatever the layer above wants.
+# Features that concern the transport alone: they are accepted when offered, whatever the controller wants.
 OWN_FEATURES = 1 << Feature.ACCESS_PLATFORM | 1 << Feature.RING_RESET
-MAX_RING = 256  # entries; with all that belongs to it such a ring lies in one page of 2 MiB
+MAX_RING = 256  # entries; such a ring, with all that belongs to it, is in one page of 2 MiB
 MAX_VECTORS = 65
-LOOK_S = 1.0  # between looks at a device's state, for what no interrupt told
+LOOK_S = 1.0  # between reads of a device's state, for changes without an interrupt
 
 
 class Owned(Protocol):
@@ -117,7 +117,7 @@ class PciTransport(Transport):
             )
         if access.translates and not self._offered >> Feature.ACCESS_PLATFORM & 1:
             raise NotSupported(
-                f"{self._address}: the device offers no ACCESS_PLATFORM: it goes round the IOMMU, so that VFIO can't "
+                f"{self._address}: the device offers no ACCESS_PLATFORM: it bypasses the IOMMU, so that VFIO can't "
                 "keep it within virtiod's memory (QEMU: start it with iommu_platform=on)"
             )
 
@@ -147,7 +147,7 @@ class PciTransport(Transport):
     # ---- what the device tells
 
     def _report(self, error: DeviceError) -> None:
-        """The device is lost; said once a connection. While it is being connected, who asks it finds out."""
+        """Calls on_lost once a connection. While connecting it does not: connect() itself raises the error."""
         if self._up and self.on_lost is not None:
             self._up = False
             self.on_lost(error)
@@ -158,7 +158,7 @@ class PciTransport(Transport):
         self._look(True)
 
     def _look(self, changed: bool) -> None:
-        """Whether the device is well; tell of a configuration change."""
+        """Reads the device's state; reports its loss, or a configuration change."""
         client = self._peer()
         if client.gone():
             self._report(RemovedError(f"{self._address}: the device is gone"))
@@ -276,7 +276,7 @@ class PciTransport(Transport):
             try:
                 step()
             except VirtiodError as error:
-                log.info("%s", error)  # it may have been taken out
+                log.info("%s", error)  # it may have been removed
         if self._vectors:
             asyncio.get_running_loop().remove_reader(self._vectors[0])
         for fd in self._vectors:

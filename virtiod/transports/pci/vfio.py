@@ -1,6 +1,6 @@
 """Owning a device by VFIO: an IOMMU keeps it within DMA memory, and it interrupts (Linux, driver-api/vfio).
 
-All devices of the process are in one container, an address space in which DMA memory lies once, linearly.
+All devices of the process are in one container, an address space in which DMA memory is mapped once, linearly.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _DMA_MAP = struct.Struct("=IIQQQ")  # argsz, flags, vaddr, iova, size
 
 
 class Container:
-    """The address space of all devices. It exists while there is one. Blocking; any thread."""
+    """The address space of all devices, while there is one. Its methods block; any thread may call them."""
 
     def __init__(self, memory: DmaMemory) -> None:
         self._memory = memory
@@ -85,14 +85,14 @@ class Container:
                 raise
 
     def close_device(self, device: PciDevice, fd: int) -> None:
-        """Nothing of the device is mapped any more."""
+        """Closes a device, none of whose registers is mapped any more."""
         with self._lock:
             os.close(fd)
             assert device.iommu_group is not None
             self._leave(device.iommu_group)
 
     def map_memory(self) -> None:
-        """Pin and map the regions that the devices don't reach yet. Raises NoMemory."""
+        """Pins and maps the regions that the devices don't reach yet. Raises NoMemory."""
         with self._lock:
             for region in self._memory.regions[self._mapped :]:
                 request = _DMA_MAP.pack(
@@ -105,7 +105,7 @@ class Container:
                 self._mapped += 1
 
     def _join(self, group: int) -> None:
-        """Have one more user of the group in the container."""
+        """Adds a user of the group, and the group to the container if it is the first."""
         if group in self._groups:
             fd, users = self._groups[group]
             self._groups[group] = fd, users + 1
@@ -189,7 +189,7 @@ class _Region(NamedTuple):
 
 
 class VfioAccess(Access):
-    """See Access."""
+    """Access by VFIO."""
 
     translates = True
 
@@ -206,7 +206,7 @@ class VfioAccess(Access):
 
     @classmethod
     async def open(cls, device: PciDevice, container: Container) -> VfioAccess:
-        """The device is bound to vfio-pci. The kernel resets it (FLR, if it can). Raises VirtiodError."""
+        """Opens a device that is bound to vfio-pci. The kernel resets it (FLR, if it can). Raises VirtiodError."""
 
         def work() -> VfioAccess:
             fd = container.open_device(device)
@@ -287,7 +287,7 @@ class VfioAccess(Access):
         self._interrupting = bool(fds)
 
     def _listen(self) -> None:
-        """Hear of errors, and of the wish to have the device back: the kernel waits for it to be closed."""
+        """Listens for errors, and for requests to give the device back: the kernel waits until it is closed."""
         for index in (_ERROR_IRQ, _REQUEST_IRQ):
             with suppress(DeviceError):  # not every device, or kernel, can tell
                 if self._irq_count(index):

@@ -1,7 +1,7 @@
 """PCI configuration space as virtio uses it (virtio 1.2 §4.1.2, §4.1.4; PCI Local Bus 3.0 §6.1, §6.7).
 
-Functions of bytes. What a device says is validated before an address is derived from it: a capability that points
-beyond its BAR, or is cut short, is passed over or an error.
+These are pure functions of bytes. What a device says is validated before an address is derived from it: a capability
+that points beyond its BAR, or is cut short, is ignored or an error.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Common(IntEnum):
     QUEUE_RESET = 58
 
 
-GONE = 0xFF  # of any register, byte by byte: nothing answers there any more
+GONE = 0xFF  # each byte of any register of a device that is gone
 NO_VECTOR = 0xFFFF  # §4.1.5.1.2
 ISR_CONFIG = 2  # §4.1.4.5
 
@@ -102,7 +102,7 @@ class Layout:
     device: Place | None
 
     def doorbell(self, notify_off: int) -> int:
-        """Where in `notify` a queue is notified (§4.1.4.4). Raises ProtocolError."""
+        """The offset (bytes) in `notify` at which a queue is notified (§4.1.4.4). Raises ProtocolError."""
         offset = notify_off * self.notify_multiplier
         if offset + 2 > self.notify.length:
             raise ProtocolError(f"queue_notify_off {notify_off} is beyond the device's notifications")
@@ -126,8 +126,8 @@ def virtio_caps(config: bytes) -> Iterator[VirtioCap]:
 
 
 def layout(config: bytes, bars: Mapping[int, int]) -> Layout:
-    """Where the structures are. `bars`: the size of each BAR that can be mapped. Of several capabilities of a type
-    the first that is usable counts (§4.1.4.1). Raises NotSupported for a legacy device, ProtocolError."""
+    """Where the structures are. `bars`: the size (bytes) of each BAR that can be mapped. Of several capabilities of a
+    type the first that is usable counts (§4.1.4.1). Raises NotSupported for a legacy device, ProtocolError."""
     caps = list(virtio_caps(config))
     if not any(cap.type == CapType.COMMON for cap in caps):
         raise NotSupported(

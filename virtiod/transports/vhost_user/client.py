@@ -1,7 +1,7 @@
 """The front-end's side of a vhost-user connection: one method for each request.
 
 Requests take turns; each has a deadline. What the peer sends is checked against the request that is open:
-anything else ends the connection, since nothing that follows could be trusted.
+anything else ends the connection, as nothing after it could be trusted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BACKEND_PAUSE = 0.001  # seconds after each of the back-end's own requests, so t
 
 
 async def open_socket(path: str, timeout: float) -> socket.socket:
-    """Connect to a listening Unix socket; a non-blocking socket. ConnectError has the errno of connect(2)."""
+    """Connects to a listening Unix socket; returns a non-blocking socket. ConnectError has the errno of connect(2)."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -70,7 +70,7 @@ class Client:
         return bool(self.protocol_features >> feature & 1)
 
     def fail(self, error: DeviceError) -> None:
-        """End the connection because of `error`. Only the first one counts."""
+        """Ends the connection because of `error`. Only the first one counts."""
         if self.lost is not None:
             return
         self.lost = error
@@ -86,7 +86,7 @@ class Client:
             self.on_lost(error)
 
     async def close(self) -> None:
-        """Hang up. Idempotent; on_lost is not called for it."""
+        """Closes the connection. Idempotent; on_lost is not called for it."""
         self.on_lost = self.on_config_change = None
         self.fail(LostError(f"{self.path}: the connection was closed"))
         await cancel(*self._tasks)
@@ -106,7 +106,7 @@ class Client:
         return await self._get_u64(Request.GET_PROTOCOL_FEATURES)
 
     async def set_protocol_features(self, features: int) -> None:
-        """Agree on features; from here on `agreed` says so, and REPLY_ACK is used."""
+        """Agrees on features; from then on `protocol_features` has them, and REPLY_ACK is used if it is one."""
         await self._set(Request.SET_PROTOCOL_FEATURES, wire.U64.pack(features))
         self.protocol_features = features
 
@@ -117,7 +117,7 @@ class Client:
         return await self._get_u64(Request.GET_MAX_MEM_SLOTS)
 
     async def set_backend_req_fd(self) -> None:
-        """Give the back-end a channel of its own, and serve it."""
+        """Gives the back-end a channel of its own, and serves it."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._backend = Channel(ours)
@@ -138,7 +138,7 @@ class Client:
         await self._set(Request.SET_VRING_BASE, wire.VRING_STATE.pack(index, base))
 
     async def set_vring_addr(self, index: int, desc: int, avail: int, used: int) -> None:
-        """User addresses, which for this front-end are the guest-physical ones too."""
+        """Tells where a ring is, by user addresses, which for this front-end are the guest-physical ones too."""
         await self._set(Request.SET_VRING_ADDR, wire.VRING_ADDR.pack(index, 0, desc, used, avail, 0))
 
     async def set_vring_kick(self, index: int, fd: int) -> None:
@@ -154,7 +154,7 @@ class Client:
         await self._set(Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, int(enable)))
 
     async def get_vring_base(self, index: int) -> int:
-        """Stop a ring; its last available index (with the wrap counters for a packed ring)."""
+        """Stops a ring; returns its last available index (with the wrap counters for a packed ring)."""
         payload = await self._request(Request.GET_VRING_BASE, wire.VRING_STATE.pack(index, 0), reply=True)
         with self._checking():
             got, base = wire.parse_vring_state(payload, Request.GET_VRING_BASE)
@@ -163,7 +163,7 @@ class Client:
         return base
 
     async def get_config(self, offset: int, size: int) -> bytes | None:
-        """Bytes of the configuration; None when the back-end refuses this range."""
+        """Reads bytes of the configuration; None when the back-end refuses this range."""
         request = Request.GET_CONFIG
         payload = await self._request(request, wire.pack_config(offset, bytes(size)), reply=True)
         if not payload:
@@ -189,7 +189,7 @@ class Client:
 
     @contextlib.contextmanager
     def _checking(self) -> Iterator[None]:
-        """Around the parsing of a reply: one that is malformed ends the connection."""
+        """Ends the connection if the parsing of a reply, inside this context, raises an error."""
         try:
             yield
         except ProtocolError as error:
@@ -198,7 +198,7 @@ class Client:
             raise wrapped from error
 
     async def _set(self, request: Request, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """A request that has no reply of its own: acknowledged, or at least known to have been handled."""
+        """Sends a request that has no reply of its own; returns when it was acknowledged, or is known to be handled."""
         if self.agreed(ProtocolFeature.REPLY_ACK):
             answer = await self._request(request, payload, fds, reply=True, flags=wire.FLAG_NEED_REPLY)
             with self._checking():
@@ -244,18 +244,18 @@ class Client:
         finally:
             self._open = None
             if answer.done() and not answer.cancelled():
-                answer.exception()  # it was told by another way: not to be reported as never retrieved
+                answer.exception()  # it was reported in another way: asyncio must not report it as never retrieved
 
     # ---- what the back-end sends
 
     async def _receive(self) -> None:
-        """Take replies, and notice at once when the connection ends."""
+        """Receives replies, and notices at once when the connection ends."""
         try:
             while True:
                 frame, fds = await self._channel.receive()
                 close_fds(fds)  # no reply to this front-end carries any
                 if self._open is None:
-                    raise ProtocolError(f"{wire.request_name(frame.request)}: nothing was asked")
+                    raise ProtocolError(f"{wire.request_name(frame.request)}: there is no open request")
                 request, answer = self._open
                 payload = wire.check_reply(frame, request)
                 self._open = None
@@ -268,7 +268,7 @@ class Client:
             self.fail(ProtocolError(f"{self.path}: {error}"))
 
     async def _serve(self, channel: Channel) -> None:
-        """Answer the back-end's own requests."""
+        """Answers the back-end's own requests."""
         try:
             while True:
                 frame, fds = await channel.receive()
@@ -286,6 +286,6 @@ class Client:
         except TimeoutError:
             self.fail(DeadlineError(f"{self.path}: the back-end's channel took no answer in {self._timeout:g} s"))
         except LostError:
-            pass  # it needs this channel no more; the main one tells when it is gone itself
+            pass  # the back-end closed this channel; the main one tells when the back-end is gone itself
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: back-end channel: {error}"))

@@ -34,7 +34,7 @@ class Channel:
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send a message. The descriptors stay the caller's. LostError when the peer is gone."""
+        """Sends a message. The file descriptors stay the caller's. LostError when the peer is gone."""
         rest = memoryview(data)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         while rest:
@@ -49,14 +49,14 @@ class Channel:
                 rest, ancillary = rest[sent:], []
 
     async def receive(self) -> tuple[Frame, list[int]]:
-        """The next message and its descriptors, now the caller's. LostError at the end of the stream."""
+        """Receives the next message and its file descriptors, now the caller's. LostError at the end of the stream."""
         reader, fds = FrameReader(), list[int]()
         try:
             while True:
                 data = await self._read(reader, fds)
                 frame = reader.feed(data)
                 if frame is not None:
-                    # A peer that never stops sending must not keep the loop for itself.
+                    # A peer that never stops sending must not block the event loop.
                     await asyncio.sleep(0)
                     return frame, fds
         except BaseException:
@@ -81,11 +81,11 @@ class Channel:
             if flags & socket.MSG_CTRUNC or len(fds) > MAX_TABLE_REGIONS:
                 raise ProtocolError("a message came with too many file descriptors")
             if not data:
-                raise LostError("the connection ended in mid-message" if reader.started else "the connection ended")
+                raise LostError("the connection ended within a message" if reader.started else "the connection ended")
             return data
 
     async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
-        """Wait until the socket is ready, or closed by close()."""
+        """Waits until the socket is ready, or closed by close()."""
         if self._sock.fileno() < 0:
             raise LostError("the connection was closed")
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -100,7 +100,7 @@ class Channel:
                 remove(fd)
 
     def close(self) -> None:
-        """Close the socket; whoever waits on it gets LostError. Idempotent."""
+        """Closes the socket; coroutines that wait on it get LostError. Idempotent."""
         fd = self._sock.fileno()
         if fd < 0:
             return

@@ -16,7 +16,7 @@ from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
 from virtiod.virtio.features import Feature, feature_names
 from virtiod.virtio.status import Status
 
-# What is asked for when the back-end offers it.
+# Features that are asked for when the back-end offers them.
 WANTED = (
     1 << ProtocolFeature.MQ
     | 1 << ProtocolFeature.REPLY_ACK
@@ -44,7 +44,7 @@ class _Queue:
 
 class VhostUserTransport(Transport):
     """`config_sizes` are the sizes that the device's configuration may have, in the order to try them;
-    `queues_without_mq` how many queues a device of its kind has that can't tell."""
+    `queues_without_mq` is how many queues a device of its kind has if it can't tell."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class VhostUserTransport(Transport):
         self._path = path
         self._memory = memory
         self._config_sizes = list(config_sizes)
-        self._sizes: list[int] = []  # those that this connection has not refused, the known one alone
+        self._sizes: list[int] = []  # sizes that this connection has not refused; the known one alone
         self._timeout = message_timeout
         self._client: Client | None = None
         self._offered = 0
@@ -78,7 +78,7 @@ class VhostUserTransport(Transport):
         self._sizes = list(self._config_sizes)
         deadline = asyncio.get_running_loop().time() + timeout
         await self._open(deadline)
-        # From here on a loss is the controller's business, not an error of connect().
+        # From here on a loss is reported to the controller, not by an error of connect().
         self._watch(self._peer())
 
     async def _open(self, deadline: float) -> None:
@@ -178,7 +178,7 @@ class VhostUserTransport(Transport):
             data = await self._get_config(self._sizes[0], last=len(self._sizes) == 1)
             if data is not None:
                 del self._sizes[1:]
-                self._config_sizes.sort(key=lambda size: size != self._sizes[0])  # first, when it comes back
+                self._config_sizes.sort(key=lambda size: size != self._sizes[0])  # first, after a reconnect
                 return data[offset : offset + size]
             if len(self._sizes) == 1:
                 sizes = ", ".join(map(str, tried))
@@ -186,7 +186,7 @@ class VhostUserTransport(Transport):
             del self._sizes[0]
 
     async def _get_config(self, size: int, last: bool) -> bytes | None:
-        """The configuration, None when refused. A back-end that hangs up over it is connected to again."""
+        """Reads the configuration; None when refused. If the back-end closes the connection instead, connects again."""
         client = self._peer()
         if last or client.lost is not None or self._shared:
             return await client.get_config(0, size)

@@ -1,7 +1,7 @@
 """The vhost-user messages: constants, structures, and pure functions that build and check them.
 
-Everything is in the host's byte order (vhost-user spec, "Message Specification"). What breaks a rule raises
-ProtocolError naming the message. Nothing here touches a socket.
+Everything is in the host's byte order (vhost-user specification, "Message Specification"). What breaks a rule raises
+ProtocolError, which names the message. Nothing here uses a socket.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError
 
 
@@ -74,7 +75,7 @@ FLAGS_KNOWN = VERSION_MASK | FLAG_REPLY | FLAG_NEED_REPLY
 MAX_TABLE_REGIONS = 8
 MAX_CONFIG = 256
 MAX_QUEUE_SIZE = 1024  # what back-ends take
-MAX_QUEUES = 256  # SET_VRING_KICK and its like have 8 bits for the index
+MAX_QUEUES = 256  # SET_VRING_KICK, _CALL and _ERR have 8 bits for the index
 NO_FD = 1 << 8  # SET_VRING_KICK, _CALL, _ERR: no file descriptor comes with it
 
 HEADER = struct.Struct("=III")  # request, flags, size of the payload
@@ -107,7 +108,7 @@ class Frame(NamedTuple):
 
 
 class MemoryRegion(NamedTuple):
-    """A run of the front-end's memory, as SET_MEM_TABLE, ADD_MEM_REG and REM_MEM_REG describe it."""
+    """A piece of the front-end's memory, as SET_MEM_TABLE, ADD_MEM_REG and REM_MEM_REG describe it; sizes in bytes."""
 
     guest: int
     size: int
@@ -116,7 +117,7 @@ class MemoryRegion(NamedTuple):
 
 
 class VringAddr(NamedTuple):
-    """SET_VRING_ADDR: where a ring's parts lie, as user addresses of the front-end."""
+    """SET_VRING_ADDR: the parts of a ring, as user addresses of the front-end."""
 
     ring: int
     flags: int
@@ -135,14 +136,14 @@ def request_name(request: int) -> str:
 
 
 def pack(request: int, payload: bytes = b"", flags: int = 0) -> bytes:
-    """A whole message."""
+    """Builds a message: header ("Header") and payload."""
     return HEADER.pack(request, VERSION | flags, len(payload)) + payload
 
 
 class FrameReader:
-    """Takes one message in, piece by piece: asks for exactly the bytes that belong to it.
+    """Reads one message, piece by piece, and asks for exactly the bytes that belong to it.
 
-    Never asking for more keeps file descriptors with their message: they arrive with its first byte.
+    It never asks for more, so file descriptors stay with their message: they arrive with its first byte.
     """
 
     def __init__(self) -> None:
@@ -159,7 +160,7 @@ class FrameReader:
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> Frame | None:
-        """Take at most `need` bytes; the message when it is whole. ProtocolError on an impossible header."""
+        """Takes at most `need` bytes; returns the message when it is whole. ProtocolError for an invalid header."""
         self._buffer += data
         if self.need > 0:
             return None
@@ -173,7 +174,7 @@ class FrameReader:
 
 
 def check_header(request: int, flags: int, size: int) -> None:
-    """The rules of every header."""
+    """Checks what holds for every header ("Header"). Raises ProtocolError."""
     if flags & VERSION_MASK != VERSION or flags & ~FLAGS_KNOWN:
         raise ProtocolError(f"{request_name(request)}: header flags {flags:#x} are not of version {VERSION}")
     if size > MAX_PAYLOAD:
@@ -181,7 +182,7 @@ def check_header(request: int, flags: int, size: int) -> None:
 
 
 def check_reply(frame: Frame, request: int) -> bytes:
-    """The payload of the reply to `request`."""
+    """Checks that frame is the reply to `request`; returns its payload. Raises ProtocolError."""
     if not frame.is_reply:
         raise ProtocolError(f"{request_name(request)}: the answer is not marked as a reply (flags {frame.flags:#x})")
     if frame.request != request:
@@ -190,10 +191,10 @@ def check_reply(frame: Frame, request: int) -> bytes:
 
 
 def unpack(layout: struct.Struct, payload: bytes, request: int) -> tuple[int, ...]:
-    """The fields of a payload that must have exactly this layout."""
+    """Unpacks a payload that must have exactly this layout. Raises ProtocolError."""
     if len(payload) != layout.size:
         raise ProtocolError(
-            f"{request_name(request)}: payload of {len(payload)} bytes where {layout.size} are due",
+            f"{request_name(request)}: payload of {counted(len(payload), 'byte')} instead of {layout.size}",
         )
     return layout.unpack(payload)
 
@@ -203,13 +204,13 @@ def parse_u64(payload: bytes, request: int) -> int:
 
 
 def parse_vring_state(payload: bytes, request: int) -> tuple[int, int]:
-    """(index, num) of SET_VRING_NUM, _BASE, _ENABLE, and of GET_VRING_BASE in both directions."""
+    """(index, num) of SET_VRING_NUM, _BASE, _ENABLE, and of GET_VRING_BASE both ways ("A vring state description")."""
     index, num = unpack(VRING_STATE, payload, request)
     return index, num
 
 
 def parse_vring_fd(payload: bytes, request: int) -> tuple[int, bool]:
-    """(index, whether a file descriptor comes along) of SET_VRING_KICK, _CALL and _ERR."""
+    """(index, whether a file descriptor comes with it) of SET_VRING_KICK, _CALL and _ERR."""
     value = parse_u64(payload, request)
     if value & ~0x1FF:
         raise ProtocolError(f"{request_name(request)}: value {value:#x} has bits that mean nothing")
@@ -241,13 +242,15 @@ def parse_mem_table(payload: bytes) -> list[MemoryRegion]:
     """The regions of SET_MEM_TABLE. A payload as long as the full table is accepted for fewer regions too."""
     request = Request.SET_MEM_TABLE
     if len(payload) < TABLE_HEAD.size:
-        raise ProtocolError(f"{request.name}: payload of {len(payload)} bytes has no room for a count")
+        raise ProtocolError(f"{request.name}: payload of {counted(len(payload), 'byte')} has no room for a count")
     count, _ = TABLE_HEAD.unpack_from(payload)
     if count > MAX_TABLE_REGIONS:
         raise ProtocolError(f"{request.name}: {count} regions are over {MAX_TABLE_REGIONS}")
     full = TABLE_HEAD.size + MAX_TABLE_REGIONS * REGION.size
     if len(payload) not in (TABLE_HEAD.size + count * REGION.size, full):
-        raise ProtocolError(f"{request.name}: payload of {len(payload)} bytes does not hold {count} regions")
+        raise ProtocolError(
+            f"{request.name}: payload of {counted(len(payload), 'byte')} does not hold {counted(count, 'region')}"
+        )
     starts = range(TABLE_HEAD.size, TABLE_HEAD.size + count * REGION.size, REGION.size)
     return [_check_region(MemoryRegion(*REGION.unpack_from(payload, at)), request) for at in starts]
 
@@ -268,11 +271,13 @@ def pack_config(offset: int, data: bytes, flags: int = 0) -> bytes:
 def parse_config(payload: bytes, request: int) -> tuple[int, bytes]:
     """(offset, bytes) of GET_CONFIG, SET_CONFIG and the reply to GET_CONFIG."""
     if len(payload) < CONFIG_HEAD.size:
-        raise ProtocolError(f"{request_name(request)}: payload of {len(payload)} bytes has no room for a header")
+        raise ProtocolError(
+            f"{request_name(request)}: payload of {counted(len(payload), 'byte')} has no room for a header"
+        )
     offset, size, _flags = CONFIG_HEAD.unpack_from(payload)
     if size != len(payload) - CONFIG_HEAD.size:
         sent = len(payload) - CONFIG_HEAD.size
-        raise ProtocolError(f"{request_name(request)}: size {size} does not match the {sent} bytes sent")
+        raise ProtocolError(f"{request_name(request)}: size {size} does not match the {counted(sent, 'byte')} sent")
     if offset + size > MAX_CONFIG:
         raise ProtocolError(f"{request_name(request)}: range {offset}+{size} is beyond {MAX_CONFIG}")
     return offset, payload[CONFIG_HEAD.size :]
