@@ -159,7 +159,7 @@ class _Connection:
                     call.set_exception(why)
 
     async def _hand_out(self) -> None:
-        """Until the daemon ends the connection. Raises BadReply or OSError."""
+        """Hands out answers until the daemon ends the connection. Raises BadReply or OSError."""
         lines = Lines()
         while data := await self._reader.read(RECEIVE_BYTES):
             for line in lines.feed(data):

@@ -16,7 +16,7 @@ from rpc_client.url import Access, Target, cause
 
 
 class AsyncHttp:
-    """Wire of a URL."""
+    """The wire to a URL."""
 
     def __init__(self, url: str, access: Access, connect_timeout_s: float | None) -> None:
         self._target = Target(url, access)
@@ -71,7 +71,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _tls(target: Target) -> ssl.SSLContext | bool:
-    """Raises ConnectFailed for a file of certificates that is not there or is none."""
+    """The TLS set-up of a URL. Raises ConnectFailed for a file of certificates that is absent or not valid."""
     if not target.url.startswith("https:"):
         return True
     access = target.access
@@ -85,6 +85,6 @@ def _tls(target: Target) -> ssl.SSLContext | bool:
 
 
 def _proxy(url: str) -> str | None:
-    """The environment's, as the synchronous client has it."""
+    """The proxy for a URL that the environment names, as for the synchronous client."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

@@ -31,8 +31,8 @@ class AsyncMethods(AsyncCaller):
         enable: enable or disable
         opc: only this I/O type (default: all)
         granularity: 2 to the power of it is the number of buckets of a range (default: 5)
-        min_nsec: smallest latency to tell apart (default: 1000)
-        max_nsec: latency from which on none is told apart (default: 120000000000)
+        min_nsec: ns; lower latencies are counted as one (default: 1000)
+        max_nsec: ns; higher latencies are counted as one (default: 120000000000)
 
         Returns: true when it is done
 
@@ -83,7 +83,7 @@ class AsyncMethods(AsyncCaller):
         name: str,
         timeout_s: float | None = None,
     ) -> results.Histogram:
-        """Tells a latency histogram that was enabled.
+        """Returns a latency histogram that was enabled.
 
         name: bdev
 
@@ -132,7 +132,7 @@ class AsyncMethods(AsyncCaller):
         reset_mode: Literal["all", "maxmin", "error", "none"] | None = None,
         timeout_s: float | None = None,
     ) -> results.IoStat:
-        """Tells I/O statistics.
+        """Returns I/O statistics.
 
         names: only these bdevs
         name: only this bdev; of older clients
@@ -164,7 +164,7 @@ class AsyncMethods(AsyncCaller):
     ) -> str:
         """Creates a bdev whose I/O succeeds at once and moves no data.
 
-        It measures what stands above it.
+        It serves to measure everything but a device.
 
         name: name of the bdev
         num_blocks: capacity in blocks
@@ -176,7 +176,7 @@ class AsyncMethods(AsyncCaller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -17: a bdev has that name
-        MethodError -22: a size or UUID that can't be
+        MethodError -22: a size or UUID that is not valid
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -216,7 +216,7 @@ class AsyncMethods(AsyncCaller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
+        """Resets a bdev's unit: it drops its commands in flight, which are then sent again.
 
         SCSI disks know LOGICAL UNIT RESET; others can't be reset.
 
@@ -337,9 +337,11 @@ class AsyncMethods(AsyncCaller):
     ) -> list[str]:
         """Attaches a virtio controller and registers its bdevs.
 
-        An attach that fails leaves nothing behind. With wait_for_device, one whose device is absent or silent is
-            answered
-        with no names and goes on trying, in state "attaching", until it is there or the controller is detached.
+        An attach that fails leaves nothing behind. With wait_for_device, an absent or silent device is no failure:
+            the
+        answer has no names, and the controller keeps trying, in state "attaching", until the device is there or it
+            is
+        detached.
 
         name: name of the controller; its bdevs' names begin with it
         trtype: transport
@@ -353,8 +355,8 @@ class AsyncMethods(AsyncCaller):
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
-        MethodError -22: an address that is none, or options that the transport does not take
-        MethodError -32602: the device could not be attached, or parameters that can't be
+        MethodError -22: an address that is not valid, or options that the transport does not take
+        MethodError -32602: the device could not be attached, or parameters that are not valid
         MethodError -32603: parameters that do not fit
         """
         params = {
@@ -379,18 +381,18 @@ class AsyncMethods(AsyncCaller):
 
         One that the kernel's driver has is taken from it only with --allow-unbind, and if its disk is not in use.
             The
-        kernel tells of arrivals at once; the period, by default 100 ms, is how often those that it did not tell of
-            are
-        looked for. Removed devices are noticed whether this is enabled or not.
+        kernel reports arrivals at once; the period, by default 100 ms, is how often virtiod checks for missed ones.
+            Removed
+        devices are noticed whether this is enabled or not.
 
         enable: whether to attach new PCI devices
-        period_us: how often to look
+        period_us: microseconds between checks
 
         Returns: true when it is done
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
-        MethodError -22: a period that can't be
+        MethodError -22: a period that is not valid
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -405,7 +407,7 @@ class AsyncMethods(AsyncCaller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Detaches a controller. Its bdevs go with it, and what uses them is ended first.
+        """Detaches a controller and deletes its bdevs. What uses them is ended first.
 
         name: controller
 
@@ -457,7 +459,7 @@ class AsyncMethods(AsyncCaller):
         with_batches: bool | None = None,
         timeout_s: float | None = None,
     ) -> list[results.ConfigCall]:
-        """Tells the calls that bring a subsystem into the state that it is in.
+        """Returns the calls that bring a subsystem into its present state.
 
         name: subsystem
         with_batches: accepted for SPDK's clients; there are no batches (default: false)
@@ -478,7 +480,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.Reactors:
-        """Tells what each poller's core does.
+        """Returns what each poller's core does.
 
         MethodError -1: it can't be called now
         MethodError -32602: parameters that do not fit
@@ -554,7 +556,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> dict[str, bool]:
-        """Tells which parts of the daemon log everything, whatever the levels are.
+        """Returns which parts of the daemon log everything, whatever the levels are.
 
         Returns: by flag: whether it is set
 
@@ -567,7 +569,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> str:
-        """Tells the level from which messages are made.
+        """Returns the level from which messages are made.
 
         Returns: log level: ERROR, WARNING, NOTICE, INFO or DEBUG
 
@@ -580,7 +582,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> str:
-        """Tells the level from which messages are printed on standard error.
+        """Returns the level from which messages are printed on standard error.
 
         Returns: log level: ERROR, WARNING, NOTICE, INFO or DEBUG
 
@@ -664,14 +666,14 @@ class AsyncMethods(AsyncCaller):
         name: export name (default: the bdev's)
         read_only: refuse writes (default: false)
         description: shown to clients that list exports (default: "")
-        max_connections: connections at one time (default: 64)
+        max_connections: most connections at the same time (default: 64)
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -16: there are too many exports
         MethodError -17: an export has that name
         MethodError -19: there is no such bdev
-        MethodError -22: a name, description or number that can't be
+        MethodError -22: a name, description or number that is not valid
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -689,7 +691,7 @@ class AsyncMethods(AsyncCaller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Ends an export: what is in flight is answered, then its connections are closed.
+        """Ends an export: requests in flight are answered, then its connections are closed.
 
         name: export
 
@@ -796,7 +798,7 @@ class AsyncMethods(AsyncCaller):
         MethodError -12: there is no memory for so many I/Os
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
-        MethodError -22: a load that can't be, or that a bdev can't take
+        MethodError -22: a load that is not valid, or that a bdev can't take
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -854,7 +856,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.Version:
-        """Tells the version of virtiod.
+        """Returns the version of virtiod.
 
         MethodError -32602: parameters that do not fit
         """
@@ -913,7 +915,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.ThreadStats:
-        """Tells how long each poller was busy and idle.
+        """Returns how long each poller was busy and idle.
 
         MethodError -1: it can't be called now
         MethodError -32602: parameters that do not fit
@@ -946,7 +948,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.Pollers:
-        """Tells each poller's core, mode and times.
+        """Returns each poller's core, mode and times.
 
         MethodError -1: it can't be called now
         MethodError -32602: parameters that do not fit
@@ -958,11 +960,12 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.ReloadedConfig:
-        """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
+        """Reads the file of -c again: creates what is new in it, deletes what was removed from it, replaces what
+        changed.
 
-        The rest runs on, and what was made by RPC stays. When something failed the rest is done all the same, and
+        Everything else keeps running, and what RPC created stays. If something fails, the rest is still done, and
             the
-        answer is an error that lists it.
+        answer is an error that lists the failures.
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin

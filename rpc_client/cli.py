@@ -31,7 +31,7 @@ _TYPES = {"integer": int, "number": float, "string": str}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Runs the command; returns the exit status."""
     args = parser().parse_args(argv)
     try:
         hosts = [Host(address, address) for address in args.servers] + (read_hosts(args.hosts) if args.hosts else [])
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(client, args)
     except (ClientError, OSError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
             return 0
         print(f"virtiod-rpc: {error}", file=sys.stderr)
         return 1
@@ -162,7 +162,7 @@ def _add_param(command: argparse.ArgumentParser, param: Parameter) -> None:
 
 
 def _access(args: argparse.Namespace) -> Access:
-    """Raises OSError or ValueError."""
+    """The access that the options describe. Raises OSError or ValueError."""
     token = credentials = None
     if args.token_file:
         words = _secret(args.token_file).split()

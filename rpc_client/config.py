@@ -10,7 +10,7 @@ _START = "framework_start_init"
 
 
 def save_config(client: Client) -> dict[str, Any]:
-    """What brings another daemon into the state of this one. Raises ClientError."""
+    """The configuration that brings another daemon into the state of this one. Raises ClientError."""
     names = [entry["subsystem"] for entry in client.call("framework_get_subsystems")]
     configs = ({"subsystem": name, "config": client.call("framework_get_config", {"name": name})} for name in names)
     return {"subsystems": list(configs)}

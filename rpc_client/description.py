@@ -1,4 +1,4 @@
-"""The methods as openrpc.json describes them: for the command line, and for what is made of them.
+"""The methods as openrpc.json describes them: for the command line, and for the files that are made from them.
 
 It is an OpenRPC document (https://spec.open-rpc.org), as rpc.discover answers it.
 """
@@ -40,7 +40,7 @@ class Type:
 
 @dataclass(frozen=True)
 class Member:
-    """Of a described object. One that is not required may be absent."""
+    """A member of a described object. One that is not required may be absent."""
 
     name: str
     type: Type
@@ -98,7 +98,7 @@ class Description:
 
 
 def description_of(document: dict[str, Any]) -> Description:
-    """What an OpenRPC document of a virtiod says."""
+    """The description in an OpenRPC document of a virtiod."""
     objects = {
         name: Object(
             name,
@@ -114,7 +114,7 @@ def description_of(document: dict[str, Any]) -> Description:
 
 
 def installed() -> Description:
-    """That of the virtiod that this client came with."""
+    """The description of the virtiod that this client came with."""
     return description_of(json.loads(resources.files("rpc_client").joinpath("openrpc.json").read_text()))
 
 

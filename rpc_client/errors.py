@@ -1,8 +1,8 @@
-"""What can go wrong with a call.
+"""The errors of calls.
 
 ClientError
-├── ConnectFailed     nobody there, or nobody to talk to
-├── ConnectionLost    it ended before the answer came
+├── ConnectFailed     no connection could be made, or access was refused
+├── ConnectionLost    the connection ended before the answer came
 ├── TimedOut          the answer did not come in time; what was asked may still happen
 ├── BadReply          the answer is not one to what was asked
 └── MethodError       the method's own error: code, message, data
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Base of all."""
+    """The base of all errors."""
 
 
 class ConnectFailed(ClientError):
@@ -32,7 +32,7 @@ class BadReply(ClientError):
 
 
 class MethodError(ClientError):
-    """What the daemon answered instead of a result. A negative errno as code tells what went wrong."""
+    """An error that the daemon answered instead of a result. Its code may be a negative errno."""
 
     def __init__(self, method: str, code: int, message: str, data: object = None) -> None:
         super().__init__(f"{method}: {message} ({code})")

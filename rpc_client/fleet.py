@@ -18,7 +18,7 @@ _GRACE_S = 1.0  # more than each call's own deadline
 
 @dataclass(frozen=True)
 class Host:
-    """`name` is how it is shown."""
+    """A daemon. `name` is how it is shown."""
 
     name: str
     address: str
@@ -26,7 +26,7 @@ class Host:
 
 @dataclass
 class Outcome:
-    """What a host answered: a result, or an error."""
+    """The answer of a host: a result, or an error."""
 
     host: Host
     result: Any = None
@@ -55,7 +55,7 @@ def read_hosts(path: str) -> list[Host]:
 def on_each(
     hosts: Sequence[Host], connect: Callable[[Host], Client], work: Callable[[Client], Any], timeout_s: float
 ) -> list[Outcome]:
-    """work(client) on all hosts side by side, in their order. A host that takes longer has timed out."""
+    """Runs work(client) on all hosts side by side; returns outcomes in their order. A late host has timed out."""
     outcomes = [
         Outcome(host, error=TimedOut(f"no answer from {host.address} within {timeout_s:g} s")) for host in hosts
     ]

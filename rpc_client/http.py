@@ -12,7 +12,7 @@ from rpc_client.wire import Deadline
 
 
 class Http:
-    """Wire of a URL."""
+    """The wire to a URL."""
 
     def __init__(self, url: str, access: Access) -> None:
         self._target = Target(url, access)

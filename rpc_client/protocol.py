@@ -18,7 +18,7 @@ RECEIVE_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class Answer:
-    """To the call with this id: a result, or the method's error."""
+    """The answer to the call with this id: a result, or the method's error."""
 
     id: int
     result: Any = None
@@ -43,14 +43,14 @@ class Session:
         return self._last_id, json.dumps(request).encode()
 
     def drop(self, call_id: int) -> None:
-        """Nobody waits for the answer to this call any more. It may still come."""
+        """Forgets a call whose answer nobody waits for any more. It may still come."""
         if self._waiting.pop(call_id, None) is not None:
             self._dropped.add(call_id)
 
     def answers(self, reply: bytes) -> list[Answer]:
         """What a reply answers: one call, none that is still waited for, or all of them when it names none.
 
-        Raises BadReply for what answers nothing that was asked; what else the connection brings is no better.
+        Raises BadReply for a reply to no call; then nothing else on the connection can be trusted either.
         """
         found = _decoded(reply)
         asked = ", ".join(self._waiting.values()) or "nothing"
@@ -104,7 +104,7 @@ def check_size(size: int, max_bytes: int = MAX_REPLY_BYTES) -> None:
 
 
 def allowance(timeout_s: float, params: Mapping[str, Any] | None) -> float:
-    """How long a call may take: what is asked to take its time may."""
+    """How many seconds a call may take: its time_s, if it has one, in addition to timeout_s."""
     asked = (params or {}).get("time_s")
     return timeout_s + (asked if isinstance(asked, int | float) else 0)
 

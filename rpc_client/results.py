@@ -240,7 +240,7 @@ class IoChannels:
     """The channels of each poller."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     threads: list[ThreadChannels]
     """One for each poller."""
 
@@ -250,9 +250,9 @@ class IoStat:
     """I/O statistics: of bdevs, or with per_channel of the channels of one."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     ticks: int
-    """When this was, on a clock that never goes back (ticks)."""
+    """When this was, on a monotonic clock (ticks)."""
     name: str | None = None
     """With per_channel, name of the bdev."""
     channels: list[ChannelIoStat] | None = None
@@ -263,7 +263,7 @@ class IoStat:
 
 @dataclass(frozen=True, kw_only=True)
 class JobReport:
-    """How it went on one bdev, from one poller."""
+    """The report of a job: one bdev, from one poller."""
 
     job: str
     """Name of the bdev."""
@@ -284,9 +284,9 @@ class JobReport:
     ios: int
     """I/Os that ended."""
     bytes: int
-    """What they moved (bytes)."""
+    """Bytes of the I/Os that succeeded (bytes)."""
     iops: float
-    """I/Os a second (IOPS)."""
+    """I/Os per second (IOPS)."""
     mibps: float
     """Throughput (MiB/s)."""
     io_failed: int
@@ -313,16 +313,16 @@ class JobReport:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadFigures:
-    """What was done, and how fast."""
+    """How much I/O was done, and how fast."""
 
     runtime: float
     """From the first I/O to the last (s)."""
     ios: int
     """I/Os that ended."""
     bytes: int
-    """What they moved (bytes)."""
+    """Bytes of the I/Os that succeeded (bytes)."""
     iops: float
-    """I/Os a second (IOPS)."""
+    """I/Os per second (IOPS)."""
     mibps: float
     """Throughput (MiB/s)."""
     io_failed: int
@@ -347,7 +347,7 @@ class LoadFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """How a load went."""
+    """The report of a load."""
 
     results: list[JobReport]
     """One for each bdev and poller."""
@@ -374,7 +374,7 @@ class NbdExport:
     description: str
     """Shown to clients that list exports."""
     max_connections: int
-    """Connections at one time."""
+    """Most connections at the same time."""
     connections: int
     """Clients that are connected."""
     uris: list[str]
@@ -454,9 +454,9 @@ class Pollers:
     """The pollers."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     ticks: int
-    """When this was, on a clock that never goes back (ticks)."""
+    """When this was, on a monotonic clock (ticks)."""
     pollers: list[Poller]
     """One for each core of -m."""
 
@@ -540,7 +540,7 @@ class Reactors:
     """What each poller's core does."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     pid: int
     """The daemon's process."""
     reactors: list[Reactor]
@@ -549,14 +549,14 @@ class Reactors:
 
 @dataclass(frozen=True, kw_only=True)
 class ReloadedConfig:
-    """What a file that was read again has changed."""
+    """What a reload of the configuration file has changed."""
 
     created: list[str]
-    """Names of what is new in it."""
+    """Names of what was created."""
     deleted: list[str]
-    """Names of what is gone from it."""
+    """Names of what was deleted."""
     called: list[str]
-    """Methods of its other calls that are new."""
+    """Methods of other calls that were made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -612,7 +612,7 @@ class ThreadPollers:
     """What each poller polls."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     threads: list[ThreadSources]
     """One for each poller."""
 
@@ -638,14 +638,14 @@ class ThreadStats:
     """How long each poller was busy."""
 
     tick_rate: int
-    """Ticks of a second."""
+    """Ticks per second."""
     threads: list[ThreadTimes]
     """One for each poller."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadTimes:
-    """A poller, and what it was busy with."""
+    """A poller, and how long it was busy."""
 
     name: str
     """Name of the poller."""

@@ -1,4 +1,4 @@
-"""A live view of controllers, bdevs and pollers, made of the differences between two looks at their counters."""
+"""A live view of controllers, bdevs and pollers, made of the differences between two reads of their counters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sample:
 
 
 def sample(client: Client) -> Sample:
-    """How things are now."""
+    """Reads the present counters."""
     return Sample(
         client.call("bdev_get_iostat"), client.call("virtiod_get_pollers"), client.call("virtiod_get_controllers")
     )
@@ -150,7 +150,7 @@ def _pollers(before: dict[str, Any], now: dict[str, Any]) -> Iterator[Row]:
 
 
 def _first(room: int, rows: list[Row], header: Sequence[str]) -> list[Row]:
-    """As many as there is room for, the last one then saying how many more there are."""
+    """As many rows as there is room for; the last one says how many more there are."""
     if len(rows) <= room:
         return rows
     shown = rows[: max(1, room - 1)]
@@ -165,7 +165,7 @@ def _table(header: Sequence[str], rows: Iterable[Row]) -> Iterator[Line]:
 
 
 class _Rates:
-    """Differences of members. A counter that went back was reset: it counts from 0."""
+    """Differences of members. A counter that decreased was reset: it counts from 0."""
 
     def __init__(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         self._before = before
@@ -183,7 +183,7 @@ class _Rates:
 
 
 def _show(lines: list[Line], out: TextIO, columns: int | None) -> None:
-    """columns: of a screen, in which lines are cut, styled and put in the place of those before; None: plain text."""
+    """Prints lines. columns: those of a screen, whose lines are cut, styled and replaced; None: plain text."""
     if columns is None:
         print("\n".join(text for text, _ in lines), end="\n\n", file=out)
     else:

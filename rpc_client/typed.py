@@ -1,4 +1,4 @@
-"""What the methods' own functions (methods.py, async_methods.py) stand on."""
+"""The base of the methods' own functions (methods.py, async_methods.py)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AsyncCaller(ABC):
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are not None: what is not sent is the daemon's default."""
+    """The parameters that are not None: for those not sent the daemon's defaults hold."""
     return {name: value for name, value in params.items() if value is not None}
 
 

@@ -16,7 +16,7 @@ _SAID = 200  # characters of what a server says of an error
 
 @dataclass(frozen=True)
 class Access:
-    """How to show who one is: a token, or user and password; certificate with its key (key None: in the same file).
+    """The client's credentials: a token, or user and password; certificate with its key (key None: in the same file).
 
     ca: a file of authorities to trust, instead of the system's.
     """
@@ -29,7 +29,7 @@ class Access:
 
 
 class Target:
-    """Where calls go, at the path /rpc unless the URL says another, and who makes them."""
+    """Where calls are sent, at the path /rpc unless the URL has another, and the credentials for it."""
 
     def __init__(self, url: str, access: Access) -> None:
         parts = urlsplit(url)
@@ -39,7 +39,7 @@ class Target:
 
     @property
     def authorization(self) -> str | None:
-        """The header that shows who one is."""
+        """The value of the header Authorization; None without credentials."""
         if self.access.token is not None:
             return f"Bearer {self.access.token}"
         if self.access.credentials is not None:
@@ -62,7 +62,7 @@ class Target:
 
 
 def cause(error: BaseException, library: type[Exception]) -> str:
-    """What went wrong in the first place, in the system's words and not in those of an HTTP library."""
+    """The original cause of an error, as the system's text and not that of an HTTP library."""
     at: BaseException | None = error
     while at is not None:
         if not isinstance(at, library):

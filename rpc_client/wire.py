@@ -18,11 +18,11 @@ class Deadline:
         self._connected = self._ends if connect_s is None else min(self._ends, time.monotonic() + connect_s)
 
     def left(self) -> float:
-        """Seconds that are left; raises TimeoutError when there are none."""
+        """The seconds that are left; raises TimeoutError when there are none."""
         return _left(self._ends)
 
     def to_connect(self) -> float:
-        """The same, for connecting."""
+        """The seconds that are left to connect; raises TimeoutError when there are none."""
         return _left(self._connected)
 
 

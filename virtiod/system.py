@@ -1,6 +1,7 @@
 """The inventory: every object of the core, by name and with its type. RPC, HTTP and configurations receive it.
 
-The daemon, `virtiod perf` and the tests each run one. It knows nothing of those who use it, nor of the process's life.
+The daemon, `virtiod perf` and the tests each run one. It knows nothing of its users, nor of the process that it
+runs in.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), **{kind.subsystem: ("bdev"
 
 
 class System:
-    """What moves data, put together. start() once, then stop(). Event-loop thread only.
+    """All objects that move data. start() once, then stop(). Event-loop thread only.
 
     cpus: a poller for each (-1: not pinned). memory_mib: DMA memory to begin with. io_timeout_s 0: none.
     allow_unbind: PCI devices may be taken from the kernel's driver.
@@ -66,7 +67,7 @@ class System:
         self.load = LoadGenerator(self.memory, self.pollers, self.bdevs, self.controllers)
 
     def start(self) -> None:
-        """Pollers run, controllers can be attached."""
+        """Starts the pollers; controllers can be attached after it."""
         self.control.attach(asyncio.get_running_loop())
         for poller in self.pollers:
             poller.start()

@@ -45,7 +45,7 @@ def test_what_fits_is_accepted(given: dict[str, object]) -> None:
     ("given", "message"),
     [
         ({}, "missing parameter 'name'"),
-        ({"name": "n", "nmae": 1}, "unknown parameter 'nmae' (there is: name, level,"),
+        ({"name": "n", "nmae": 1}, "unknown parameter 'nmae' (known: name, level,"),
         ({"name": None}, "'name' must be a string, not null"),
         ({"name": ["n"]}, "'name' must be a string, not an array"),
         ({"name": {}}, "'name' must be a string, not an object"),

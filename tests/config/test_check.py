@@ -58,7 +58,8 @@ def test_a_call_that_can_not_be_right_is_named_with_its_parameter(call: dict[str
 def test_two_things_of_one_name_are_one_too_many() -> None:
     _, _, problems = check(bdev(null(), null(num_blocks=9), attach(), attach(name="V1"), null(name="N1")))
     assert problems == [
-        "f: subsystems[0].config[1].params.name (bdev_null_create): 'N0' is there already: f: subsystems[0].config[0]"
+        "f: subsystems[0].config[1].params.name (bdev_null_create): "
+        "'N0' is created twice, first by f: subsystems[0].config[0]"
     ]
 
 
@@ -79,10 +80,10 @@ def test_what_spdk_saves_of_parts_that_virtiod_has_not_is_left_out_with_a_warnin
     assert problems == []
     assert made == ["bdev_set_options", "bdev_virtio_attach_controller", "bdev_wait_for_examine"]
     assert [warning.partition(": ignored")[2] for warning in warnings] == [
-        ", virtiod has nothing like it: iobuf_set_options",
-        ", virtiod has nothing like it: sock_set_default_impl",
-        ", virtiod has nothing like it: bdev_raid_set_options, bdev_nvme_set_hotplug",
-        ", virtiod has nothing like it: nvmf_set_config",
+        ", virtiod does not have this: iobuf_set_options",
+        ", virtiod does not have this: sock_set_default_impl",
+        ", virtiod does not have this: bdev_raid_set_options, bdev_nvme_set_hotplug",
+        ", virtiod does not have this: nvmf_set_config",
     ]
 
 
@@ -116,7 +117,7 @@ def test_the_command_says_line_and_column(tmp_path: Path, capsys: pytest.Capture
     assert main(["check-config", str(good)]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{good}: 1 call, 1 ignored: ok\n"
-    assert printed.err.endswith(": ignored, virtiod has nothing like it: x\n")
+    assert printed.err.endswith(": ignored, virtiod does not have this: x\n")
     assert main(["check-config", str(good), str(bad)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"{bad}:3:43: subsystems[0].config[0].params.num_blocks (bdev_null_create): "

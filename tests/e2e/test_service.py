@@ -84,7 +84,7 @@ def test_a_poller_that_stands_still_starves_the_watchdog(run_dir: Path, monkeypa
             with pytest.raises(BlockingIOError):
                 told._heard.recv(4096)
         told.until("WATCHDOG=1")
-        assert "poller_0 has not come round for" in virtiod.log.read_text()
+        assert "poller_0 has not completed a round for" in virtiod.log.read_text()
 
 
 @contextmanager

@@ -164,8 +164,8 @@ def test_it_is_off_unless_asked_for(run_dir: Path) -> None:
     ("more", "message"),
     [
         ({}, "--http-rpc needs --http-tokens"),
-        ({"http": ("0.0.0.0", 0), "tokens": True}, "HTTP at 0.0.0.0 port 0: tokens would be sent in the open"),
-        ({"http": ("::", 0), "tokens": True}, "HTTP at :: port 0: tokens would be sent in the open"),
+        ({"http": ("0.0.0.0", 0), "tokens": True}, "HTTP at 0.0.0.0 port 0: tokens would be sent unencrypted"),
+        ({"http": ("::", 0), "tokens": True}, "HTTP at :: port 0: tokens would be sent unencrypted"),
     ],
 )
 def test_unsafe_ways_to_have_it_are_refused(run_dir: Path, more: dict[str, Any], message: str) -> None:

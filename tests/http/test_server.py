@@ -41,7 +41,7 @@ def test_health_names_the_poller_that_hangs(run_dir: Path, monkeypatch: pytest.M
         status, text, _ = await live.get("/healthz")
         monkeypatch.undo()
         assert status == 503
-        told = re.match(r"poller_9 has not come round for (\d+\.\d) s", text)
+        told = re.match(r"poller_9 has not completed a round for (\d+\.\d) s", text)
         assert told and float(told[1]) >= 7.0, text
 
     run_live(run_dir, test)

@@ -191,7 +191,7 @@ def test_what_stands_still_is_restarted_and_the_state_is_back(
             assert holder.stdout.readline() == b"held\n"
             wait_until(lambda: machine.show("virtiod", "MainPID")["MainPID"] not in {pid, "0"}, "a restart", PATIENCE_S)
             holder.communicate(timeout=PATIENCE_S)
-        assert "poller_0 has not come round for" in machine.journal("-u", "virtiod", f"_PID={pid}")
+        assert "poller_0 has not completed a round for" in machine.journal("-u", "virtiod", f"_PID={pid}")
     until_status(machine, "2 controllers up; 3 bdevs, 2 exports")
     assert machine.show("virtiod", "NRestarts")["NRestarts"] == "1"
     assert "Watchdog timeout" in machine.journal("-u", "virtiod")

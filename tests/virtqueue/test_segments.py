@@ -134,7 +134,7 @@ def test_plain_pages_have_no_lasting_addresses() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (lambda page: 0, "2 huge pages of DMA memory are not in memory"),
+        (lambda page: 0, "2 huge pages of DMA memory not present in memory"),
         (lambda page: 1 << 63, "hides physical addresses.*CAP_SYS_ADMIN"),
         (lambda page: 1 << 63 | 513, "not made of huge pages"),
     ],

@@ -1,4 +1,4 @@
-"""Who calls a method, and what they may do."""
+"""The callers of methods, and what they may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """at: the address that they call from, if that is not in the name."""
+    """A caller. at: the address that it calls from, if that is not in the name."""
 
     name: str
     role: Role

@@ -11,7 +11,7 @@ INVALID_STATE = -1  # the method exists, but can't be called now
 
 
 class RpcError(Exception):
-    """Answered as is. Everything else that a method raises is mapped: VirtiodError to -errno, the rest to -32603."""
+    """An error that is answered as it is. Of other exceptions VirtiodError becomes -errno, all others become -32603."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

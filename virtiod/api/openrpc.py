@@ -1,8 +1,8 @@
 """Methods as an OpenRPC document (https://spec.open-rpc.org): for rpc.discover, and for the client's command line.
 
-Beside what OpenRPC knows a method has x-aliases, x-states (startup, runtime), x-role (the least that may call it) and,
-when only some values need the role admin, x-admin-params. A parameter has x-cli, its spellings on the command line. A
-number has x-unit.
+In addition to OpenRPC's members a method has x-aliases, x-states (startup, runtime), x-role (the least that may call
+it) and, when only some values need the role admin, x-admin-params. A parameter has x-cli, its spellings on the command
+line. A number has x-unit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def document(methods: Iterable[Method]) -> Schema:
 
 
 def errors_of(method: Method) -> dict[int, str]:
-    """What each code means that a call of the method may be answered with, beside those that any request may be."""
+    """What each error code of the method means, without the codes that any request may be answered with."""
     found = {method.bad_params: "parameters that do not fit"}
     if method.states != State.ANY:
         found[INVALID_STATE] = "it can't be called now"

@@ -20,7 +20,7 @@ _ARTICLES = {"integer": "an integer", "array": "an array", "object": "an object"
 
 
 class ParamError(ValueError):
-    """What the client sent does not fit; the message names the parameter, and so does `param`."""
+    """What the client sent is not valid; the message names the parameter, and so does `param`."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class Param:
     arg: Arg
 
     def check(self, value: object) -> None:
-        """Raises ParamError unless the value fits."""
+        """Raises ParamError unless the value is valid."""
         if self.type == "array":
             if not isinstance(value, list):
                 raise ParamError(f"'{self.name}' must be an array, not {_kind(value)}", self.name)
@@ -74,7 +74,7 @@ class Param:
             raise ParamError(f"'{label}' must be {bounds}, not {value}", self.name)
 
     def schema(self) -> dict[str, object]:
-        """Its values in terms of JSON schema."""
+        """The JSON schema of its values."""
         one: dict[str, object] = {"type": self.items or self.type}
         if self.choices:
             one["enum"] = list(self.choices)
@@ -108,7 +108,7 @@ def check_params(params: tuple[Param, ...], given: Mapping[str, object]) -> None
     for name, value in given.items():
         if name not in known:
             accepted = ", ".join(known) or "none"
-            raise ParamError(f"unknown parameter {name[:64]!r} (there is: {accepted})", name)
+            raise ParamError(f"unknown parameter {name[:64]!r} (known: {accepted})", name)
         known[name].check(value)
     for param in params:
         if param.required and param.name not in given:

@@ -27,9 +27,9 @@ class State(enum.Flag):
 class Method:
     name: str
     handler: Handler
-    needs: tuple[type, ...]  # what its handler takes before the parameters: System, or a service
+    needs: tuple[type, ...]  # the types of the handler's first parameters: System, or a service
     params: tuple[Param, ...]
-    result: object  # type of what it answers, as virtiod/api/schema.py takes it
+    result: object  # the type of its result, as virtiod/api/schema.py takes it
     errors: Mapping[int, str]  # by code, what they mean: those of its own, beside those of every method
     family: str
     doc: str

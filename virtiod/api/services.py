@@ -1,4 +1,4 @@
-"""What methods, configurations and HTTP may ask of the process around them: narrow views of the daemon.
+"""What methods, configurations and HTTP may ask of the process that they run in: narrow views of the daemon.
 
 A method says which it needs by the types of its first parameters; the dispatcher hands them in.
 """
@@ -15,14 +15,14 @@ class Lifecycle(Protocol):
     """The daemon's start."""
 
     async def start_init(self) -> None:
-        """Goes from startup to runtime. Raises VirtiodError; the daemon ends then."""
+        """Goes from startup to runtime. Raises VirtiodError; then the daemon ends."""
 
     async def wait_init(self) -> None:
-        """Returns when it is in runtime."""
+        """Returns when the daemon is in runtime."""
 
 
 class Health(Protocol):
-    """How the daemon is."""
+    """The daemon's health."""
 
     def ailment(self) -> str:
         """What is wrong with it; "" for nothing."""
@@ -35,20 +35,20 @@ class Logs(Protocol):
     print_level: str
 
     def flags(self) -> dict[str, bool]:
-        """Which parts of the daemon log everything."""
+        """The parts of the daemon, and whether each logs everything."""
 
     def set_flag(self, name: str, on: bool) -> None:
-        """Raises InvalidArgument for a part that there is not; "all" is every part."""
+        """Sets or clears a flag; "all" is every part. Raises InvalidArgument for an unknown part."""
 
 
 class Calls(Protocol):
-    """The methods, called from inside."""
+    """The methods, for calls from the daemon itself."""
 
     on_change: Callable[[], Awaitable[None]] | None  # awaited before a client gets the result of a change
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """Those that there are, by name."""
+        """All methods, by name."""
 
     def names(self, *, current: bool = False, include_aliases: bool = False) -> list[str]:
         """Names of the methods, only those of the current state if asked."""

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Says what is wrong with each file, and where; 1 if anything is."""
+    """Prints the errors of each file, and where they are; returns 1 if there are any."""
     return max(_check(file) for file in args.files)
 
 

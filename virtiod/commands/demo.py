@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if all that was written was read back the same."""
+    """Runs the demo; returns 0 if all that was written was read back the same."""
     report: dict[str, Any] = {
         "virtiod": __version__,
         "machine": {"cpus": sorted(os.sched_getaffinity(0)), "kernel": platform.release(), "cpu": _cpu_model()},
@@ -81,7 +81,7 @@ class _Demo:
         self.port = _free_port()
 
     def run(self) -> None:
-        """All steps, in order; the first that fails ends the demo by its exception."""
+        """Runs all steps, in order; the exception of a step that fails ends the demo."""
         with self.step("target", f"a virtio-blk disk of {DISK_MIB} MiB in memory, behind a vhost-user socket") as s:
             self.start("target", self.target_socket, "--memory", f"{DISK_MIB}M", "-m", f"[{self.target_cpu}]")
             _wait_for(self.target_socket)
@@ -122,7 +122,7 @@ class _Demo:
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[dict[str, Any]]:
-        """Prints what is done and how long it took; what is learnt goes into the report."""
+        """Prints what is done and how long it took; the block adds its results to the report."""
         print(f"{name:12} {what}", flush=True)
         found: dict[str, Any] = {}
         started = time.monotonic()
@@ -130,7 +130,7 @@ class _Demo:
         self.report["steps"][name] = {"seconds": round(time.monotonic() - started, 3), **found}
 
     def start(self, command: str, *arguments: str) -> None:
-        """Run a sub-command of virtiod until the demo is over."""
+        """Runs a sub-command of virtiod until the demo ends."""
         words = [sys.executable, "-m", "virtiod.cli", command, *arguments]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
         self.stack.callback(_end, command, process)
@@ -148,7 +148,7 @@ class _Demo:
             )
 
     def copy(self) -> None:
-        """Write a file to the disk with nbdcopy, and read it back."""
+        """Writes a file to the disk with nbdcopy, and reads it back."""
         uri = f"nbd+unix:///{BDEV}?socket={self.nbd_socket}"
         if not shutil.which("nbdcopy"):
             print("nbdcopy      skipped: it is not installed (Debian package libnbd-bin)")
@@ -167,7 +167,7 @@ class _Demo:
 
 
 def _wait_for(path: str) -> None:
-    """Until somebody listens at the socket."""
+    """Waits until a process listens at the socket."""
     deadline = time.monotonic() + START_S
     while True:
         with socket.socket(socket.AF_UNIX) as probe:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, host: Host | None = None) -> int:
-    """0 when it is done; raises VirtiodError saying what is in the way."""
+    """Runs an action; returns 0, or raises VirtiodError, which says what prevents it."""
     host = host or Host()
     if args.action == "list":
         devices = [describe(device, host) for device in scan(host)]
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, host: Host | None = None) -> int:
 
 
 def describe(device: PciDevice, host: Host) -> dict[str, Any]:
-    """A device for people and programs; "to_use" says what is in the way, or "ready"."""
+    """Describes a device for people and programs; "to_use" is "ready", or what prevents its use."""
     disks = disks_of(device, host)
     return {
         "address": device.address,
@@ -70,10 +70,10 @@ def _to_use(device: PciDevice, host: Host, disks: list[Disk] | None = None) -> s
 
 
 def _reasons(device: PciDevice, host: Host, disks: list[Disk]) -> Iterator[VirtiodError]:
-    """In the order in which they must be dealt with."""
+    """The reasons that prevent its use, in the order in which they must be solved."""
     try:
         yield from checks.unusable(device, host)
-    except VirtiodError as error:  # it went away, or its configuration can't be read
+    except VirtiodError as error:  # it was removed, or its configuration can't be read
         yield error
     yield from checks.in_use(device, disks)
     yield from checks.bound_elsewhere(device, allow_unbind=False)

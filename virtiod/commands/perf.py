@@ -16,6 +16,7 @@ from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
 from virtiod.core import cmdline
 from virtiod.core.cmdline import Opt
+from virtiod.core.counted import counted
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.sizes import parse_size
@@ -80,12 +81,12 @@ class PerfOptions:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `virtiod perf`."""
+    """Adds the options of `virtiod perf` to a parser."""
     cmdline.add_arguments(parser, PerfOptions)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if every I/O succeeded (and verified), else 1."""
+    """Runs the load; returns 0 if every I/O succeeded (and verified), else 1."""
     options = cmdline.options_from(PerfOptions, args)
     workload = Workload(
         rw=options.rw,
@@ -123,7 +124,7 @@ async def _measure(options: PerfOptions, workload: Workload) -> LoadReport:
 
 
 async def _add(system: System, options: PerfOptions, number: int, target: str) -> list[str]:
-    """The bdevs of a target."""
+    """Attaches a target; returns the names of its bdevs."""
     if target.startswith("null:"):
         return [system.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
     kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
@@ -138,9 +139,9 @@ async def _add(system: System, options: PerfOptions, number: int, target: str) -
 
 
 def draw(now: Snapshot) -> None:
-    """One line, drawn over the last one."""
+    """Prints the progress in one line, over the last one."""
     filled = round(now.share * BAR)
-    failed = f"  {now.failed} errors" if now.failed else ""
+    failed = f"  {counted(now.failed, 'error')}" if now.failed else ""
     text = (
         f"\r[{'#' * filled}{'.' * (BAR - filled)}] {now.share:4.0%}  {now.iops / 1000:9.1f} kIOPS  "
         f"{now.mib_s:8.0f} MiB/s  {now.latency_us:8.1f} us{failed}"
@@ -149,7 +150,7 @@ def draw(now: Snapshot) -> None:
 
 
 def table(report: LoadReport) -> str:
-    """The report for people: a line for each job, then all together. Latencies in us."""
+    """The report as a table: a line for each job, then the totals. Latencies in us."""
     header = (
         "bdev",
         "core",

@@ -29,14 +29,14 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args)
     if options.rpc_socket == DEFAULT_RPC_SOCKET:
         Path(DEFAULT_RPC_SOCKET).parent.mkdir(mode=0o755, exist_ok=True)
-    faulthandler.enable()  # of use when a watchdog sends SIGABRT
+    faulthandler.enable()  # prints the stacks when a watchdog sends SIGABRT
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     daemon = Daemon(options, sockets=take_sockets())
     return asyncio.run(_serve(daemon, Notifier()))
 
 
 async def _serve(daemon: Daemon, notifier: Notifier) -> int:
-    """Runs the daemon, tells the service manager how it goes, and hears signals."""
+    """Runs the daemon, notifies the service manager, and handles signals."""
     service = Service(daemon, notifier)
     telling = spawn(service.run(), "tell the service manager")
     _hear_signals(daemon, service)

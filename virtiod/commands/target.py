@@ -11,6 +11,7 @@ from typing import Annotated
 
 from virtiod.core import cmdline
 from virtiod.core.cmdline import Opt
+from virtiod.core.counted import counted
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.core.memory import MIB
@@ -88,7 +89,7 @@ class TargetOptions:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `virtiod target`."""
+    """Adds the options of `virtiod target` to a parser."""
     cmdline.add_arguments(parser, TargetOptions)
 
 
@@ -148,7 +149,7 @@ async def _serve(target: Target) -> None:
     for path, device in target.devices.items():
         print(f"serving {device.size} bytes at {path}", flush=True)
     for path, host in target.hosts.items():
-        print(f"serving {len(host.luns)} LUNs at {path}", flush=True)
+        print(f"serving {counted(len(host.luns), 'LUN')} at {path}", flush=True)
     await ended.wait()
     await asyncio.gather(*resizes)
     await target.stop()

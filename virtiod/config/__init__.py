@@ -1,1 +1,1 @@
-"""Configuration: files of RPC calls, checked, made at start and again on reload, and the state that is kept."""
+"""Configuration: files of RPC calls, which are checked, and made at start and on reload; and the state file."""

@@ -1,4 +1,4 @@
-"""Calls against what the methods take, before any of them is made."""
+"""Checks calls against what the methods take, before any call is made."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _SETTINGS = re.compile(r"bdev_\w+_set_(options|hotplug|params)|bdev_examine_?\w*
 
 @dataclass
 class Checked:
-    """`problems` are messages by the call that they are about; `ignored` calls mean nothing here."""
+    """`problems` are messages by their call; `ignored` are calls about things that virtiod does not have."""
 
     calls: list[Call] = field(default_factory=list)
     ignored: list[Call] = field(default_factory=list)
     problems: list[tuple[Call, str]] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
-        """What is ignored, a line for each subsystem."""
+        """The ignored calls, a line for each subsystem."""
         return [f"{where}: {what}" for where, what in _warnings(self.ignored)]
 
 
 def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked:
-    """Sorts the calls into those to make, those to leave out and those that can't be right."""
+    """Sorts the calls into those to make, those to ignore, and those that are not valid."""
     aliases = {alias: entry for entry in methods.values() for alias in entry.aliases}
     checked = Checked()
     seen: dict[tuple[str, str], Call] = {}
@@ -43,7 +43,8 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
         first = seen.setdefault(call.identity, call)
         if not problem and first is not call and entry and entry.undo:
             problem = (
-                f"{call.where_param('name')} ({call.method}): '{call.identity[1]}' is there already: {first.where}"
+                f"{call.where_param('name')} ({call.method}): "
+                f"'{call.identity[1]}' is created twice, first by {first.where}"
             )
         if problem:
             checked.problems.append((call, problem))
@@ -53,8 +54,8 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
 
 
 def is_foreign(call: Call) -> bool:
-    """A call of SPDK's about something that virtiod does not have, and does not need to do its work: everything in
-    other subsystems, and the settings of other kinds of bdevs."""
+    """Whether it is a call of SPDK's about something that virtiod neither has nor needs: all calls of other subsystems,
+    and settings of other kinds of bdevs."""
     return call.subsystem not in SUBSYSTEMS or bool(_SETTINGS.fullmatch(call.method))
 
 
@@ -78,4 +79,4 @@ def _warnings(ignored: list[Call]) -> Iterator[tuple[str, str]]:
     for subsystem in dict.fromkeys(call.subsystem for call in ignored):
         calls = [call for call in ignored if call.subsystem == subsystem]
         names = ", ".join(dict.fromkeys(call.method for call in calls))
-        yield calls[0].where, f"ignored, virtiod has nothing like it: {names}"
+        yield calls[0].where, f"ignored, virtiod does not have this: {names}"

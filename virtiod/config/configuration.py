@@ -1,10 +1,10 @@
-"""What the daemon does with its files.
+"""The daemon's configuration file and state file: reads, makes, reloads and saves them.
 
 At start the calls of the configuration file are made, then those of the state file that are about something else. A
-reload makes the calls that are new in the file, and undoes those that are gone from it; what RPC made is left alone.
+reload makes the calls that are new in the file, and undoes those that were removed from it; it keeps what RPC made.
 
-A device that is not there yet is no error: its controller is attached when it appears, and the calls that need its
-bdevs are made then. Everything else that fails ends a start, and is reported by a reload, which goes on.
+An absent device is no error: its controller is attached when the device appears, and then the calls that need its bdevs
+are made. Any other failure ends a start. A reload reports it, and continues.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Changes:
 
 
 class Configuration:
-    """The files of one daemon: file (-c) and state, None for none. `failed` says what of them could not be done.
+    """The files of one daemon: file (-c) and state, None for none. `failed` lists what could not be done.
 
     calls: the methods by which it makes them.
     """
@@ -71,7 +71,7 @@ class Configuration:
     # ---- start
 
     async def read(self) -> None:
-        """Reads and checks the files. Raises InvalidArgument with the place of what is wrong."""
+        """Reads and checks the files. Raises InvalidArgument, which names the place of each error."""
         if self._file:
             self._to_make = await self._read_file()
             self._made = {call.identity: call for call in self._to_make}
@@ -96,11 +96,11 @@ class Configuration:
         await self._start_with(self._to_make)
 
     async def resume(self) -> None:
-        """Makes those that are left, in the running daemon, and keeps the state from now on."""
+        """Makes the calls that are left, in the running daemon, and saves the state from now on."""
         left, self._to_make = self._to_make, []
         await self._start_with(left)
         for call in self._to_make:
-            logger.warning("%s: %s was not called: it is too late", call.where, call.method)
+            logger.warning("%s: %s was not called: only possible before initialisation", call.where, call.method)
         self._to_make = []
         self._late = spawn(self._make_late(), "late calls of the configuration")
         self._calls.on_change = self.save
@@ -123,7 +123,7 @@ class Configuration:
                 self._kept[call.identity] = call
 
     async def close(self) -> None:
-        """Makes and saves nothing any more."""
+        """Ends: makes no more calls, and saves nothing."""
         self._waiting = []
         self._calls.on_change = None
         await cancel(self._late)
@@ -131,7 +131,7 @@ class Configuration:
     # ---- one call
 
     async def _make(self, call: Call) -> bool:
-        """False if it has to wait for a bdev whose device is awaited. Raises RpcError."""
+        """Makes a call; false if it has to wait for a bdev whose device is awaited. Raises RpcError."""
         entry = self._method(call.method)
         defaults = entry.in_config if entry else {}
         try:
@@ -143,7 +143,7 @@ class Configuration:
         return True
 
     async def _make_or_wait(self, call: Call) -> bool:
-        """The same; what has to wait is made later."""
+        """Makes a call now, or later if it has to wait; false then. Raises RpcError."""
         made = await self._make(call)
         if not made:
             logger.warning("%s: %s waits for its bdev", call.where, call.method)
@@ -167,7 +167,7 @@ class Configuration:
             self._bdev_came.set()
 
     async def _make_late(self) -> None:
-        """Makes the calls that wait whenever a bdev has come."""
+        """Makes the waiting calls each time that a bdev was registered."""
         while True:
             await self._bdev_came.wait()
             self._bdev_came.clear()
@@ -191,7 +191,7 @@ class Configuration:
     # ---- reload
 
     async def reload(self) -> Changes:
-        """Does what has changed in the file. One that can't be read has failed, and changes nothing."""
+        """Makes what has changed in the file. If the file can't be read, the reload fails and changes nothing."""
         changes = Changes()
         async with self._changing:
             self.failed = []
@@ -223,7 +223,7 @@ class Configuration:
         for _, message in checked.problems:
             self._fail(message)
         wanted = {call.identity: call for call in checked.calls}
-        # What is wrong now was right before: it stays as it is.
+        # What is not valid now was valid before: it stays as it is.
         wrong = {call.identity for call, _ in checked.problems}
         stays = {key: call for key, call in self._made.items() if key in wrong}
         await self._delete(self._gone({**stays, **wanted}), changes)
@@ -232,7 +232,7 @@ class Configuration:
         self._said = {_spelt(call) for call in [*stays.values(), *checked.calls]}
 
     def _gone(self, wanted: dict[Identity, Call]) -> list[Identity]:
-        """What the file had made that it does not say any more, or says differently."""
+        """What the file had created and does not have any more, or has with other parameters."""
         running = running_identities(self._system)
         return [
             key
@@ -241,14 +241,14 @@ class Configuration:
         ]
 
     async def _delete(self, gone: list[Identity], changes: Changes) -> None:
-        """Side by side: some may take their deadlines' time."""
+        """Deletes side by side, as some may take until their deadlines."""
 
         async def delete(key: Identity) -> None:
             name, undo = key[1], self._undo(key[0])
             try:
                 await self._calls.call(undo, {"name": name})
             except RpcError as error:
-                if not isinstance(error.__cause__, NotFound):  # it went with what it was made of
+                if not isinstance(error.__cause__, NotFound):  # it was deleted with what it belonged to
                     self._fail(f"{undo} {name}: {error.message}")
                     return
             changes.deleted.append(name)
@@ -272,7 +272,7 @@ class Configuration:
     # ---- state
 
     async def save(self) -> None:
-        """Writes what is not the file's, if there is a state file. A failure is logged: the daemon goes on."""
+        """Writes what is not from the file to the state file, if there is one. A failure is logged only."""
         if self._state is None:
             return
         async with self._saving:

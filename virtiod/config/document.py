@@ -28,7 +28,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a document came from. Without its text places have no line."""
+    """The origin of a document. Without its text places have no line."""
 
     name: str
     text: str = ""
@@ -58,7 +58,7 @@ class Call:
         return self.source.at(self.place)
 
     def where_param(self, name: str) -> str:
-        """Where this parameter stands; the call, if it isn't given."""
+        """The place of this parameter; the place of the call, if it isn't given."""
         return self.source.at((*self.place, "params", name)) if name in self.params else self.where
 
     @property
@@ -68,7 +68,7 @@ class Call:
 
 
 def identity(method: str, params: Mapping[str, object]) -> Identity:
-    """The method, and the name of what it is about, if it is about one of several."""
+    """The method, and the name of the object that it is about, if there can be several."""
     return method, str(params.get("name") or params.get("bdev_name") or "")
 
 
@@ -90,7 +90,7 @@ def read_config(path: str) -> list[Call]:
 
 
 def parse_config(document: Any, source: Source) -> list[Call]:
-    """Validates the document's form. Members that mean nothing here are left alone, as SPDK does."""
+    """Validates the document's form. Unknown members are ignored, as SPDK does."""
     calls: list[Call] = []
     subsystems = _member(document, "subsystems", list, source, ())
     for number, subsystem in enumerate(subsystems):
@@ -155,7 +155,7 @@ def _element(text: str, offset: int, index: int) -> int:
 
 
 def _named(text: str, offset: int, name: str) -> int:
-    """Of equal names the last one counts, as for json.loads()."""
+    """The offset of the value of a name. Of equal names the last one counts, as for json.loads()."""
     found = -1
     while text[offset] == '"':
         key, offset = _DECODER.raw_decode(text, offset)
@@ -171,7 +171,7 @@ def _named(text: str, offset: int, name: str) -> int:
 
 
 def _end(text: str, offset: int) -> int:
-    """Behind the value that begins here."""
+    """The offset after the value that begins at this one."""
     end: int = _DECODER.raw_decode(text, offset)[1]
     return end
 

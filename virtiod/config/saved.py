@@ -1,4 +1,4 @@
-"""The calls that bring a daemon into the state that it is in, as a configuration has them."""
+"""The present state of a daemon, as the calls of a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from virtiod.system import SUBSYSTEMS, System
 
 
 def running_identities(system: System) -> set[Identity]:
-    """What is there, as the calls that would make it."""
+    """The identities of the calls that would create what exists."""
     return {_identity(call) for name in SUBSYSTEMS for call in system.saved_calls(name)}
 
 

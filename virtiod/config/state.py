@@ -1,4 +1,4 @@
-"""The state file: what was made by RPC, written anew after each change, in the format of a configuration file."""
+"""The state file: what RPC created, written again after each change, in the format of a configuration file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class StateFile:
         self._writing = threading.Lock()
 
     def read(self) -> list[Call]:
-        """What was written last; nothing if there is no file yet. Raises InvalidArgument."""
+        """The calls that were written last; none if there is no file yet. Raises InvalidArgument."""
         folder = Path(self.path).parent
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InvalidArgument(f"--state {self.path}: {folder} is not a directory that can be written to")
         return read_config(self.path) if Path(self.path).exists() else []
 
     def write(self, document: dict[str, Any]) -> None:
-        """Blocks until it is on disk. Raises OSError, and leaves the old content then."""
+        """Writes the document; blocks until it is on disk. Raises OSError, and keeps the old content then."""
         text = json.dumps(document, indent=2) + "\n"
         with self._writing:
             if text != self._written:

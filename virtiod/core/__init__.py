@@ -1,3 +1,3 @@
-"""What all rooms stand on: errors, DMA memory and its physical addresses, the C structures that compiled modules share,
-memory order, the clock, the calls of Linux, tasks that nobody can lose.
+"""What all rooms use: errors, DMA memory and its physical addresses, the C structures that compiled modules share,
+memory order, the clock, the calls of Linux, tasks that are held until they end.
 """

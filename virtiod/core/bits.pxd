@@ -12,7 +12,7 @@ cdef extern from *:
     static inline uint64_t vd_swap64(uint64_t v) { return __builtin_bswap64(v); }
     #endif
     """
-    # The place of the highest bit that is set; 0 for 0.
+    # The index of the highest bit that is set; 0 for 0.
     int log2 "vd_log2" (uint64_t v) noexcept nogil
     # The bytes in the other order.
     uint16_t swap16 "vd_swap16" (uint16_t v) noexcept nogil

@@ -28,12 +28,12 @@ _TYPES: dict[object, Callable[[str], object]] = {int: int, float: float}  # what
 
 @dataclasses.dataclass(frozen=True)
 class Opt:
-    """What an option's field does not say.
+    """What the field of an option does not say.
 
     flags: "-r/--rpc-socket", or "sockets" for a positional argument. group: the heading that --help shows it below.
     excludes: options with the same word here exclude each other. parse: checks and converts what was given; raises
-    ArgumentTypeError, a usage error. convert: does so later, with the default, too; raises VirtiodError. default: what
-    counts when it is not given, as it would be given, if that is not the field's default.
+    ArgumentTypeError, a usage error. convert: does so later, with the default, too; raises VirtiodError. default: the
+    value, as text, of an option that is not given, if that is not the field's default.
     """
 
     flags: str
@@ -49,7 +49,7 @@ class Opt:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Of a field whose value comes of more than its one option: `by` makes it of all arguments; raises VirtiodError.
+    """Says that `by` makes the field's value from all arguments, not from one option; `by` raises VirtiodError.
 
     Its options that are not given are None, unless they say otherwise.
     """
@@ -89,7 +89,7 @@ def _fields(described: type[DataclassInstance]) -> Iterator[_Field]:
 
 
 def add_arguments(parser: argparse.ArgumentParser, described: type[DataclassInstance]) -> None:
-    """Add the options of a dataclass to a parser, in the order of its fields."""
+    """Adds the options of a dataclass to a parser, in the order of its fields."""
     groups: dict[tuple[str, str], argparse._ArgumentGroup] = {}
     for field in _fields(described):
         for opt in field.opts:
@@ -121,7 +121,7 @@ def _add(where: argparse._ActionsContainer, field: _Field, opt: Opt) -> None:
 
 
 def options_from(described: type[Described], args: argparse.Namespace) -> Described:
-    """The values that were given or are the defaults. Raises VirtiodError naming what does not fit."""
+    """The values that were given or are the defaults. Raises VirtiodError, which names what is not valid."""
     values = {field.name: _value(field, args) for field in _fields(described)}
     return cast("Callable[..., Described]", described)(**values)
 
@@ -142,7 +142,7 @@ def describe(options: DataclassInstance) -> str:
 
 
 def within(low: int, high: int) -> Callable[[str], int]:
-    """For parse: integers from low to high."""
+    """A function for parse: takes integers from low to high."""
 
     def integer(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
@@ -153,7 +153,7 @@ def within(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """For parse: seconds from 0 to a day."""
+    """A function for parse: takes seconds from 0 to a day."""
     try:
         value = float(text)
     except ValueError:

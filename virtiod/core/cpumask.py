@@ -11,7 +11,7 @@ MAX_CPUS = 256
 
 
 def parse_cpumask(text: str) -> tuple[int, ...]:
-    """Cores of "0x3", "3" (hexadecimal too) or "[0,2-3]", ascending. Each must be allowed to this process."""
+    """The cores of "0x3", "3" (also hexadecimal) or "[0,2-3]", ascending. Each must be allowed to this process."""
     cpus: set[int] = set()
     if re.fullmatch(r"(0[xX])?[0-9a-fA-F]+", text):
         mask = int(text, 16)

@@ -1,10 +1,10 @@
 """The exceptions that set-up and control raise; the data path returns 0 or -errno instead.
 
     VirtiodError                    errno: what an RPC client gets as -errno
-    ├── InvalidArgument             EINVAL     what the operator sent can't be right
+    ├── InvalidArgument             EINVAL     what the operator sent is not valid
     ├── NotFound                    ENODEV     no such bdev, controller, export
     ├── AlreadyExists               EEXIST
-    ├── Busy                        EBUSY      it is going away, or in use
+    ├── Busy                        EBUSY      it is in use, or about to end
     ├── NotSupported                EOPNOTSUPP
     ├── NoMemory                    ENOMEM     DMA memory is exhausted
     └── DeviceError                 EIO        a device or a peer misbehaved
@@ -12,7 +12,7 @@
         ├── ProtocolError           EPROTO     it broke the protocol, or lacks what is needed
         ├── DeadlineError           ETIMEDOUT  it did not answer in time
         ├── LostError               ENOTCONN   the connection ended
-        └── RemovedError            ENODEV     the device was taken out, it won't be back
+        └── RemovedError            ENODEV     the device was removed, and does not come back
 
 Messages name the command or the parameter, and the values.
 """
@@ -23,7 +23,7 @@ import errno
 
 
 class VirtiodError(Exception):
-    """Base of all. `errno` is positive."""
+    """The base of all exceptions. `errno` is positive."""
 
     errno: int = errno.EIO
 
@@ -62,7 +62,7 @@ class DeviceError(VirtiodError):
 
 
 class ConnectError(DeviceError):
-    """`code` is the errno of connect(2)."""
+    """A connection could not be made. `code` is the errno of connect(2)."""
 
 
 class ProtocolError(DeviceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-NOTICE = 25  # what changes something, and what an operator wants to know
+NOTICE = 25  # changes, and other things that an operator wants to know
 LEVELS = {
     "ERROR": logging.ERROR,
     "WARNING": logging.WARNING,

@@ -1,4 +1,4 @@
-"""The calls of the C library that Python has no names for, and mmap at a place of one's choice."""
+"""The calls of the C library that Python has no names for, and mmap at a chosen address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def mmap(address: int | None, size: int, protection: int, flags: int, fd: int, offset: int = 0) -> int:
-    """Map size bytes of a file; where they are. address: where to, None for anywhere. Raises OSError."""
+    """Maps size bytes of a file, at address if it is given; returns where they are. Raises OSError."""
     found = _libc.mmap(address, size, protection, flags, fd, offset)
     if found in {None, _MAP_FAILED}:
         raise _error()
@@ -28,17 +28,17 @@ def mmap(address: int | None, size: int, protection: int, flags: int, fd: int, o
 
 
 def munmap(address: int, size: int) -> None:
-    """Unmap what mmap() mapped."""
+    """Unmaps what mmap() mapped."""
     _libc.munmap(address, size)
 
 
 def madvise(address: int, size: int, advice: int) -> None:
-    """Tell the kernel how memory will be used; it may not care."""
+    """Tells the kernel how memory will be used; it may ignore this."""
     _libc.madvise(address, size, advice)
 
 
 def mlock(address: int, size: int) -> None:
-    """Keep memory from being swapped out. Raises OSError."""
+    """Keeps memory from being swapped out. Raises OSError."""
     if _libc.mlock(address, size):
         raise _error()
 

@@ -1,8 +1,8 @@
 """DMA memory: what devices and targets may read and write.
 
-One memfd, sealed against shrinking so that no peer can pull it from under us, mapped at one place that never moves. It
-grows by whole regions, each mapped behind the last one; users of the memory (transports) are told of each new region.
-Its pages are huge ones (1 GB, else 2 MB) when enough are free, and plain ones otherwise: peers don't care.
+It is one memfd, sealed so that no peer can shrink it, and mapped at an address that never changes. It grows by whole
+regions, each mapped after the last one; users of the memory (transports) are told of each new region. Its pages are
+huge pages (1 GB, else 2 MB) when enough are free, and plain ones otherwise, which peers need not know.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Translation:
     shift: int = 0
 
     def delta_at(self, address: int) -> int:
-        """What to add to addresses in the page of this one to get the device's."""
+        """What to add to addresses in the page of this address to get the device's."""
         if not self.table:
             return self.delta
         page = (address - self.base) >> self.shift
@@ -68,7 +68,7 @@ def choose_page_size(size: int, sysfs: Path = HUGE_PAGES) -> int:
 
 
 class DmaMemory:
-    """The daemon's DMA memory. Not thread-safe: the control plane's.
+    """The daemon's DMA memory. Not thread-safe: for the control plane only.
 
     size is what is mapped at first, in bytes; growth is in regions of the same size or what is asked for.
     """
@@ -114,16 +114,16 @@ class DmaMemory:
 
     @property
     def size(self) -> int:
-        """Bytes mapped."""
+        """How many bytes are mapped."""
         return sum(r.size for r in self.regions)
 
     @property
     def used(self) -> int:
-        """Bytes allocated."""
+        """How many bytes are allocated."""
         return sum(self._used.values())
 
     def on_grow(self, listener: Callable[[Region], None]) -> Callable[[], None]:
-        """Have listener(region) called after each growth; returns what ends that."""
+        """Has listener(region) called after each growth; returns a function that ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -142,7 +142,7 @@ class DmaMemory:
                 f"grow DMA memory by {size // MIB} MiB of {self.page_size // 1024} KiB pages: {e.strerror}"
             ) from e
         if self.page_size == mmap.PAGESIZE:
-            libc.madvise(address, size, libc.MADV_HUGEPAGE)  # only a wish
+            libc.madvise(address, size, libc.MADV_HUGEPAGE)  # the kernel may ignore it
         region = Region(address, size, offset)
         self.regions.append(region)
         self._seams.add(address)
@@ -152,9 +152,10 @@ class DmaMemory:
             listener(region)
 
     def allocate(self, size: int, align: int = 4096, in_one_page: bool = False) -> int:
-        """An address of size bytes, zeroed, aligned to align (a power of two). Grows if needed; raises NoMemory.
+        """Allocates size bytes, zeroed, aligned to align (a power of two); returns the address. Grows if needed; raises
+        NoMemory.
 
-        in_one_page: not across the border of a page, where pages are that large: a device that is told physical
+        in_one_page: not across the border of a page, if pages are that large: a device that is told physical
         addresses sees it in one piece.
         """
         if size <= 0:
@@ -185,7 +186,7 @@ class DmaMemory:
         return None
 
     def free(self, address: int) -> None:
-        """Give back what allocate returned."""
+        """Frees what allocate returned."""
         self._insert(address, self._used.pop(address))
 
     def _insert(self, address: int, size: int) -> None:
@@ -204,7 +205,7 @@ class DmaMemory:
         return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
     def close(self) -> None:
-        """Unmap and close. Nobody may use an address of it any more."""
+        """Unmaps and closes the memory. Nobody may use its addresses any more."""
         if self._reserved:
             libc.munmap(self._reserved, RESERVED + self.page_size)
             self._reserved = 0

@@ -1,7 +1,7 @@
 """The physical addresses of DMA memory, for devices that no IOMMU translates for.
 
-Only huge pages will do: the kernel moves plain ones as it likes. They are locked, so that each is there for good, and
-looked up in /proc/self/pagemap, which tells addresses to a privileged process only (CAP_SYS_ADMIN).
+This needs huge pages: the kernel may move plain ones at any time. They are locked, so that each stays in memory, and
+looked up in /proc/self/pagemap, which shows addresses to a privileged process only (CAP_SYS_ADMIN).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from virtiod.core import libc
+from virtiod.core.counted import counted
 from virtiod.core.errors import NoMemory, NotSupported, VirtiodError
 from virtiod.core.memory import MIB, RESERVED, DmaMemory, Region, Translation
 
@@ -38,7 +39,7 @@ class PhysicalPages:
         self._extending = threading.Lock()
 
     def extend(self) -> None:
-        """Pin and look up the regions that are new. Blocks: a page may have to be zeroed first. Any thread."""
+        """Locks and looks up the new regions. Blocks, as pages may have to be zeroed first; any thread may call it."""
         with self._extending:
             for region in self._memory.regions[self._known :]:
                 self._pin(region)
@@ -49,7 +50,7 @@ class PhysicalPages:
                 self._known += 1
 
     def translation(self) -> Translation:
-        """Stays true as the table is extended."""
+        """The translation by this table, which stays valid when the table is extended."""
         return Translation(table=ctypes.addressof(self._entries), base=self._memory.base, shift=self._shift)
 
     def _pin(self, region: Region) -> None:
@@ -74,7 +75,7 @@ class PhysicalPages:
             raise VirtiodError(f"{self._pagemap}: {error.strerror}", error.errno) from error
         found = [(entry & (1 << FRAME_BITS) - 1) * mmap.PAGESIZE for entry in entries if entry & PRESENT]
         if len(found) < len(entries):
-            raise NoMemory(f"{len(entries) - len(found)} huge pages of DMA memory are not in memory")
+            raise NoMemory(f"{counted(len(entries) - len(found), 'huge page')} of DMA memory not present in memory")
         if not all(found):
             raise NotSupported(f"{self._pagemap} hides physical addresses: virtiod needs CAP_SYS_ADMIN (as root has)")
         if any(address % page for address in found):

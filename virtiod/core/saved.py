@@ -1,4 +1,4 @@
-"""What a manager says of the objects that it has: the RPC calls that would make them again."""
+"""The RPC calls that create a manager's objects again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SavedCall:
     params: Mapping[str, object] = field(default_factory=dict)
 
     def entry(self) -> dict[str, object]:
-        """As it stands in a configuration file."""
+        """The call as a configuration file has it."""
         return {"method": self.method, "params": dict(self.params)} if self.params else {"method": self.method}
 
 
 class Saver(Protocol):
-    """Whoever has something that a configuration can make again."""
+    """An object with something that a configuration can create again."""
 
     def saved_calls(self) -> Iterable[SavedCall]:
-        """The calls that bring it into its present state, in the order in which they must be made."""
+        """The calls that create its present state, in the order in which they must be made."""

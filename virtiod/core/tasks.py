@@ -1,6 +1,6 @@
-"""Tasks that nobody can lose: each is held until it ends, and what ends it unexpectedly is logged.
+"""Tasks that are held until they end; an unexpected exception is logged.
 
-asyncio itself keeps weak references only, and says of a failure nobody asked for just when the task is collected.
+asyncio itself keeps weak references only, and reports an exception that nobody retrieved when the task is collected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def spawn(work: Coroutine[object, object, Result], name: str, *, awaited: bool =
 
 
 async def cancel(*tasks: asyncio.Task[object] | None) -> None:
-    """Cancels those that run and returns when all have ended, however they did. None stands for a task never begun."""
+    """Cancels those that run and returns when all have ended, in whatever way. None stands for a task never started."""
     running = {task for task in tasks if task is not None and not task.done()}
     for task in running:
         task.cancel()

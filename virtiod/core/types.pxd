@@ -162,12 +162,12 @@ cdef struct Io:
     # the channel's: list of what is in flight, oldest first
     Io *prev
     Io *next
-    # the device layer's, from channel.submit to channel.finish
+    # owned by what serves the bdev, from channel.submit to channel.finish
     uint64_t cursor        # bytes of the I/O handed to the device so far
     uint32_t iov_index     # where the cursor is in iov
     uint64_t iov_offset
     uint32_t pieces        # requests in flight for it
-    uint8_t phase          # device layer's own
+    uint8_t phase          # what serves the bdev sets it
     uint8_t placed         # a place in its unit's share is kept for its next request
 
 # Latencies in ns are counted in buckets: 32 for each power of two, linear inside (HdrHistogram's shape). What follows
@@ -207,7 +207,7 @@ ctypedef void (*channel_submit_fn)(Channel *ch, Io *io) noexcept nogil
 cdef struct Channel:
     PollerCore *poller
     BdevCore *bdev
-    channel_submit_fn submit   # the device layer's
+    channel_submit_fn submit   # of what serves the bdev
     void *device               # what submit works on (a queue of this or of another poller)
     Io *oldest                 # in flight, in order of submission
     Io *newest
@@ -225,14 +225,14 @@ cdef struct BdevCore:
     uint8_t read_only
     uint8_t write_cache
     uint8_t closed             # every new I/O fails with ENODEV
-    # what one request to the device may be; the device layer splits by it. Set before the first I/O
+    # what one request to the device may be; I/O is split by it. Set before the first I/O
     uint32_t native            # bit per Op that the device has a command for
     uint32_t max_segments
     uint32_t max_segment       # bytes
     uint64_t max_transfer      # bytes, of READ and WRITE
     uint64_t max_unmap         # bytes
     uint64_t max_write_zeroes  # bytes
-    # the device layer's, for a device of several units
+    # for a device of several units
     uint64_t unit              # the unit's address, as requests carry it
     uint8_t native_fua         # WRITE takes FUA along: no flush is needed after it
     uint8_t zeroes_unmap       # WRITE_ZEROES may deallocate

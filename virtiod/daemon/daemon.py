@@ -1,4 +1,4 @@
-"""The life of a daemon: it builds the system, serves it, and ends both in order.
+"""The life cycle of a daemon: it builds the system, serves it, and ends both in order.
 
 States: stopped -> startup (RPC answers, nothing else runs) -> runtime -> stopped. A start that fails leaves nothing
 behind. Stopping goes backwards: RPC takes no more calls, exports end, controllers are detached, pollers stop.
@@ -20,6 +20,7 @@ from virtiod.api.services import Calls, Lifecycle, Logs
 from virtiod.api.services import Health as HealthService
 from virtiod.config.configuration import Configuration
 from virtiod.core.cmdline import describe
+from virtiod.core.counted import counted
 from virtiod.core.errors import Busy, DeadlineError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.daemon.health import Health
@@ -39,9 +40,9 @@ from virtiod.system import System
 
 logger = logging.getLogger(__name__)
 
-_CALLS_TIMEOUT_S = 2.0  # for RPC calls that run when the daemon stops
-_SKIP_TIMEOUT_S = 1.0  # for what is left when the deadline is over
-_SKIP_STEP_S = 0.2  # for each thing of it
+_CALLS_TIMEOUT_S = 2.0  # for RPC calls that are running when the daemon stops
+_SKIP_TIMEOUT_S = 1.0  # for the steps that are left when the deadline is over
+_SKIP_STEP_S = 0.2  # for each of them
 
 
 def build(options: Options) -> System:
@@ -75,7 +76,7 @@ class Daemon:
         self.health = Health(self)
         self.inventory: System | None = None  # as long as start() has not built it
         self.http: HttpServer | None = None
-        self.fatal: Exception | None = None  # why it ends by itself
+        self.fatal: Exception | None = None  # the reason why it ends by itself
         self.wants_to_stop = asyncio.Event()
         self._sockets = sockets or {}
         self._build = build
@@ -90,7 +91,7 @@ class Daemon:
 
     @property
     def system(self) -> System:
-        """What it has built; not before start()."""
+        """The system that it has built; not before start()."""
         assert self.inventory is not None
         return self.inventory
 
@@ -105,7 +106,7 @@ class Daemon:
     # ---- start
 
     async def start(self) -> None:
-        """Comes up as far as the options say. Raises VirtiodError, and leaves nothing behind then."""
+        """Starts as far as the options say. Raises VirtiodError, and leaves nothing behind then."""
         self._stack.callback(self.logs.close)
         logger.info("virtiod %s, options %s", __version__, describe(self.options))
         try:
@@ -127,7 +128,7 @@ class Daemon:
             raise
 
     def _provide(self, system: System) -> None:
-        """What methods may ask for, by type."""
+        """Hands methods what they may ask for, by type."""
         services: dict[type, object] = {
             System: system,
             Calls: self.rpc,
@@ -139,7 +140,7 @@ class Daemon:
         self.rpc.provide({**services, **{kind: system.exports.of(kind) for kind in EXPORTS}})
 
     async def _serve_http(self, system: System) -> None:
-        """HTTP listens before anything runs, so that health can be asked for from the beginning to the end."""
+        """Has HTTP listen before anything runs, so that it serves health from the beginning to the end."""
         options, handed = self.options, self._sockets.get("http")
         if options.http is None and handed is None:
             return
@@ -167,7 +168,9 @@ class Daemon:
             raise
         self._initialised.set()
         pollers = self.system.pollers
-        logger.info("running: %d pollers on cores %s", len(pollers), [poller.cpu for poller in pollers])
+        cores = ", ".join(str(poller.cpu) for poller in pollers)
+        on = "core" if len(pollers) == 1 else "cores"
+        logger.info("running: %s on %s %s", counted(len(pollers), "poller"), on, cores)
 
     async def _listen_nbd(self, exports: NbdExports) -> None:
         options, handed = self.options, self._sockets.get("nbd")
@@ -179,17 +182,17 @@ class Daemon:
             await exports.listen(ListenAddress.parse(f"tcp:{options.nbd_listen}"))
 
     async def wait_init(self) -> None:
-        """Returns when it is in runtime."""
+        """Returns when the daemon is in runtime."""
         await self._initialised.wait()
 
     # ---- end
 
     def time_left(self) -> float:
-        """Seconds that what ends may still take."""
+        """Seconds that a stop may still take."""
         return max(0.0, self._stop_deadline - time.monotonic())
 
     def hurry(self) -> None:
-        """Ends the waiting of stop(): what has not ended is left."""
+        """Ends the waiting of stop(): it cancels what has not ended."""
         self._hurry.set()
 
     async def stop(self, deadline_s: float) -> None:
@@ -206,7 +209,7 @@ class Daemon:
                 self.inventory.controllers.cut_off()
             await _skip_through(unwinding)
             await self._server.close()
-            why = "it was told to hurry" if self._hurry.is_set() else f"not within {deadline_s:g} s"
+            why = "a second signal came" if self._hurry.is_set() else f"not within {deadline_s:g} s"
             raise DeadlineError(f"the daemon did not end in order: {why}")
         await unwinding
 
@@ -223,7 +226,7 @@ def _is_at(listener: socket.socket | None, path: str) -> bool:
 
 
 async def _skip_through(unwinding: asyncio.Task[None]) -> None:
-    """Makes it give up what it waits for, thing after thing: what comes after each still gets its turn."""
+    """Cancels what the stop waits for, step after step, so that the steps after each still run."""
     deadline = time.monotonic() + _SKIP_TIMEOUT_S
     while not unwinding.done() and time.monotonic() < deadline:
         unwinding.cancel()

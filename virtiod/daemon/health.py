@@ -1,4 +1,4 @@
-"""How the daemon is: for /healthz, for the watchdog, and in one line for people."""
+"""The daemon's health: for /healthz, for the watchdog, and in one line for people."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from collections import Counter
 from typing import Protocol
 
 from virtiod.config.configuration import Configuration
+from virtiod.core.counted import counted
 from virtiod.core.ticks import now_ns
 from virtiod.system import System
 
-HEARTBEAT_S = 5.0  # a poller comes round each second even when it sleeps
+HEARTBEAT_S = 5.0  # a poller completes a round each second even when it sleeps
 
 
 class Process(Protocol):
-    """What health looks at."""
+    """What health is read from."""
 
     @property
     def stopping(self) -> bool: ...
 
     @property
     def running(self) -> bool:
-        """Its initialisation has ended."""
+        """Whether its initialisation has ended."""
 
     @property
     def configuration(self) -> Configuration: ...
 
     @property
     def inventory(self) -> System | None:
-        """None as long as it is not built."""
+        """The system; None while it is not built."""
 
 
 class Health:
-    """Of one daemon."""
+    """The health of one daemon."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     def ailment(self) -> str:
-        """What is wrong; "" for nothing."""
+        """What is wrong with it; "" for nothing."""
         if self._process.stopping:
             return "stopping"
         if not self._process.running:
@@ -45,18 +46,18 @@ class Health:
         return self.stuck_poller()
 
     def stuck_poller(self, limit_s: float = HEARTBEAT_S) -> str:
-        """Which poller has not come round for so long; "" for none. Those that have not been started don't count."""
+        """A poller that was started and has not completed a round for limit_s, as a phrase; "" for none."""
         system = self._process.inventory
         now = now_ns()
         for poller in system.pollers if system else ():
             heartbeat = poller.stats().heartbeat_ns
             age_s = (now - heartbeat) / 1e9
             if heartbeat and age_s > limit_s:
-                return f"{poller.name} has not come round for {age_s:.1f} s"
+                return f"{poller.name} has not completed a round for {age_s:.1f} s"
         return ""
 
     def status(self) -> str:
-        """One line: "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
+        """One line, such as "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
         if self._process.stopping:
             return "stopping"
         system = self._process.inventory
@@ -65,16 +66,12 @@ class Health:
         states = Counter(str(controller.shown_state) for controller in system.controllers.list())
         up = states.pop("up", 0)
         others = (f"{number} {state}" for state, number in states.items())
-        controllers = ", ".join([f"{_count(up, 'controller')} up", *others])
+        controllers = ", ".join([f"{counted(up, 'controller')} up", *others])
         bdevs, exports = len(system.bdevs.list()), len(system.exports.list())
-        text = f"{controllers}; {_count(bdevs, 'bdev')}, {_count(exports, 'export')}"
+        text = f"{controllers}; {counted(bdevs, 'bdev')}, {counted(exports, 'export')}"
         configuration = self._process.configuration
         if configuration.waiting:
-            text += f"; {_count(configuration.waiting, 'call')} waiting for a bdev"
+            text += f"; {counted(configuration.waiting, 'call')} waiting for a bdev"
         if configuration.failed:
             text += f"; {len(configuration.failed)} of the configuration failed: {configuration.failed[0]}"
         return text if self._process.running else f"starting: {text}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

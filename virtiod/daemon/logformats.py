@@ -31,7 +31,7 @@ _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (25, 5), (logging.INFO,
 
 
 def handler_for(form: str) -> logging.Handler:
-    """What writes the log to standard error, or to the journal if that is where standard error goes ("auto")."""
+    """The handler that writes the log to standard error, or to the journal if standard error leads there ("auto")."""
     if form == "journal" or (form == "auto" and is_journal(2)):
         return JournalHandler()
     handler = logging.StreamHandler(sys.stderr)
@@ -52,7 +52,7 @@ def subjects(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 class JsonFormatter(logging.Formatter):
-    """An object in a line: time (UTC), level, logger, message, what it is about, exception."""
+    """Formats a message as one line of JSON: time (UTC), level, logger, message, what it is about, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -68,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalHandler(logging.Handler):
-    """Entries of the journal, by its native protocol. Never waits: what the journal does not take is counted."""
+    """Sends entries to the journal, by its native protocol. It never waits: entries that are not taken are counted."""
 
     def __init__(self, address: str = JOURNAL_SOCKET) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class JournalHandler(logging.Handler):
             self._send_file(entry)
 
     def _send_file(self, entry: bytes) -> None:
-        """What is too long for a datagram goes as a sealed file."""
+        """Sends an entry that is too long for a datagram, as a sealed file."""
         with os.fdopen(os.memfd_create("virtiod-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb", 0) as file:
             file.write(entry)
             seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -127,7 +127,7 @@ def journal_entry(record: logging.LogRecord, message: str) -> bytes:
 
 
 def _field(name: str, value: str) -> bytes:
-    """Of several lines it comes with its length (little-endian)."""
+    """One field; a value of several lines is sent with its length (64 bits, little-endian)."""
     data = value.encode(errors="replace")
     if b"\n" in data:
         return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"

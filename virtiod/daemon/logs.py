@@ -16,7 +16,7 @@ PARTS = ("bdev", "config", "controllers", "core", "daemon", "exports", "http", "
 
 
 class LogControl:
-    """Owns the handler; close() takes it off again. form: one of logformats.FORMATS."""
+    """Owns the log's handler; close() removes it. form: one of logformats.FORMATS."""
 
     def __init__(self, level: str = "INFO", form: str = "text") -> None:
         logging.addLevelName(NOTICE, "NOTICE")
@@ -41,9 +41,9 @@ class LogControl:
         return dict(self._flags)
 
     def set_flag(self, name: str, on: bool) -> None:
-        """Raises InvalidArgument for a part that there is not; "all" is every part."""
+        """Sets or clears a flag; "all" is every part. Raises InvalidArgument for an unknown part."""
         if name != "all" and name not in self._flags:
-            raise InvalidArgument(f"there is no log flag {name!r} (there is: all, {', '.join(PARTS)})")
+            raise InvalidArgument(f"there is no log flag {name!r} (flags: all, {', '.join(PARTS)})")
         for part in PARTS if name == "all" else (name,):
             self._flags[part] = on
             logging.getLogger(f"virtiod.{part}").setLevel(logging.DEBUG if on else logging.NOTSET)

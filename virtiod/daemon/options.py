@@ -21,7 +21,7 @@ DEFAULT_HTTP = "127.0.0.1:9799"
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[address]:port"."""
+    """The host and the port of "host:port" or "[address]:port"."""
     host, separator, port = text.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65535:
         raise InvalidArgument(f"{option} {text!r}: must be HOST:PORT")
@@ -37,7 +37,7 @@ def _cpus(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _nbd_socket(args: argparse.Namespace) -> str:
-    """Beside the RPC socket, unless it is given."""
+    """The path of the NBD socket: beside the RPC socket, unless it is given."""
     given: str | None = args.nbd_socket
     if given is None:
         return f"{args.rpc_socket.removesuffix('.sock')}-nbd.sock"
@@ -57,7 +57,7 @@ def _tls_files(args: argparse.Namespace) -> TlsFiles | None:
 class Options:
     """The options of `virtiod run`; those that SPDK's applications have too are spelt as there.
 
-    http: None when there is to be none. nbd_socket, nbd_listen: "" for none. memory_mib: MiB; poll_us: microseconds.
+    http: None for no HTTP server. nbd_socket, nbd_listen: "" for none. memory_mib: MiB; poll_us: microseconds.
     """
 
     rpc_socket: Annotated[str, Opt("-r/--rpc-socket", "Unix socket of RPC (default: %(default)s)", "PATH", "RPC")] = (
@@ -212,10 +212,10 @@ class Options:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `virtiod run`."""
+    """Adds the options of `virtiod run` to a parser."""
     cmdline.add_arguments(parser, Options)
 
 
 def options_from(args: argparse.Namespace) -> Options:
-    """Raises InvalidArgument naming the option."""
+    """The options that were given. Raises InvalidArgument, which names the option."""
     return cmdline.options_from(Options, args)

@@ -1,7 +1,7 @@
 """The daemon as a service: tells the service manager when it is ready, what it does, and that it is alive.
 
-Alive means that the control loop runs and that each poller comes round: the watchdog is fed by a task of the one, and
-only if none of the others is stuck.
+Alive means that the control loop runs and that each poller completes rounds: a task of the control loop feeds the
+watchdog, and only if no poller is stuck.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from virtiod.daemon.systemd import Notifier
 PERIOD_S = 1.0
 START_STEP_S = 30.0  # each step of a start (an attach at most) has a shorter deadline
 STOP_MARGIN_S = 5.0  # beyond --shutdown-timeout
-MIN_LIMIT_S = 2.0  # a poller that sleeps comes round each second
+MIN_LIMIT_S = 2.0  # a poller that sleeps completes a round each second
 
 logger = logging.getLogger(__name__)
 
 
 class Service:
-    """run() as a task beside the daemon, from before its start until after its stop."""
+    """Tells the service manager. run() is a task from before the daemon's start until after its stop."""
 
     def __init__(self, daemon: Daemon, notifier: Notifier) -> None:
         self._daemon = daemon
@@ -34,13 +34,13 @@ class Service:
         self._limit_s = max(MIN_LIMIT_S, min(HEARTBEAT_S, watchdog_s / 2)) if watchdog_s else HEARTBEAT_S
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Tells the state at intervals, until it is cancelled."""
         while True:
             self.tell()
             await asyncio.sleep(self._period_s)
 
     def tell(self) -> None:
-        """Tells how it is now."""
+        """Tells the present state."""
         daemon, notifier = self._daemon, self._notifier
         notifier.status(daemon.health.status())
         if daemon.stopping:
@@ -59,12 +59,12 @@ class Service:
         self._stuck = stuck
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Tells that the daemon is stopping."""
         self._notifier.stopping()
         self._notifier.extend(self._daemon.options.shutdown_timeout_s + STOP_MARGIN_S)
 
     async def reload(self) -> None:
-        """Reads the configuration again. What went wrong is logged, and part of the status."""
+        """Reads the configuration again. Errors are logged, and part of the status."""
         if not self._ready:
             logger.warning("not reloaded: the start has not ended")
             return

@@ -16,7 +16,7 @@ SOCKET_NAMES = ("rpc", "http", "nbd")  # FileDescriptorName= of the sockets that
 
 
 class Notifier:
-    """Tells the service manager how it goes. Without one (no NOTIFY_SOCKET) everything here does nothing.
+    """Notifies the service manager. Without one (no NOTIFY_SOCKET) its methods do nothing.
 
     watchdog_s: the manager ends a service that does not send watchdog() this often; 0 for no limit.
     """
@@ -40,7 +40,7 @@ class Notifier:
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Until the next ready()."""
+        """Tells that the daemon reloads, until the next ready()."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:

@@ -21,10 +21,10 @@ from virtiod.metrics.collector import SystemCollector
 from virtiod.rpc.protocol.dispatcher import Dispatcher
 from virtiod.system import System
 
-POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # of responses that are no page
 HEADERS = {
     "Server": "virtiod",
-    "Connection": "close",  # force_close() comes too late to say so
+    "Connection": "close",  # force_close() is too late to send this
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -38,7 +38,7 @@ def create_app(
 ) -> web.Application:
     """The application for one daemon.
 
-    tokens: None when everybody may look. rpc: whether methods can be called, which needs tokens.
+    tokens: None when no token is needed. rpc: whether methods can be called, which needs tokens.
     """
     # aiohttp caches handlers by application for as long as the process lives, and they must not keep these.
     system, dispatcher, health = weakref.proxy(system), weakref.proxy(dispatcher), weakref.proxy(health)
@@ -72,7 +72,7 @@ def create_app(
     app[FEED].add_to(app)
     if rpc:
         if tokens is None:
-            raise InvalidArgument("--http-rpc needs --http-tokens: without, whoever reaches the port could do anything")
+            raise InvalidArgument("--http-rpc needs --http-tokens: else whoever reaches the port could call any method")
         for path in ("/rpc", "/"):
             app.router.add_post(path, rpc_page(dispatcher, connections), expect_handler=refuse_to_continue)
     app.on_response_prepare.append(finish)

@@ -1,7 +1,7 @@
 """POST /rpc: JSON-RPC for callers with a token. POST / does the same, as clients of SPDK's HTTP proxy send it there.
 
-Whatever the methods answer comes with status 200, notifications with 204. What is no JSON is answered by 400 and an
-error of JSON-RPC, too long a body by 413, too slow a one by 408, too many calls by 429.
+Whatever the methods answer comes with status 200, notifications with 204. A body that is not JSON is answered by 400
+and an error of JSON-RPC, too long a body by 413, too slow a one by 408, too many calls by 429.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from virtiod.api.errors import INVALID_REQUEST, PARSE_ERROR
+from virtiod.core.counted import counted
 from virtiod.http.security.auth import CALLER, too_many
 from virtiod.http.security.connections import REQUEST_S, Connections
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
@@ -51,7 +52,7 @@ def rpc_page(dispatcher: Dispatcher, connections: Connections) -> Callable[[web.
 
 
 async def refuse_to_continue(_request: web.Request) -> None:
-    """Has a client that asks for leave to send its body (Expect) wait until its token and its length were looked at."""
+    """Has a client that asks before it sends its body (Expect) wait until its token and its length were checked."""
 
 
 class _BadBatch(Exception):
@@ -63,7 +64,7 @@ def _json(body: bytes, status: int) -> web.Response:
 
 
 async def _body(request: web.Request) -> bytes:
-    """Raises HTTPException."""
+    """The body of a request. Raises HTTPException."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="a compressed body is not accepted\n")
     body = bytearray()
@@ -97,7 +98,8 @@ def _parse(body: bytes) -> Any:
     if framer.error is not None:
         raise framer.error
     if len(values) != 1 or framer.pending:
-        raise FrameError(f"{len(values)} values and {framer.pending} bytes more; there must be one value")
+        found = f"{counted(len(values), 'value')} and {counted(framer.pending, 'byte')} more"
+        raise FrameError(f"{found}; there must be one value")
     if isinstance(values[0], list) and len(values[0]) > MAX_BATCH:
         raise _BadBatch(f"a batch may have {MAX_BATCH} calls")
     return values[0]

@@ -24,7 +24,7 @@ _CLOSE_S = 1.0  # for pages that are being written, when the server stops
 
 logger = logging.getLogger(__name__)
 
-# For aiohttp, which would log a traceback for each request that is none: whoever sends those could fill the log.
+# For aiohttp, which would log a traceback for each malformed request: a client could fill the log with them.
 _requests = logging.getLogger(f"{__name__}.requests")
 _requests.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
@@ -82,14 +82,14 @@ class HttpServer:
         await self._runner.cleanup()
 
     def reload(self) -> None:
-        """Reads tokens and certificates again. Raises InvalidArgument, and keeps those that can't be read."""
+        """Reads tokens and certificates again. Raises InvalidArgument, and keeps those it can't read again."""
         for files in (self._tokens, self._tls):
             if files is not None:
                 files.reload()
 
     def _check_secrecy(self, where: str, address: Any) -> None:
         if self._tokens is not None and self._tls is None and not ipaddress.ip_address(address[0]).is_loopback:
-            raise InvalidArgument(f"{where}: tokens would be sent in the open (give --http-cert, or use loopback)")
+            raise InvalidArgument(f"{where}: tokens would be sent unencrypted (give --http-cert, or use loopback)")
 
     def _take(self, listener: socket.socket) -> socket.socket:
         if listener.family != socket.AF_UNIX:

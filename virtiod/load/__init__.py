@@ -1,1 +1,1 @@
-"""The load generator: keeps I/O in flight on bdevs, on their pollers, and tells how they did."""
+"""The load generator: keeps I/O in flight on bdevs, on their pollers, and measures it."""

@@ -151,7 +151,7 @@ def _count(g: LoadPtr, i: LoadIoPtr) -> None:
 
 
 def _read_back(g: LoadPtr, i: LoadIoPtr) -> cython.bint:
-    """verify: go on from what i just did; true if its read was started."""
+    """Continues a verifying I/O after the step that it just did; true if its read was started."""
     if i.reading_back:
         if not i.io.status and not _matches(g, i):
             g.mismatches += 1

@@ -1,4 +1,4 @@
-"""How a load went, in bdevperf's terms, and the quantiles that bdevperf lacks."""
+"""The report of a load, with bdevperf's members, and the quantiles that bdevperf lacks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from virtiod.load.workload import Workload
 
 @dataclass(kw_only=True)
 class LoadFigures:
-    """What was done, and how fast."""
+    """How much I/O was done, and how fast."""
 
     runtime: Annotated[float, Member("from the first I/O to the last", "s")]
     ios: Annotated[int, Member("I/Os that ended")]
-    bytes: Annotated[int, Member("what they moved", "bytes")]
-    iops: Annotated[float, Member("I/Os a second", "IOPS")]
+    bytes: Annotated[int, Member("bytes of the I/Os that succeeded", "bytes")]
+    iops: Annotated[float, Member("I/Os per second", "IOPS")]
     mibps: Annotated[float, Member("throughput", "MiB/s")]
     io_failed: Annotated[int, Member("I/Os that failed")]
     io_timeout: Annotated[int, Member("those of them that took too long")]
@@ -49,14 +49,14 @@ class _Job:
 
 @dataclass(kw_only=True)
 class JobReport(LoadFigures, _Job):
-    """How it went on one bdev, from one poller."""
+    """The report of a job: one bdev, from one poller."""
 
     first_error: Annotated[str | UnsetType, Member("the first failure's cause; absent when nothing failed")] = UNSET
 
 
 @dataclass(kw_only=True)
 class LoadReport:
-    """How a load went."""
+    """The report of a load."""
 
     results: Annotated[list[JobReport], Member("one for each bdev and poller")]
     core_count: Annotated[int, Member("cores of the pollers that were used")]
@@ -64,7 +64,7 @@ class LoadReport:
 
 
 def job_report(bdev: str, cpu: int, terminated: bool, workload: Workload, counted: LoadCounters) -> JobReport:
-    """Of a job on a bdev from the poller on core cpu (-1: not pinned)."""
+    """The report of a job on a bdev from the poller on core cpu (-1: not pinned)."""
     failed = counted.io.failed or counted.mismatches
     return JobReport(
         job=bdev,
@@ -80,7 +80,7 @@ def job_report(bdev: str, cpu: int, terminated: bool, workload: Workload, counte
 
 
 def figures(counted: LoadCounters) -> LoadFigures:
-    """Of one job, or of the sum of some."""
+    """The figures of one job, or of the sum of some."""
     runtime = (counted.ended_ns - counted.started_ns) / NS_PER_S
     io, latencies = counted.io, counted.latencies
     ios = io.completed + io.failed

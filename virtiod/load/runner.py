@@ -1,4 +1,4 @@
-"""Loads bdevs and tells how they did, in bdevperf's terms."""
+"""Loads bdevs and reports it in bdevperf's terms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Progress = Callable[["Snapshot"], None]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a run is. iops and latency (us, mean) are those of the last interval."""
+    """The progress of a run. iops and latency (us, mean) are those of the last interval."""
 
     elapsed_s: float
     share: float
@@ -48,7 +48,7 @@ class _Job:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def leave(self) -> None:
-        """The bdev goes."""
+        """Ends the load: the bdev is being removed."""
         self.terminated = True
         self.load.stop()
         await self.done.wait()
@@ -77,7 +77,7 @@ class LoadGenerator:
         cpus: Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> LoadReport:
-        """Load the bdevs from the pollers on cpus (all by default); the report. Raises VirtiodError."""
+        """Loads the bdevs from the pollers on cpus (all by default); returns the report. Raises VirtiodError."""
         workload.check()
         if not bdevs:
             raise InvalidArgument("bdevs: none given")
@@ -120,7 +120,7 @@ class LoadGenerator:
     async def _run_job(self, job: _Job, workload: Workload) -> None:
         seconds = workload.time_s or (0.0 if workload.total_bytes else DEFAULT_TIME_S)
         self._running.add(job)
-        # Shielded: the buffers must not go before the last I/O is back.
+        # Shielded: the buffers must not be freed before the last I/O has ended.
         running = spawn(job.load.run(seconds), f"load {job.bdev.name}", awaited=True)
         try:
             await asyncio.shield(running)
@@ -134,7 +134,7 @@ class LoadGenerator:
             job.done.set()
 
     async def stop(self) -> None:
-        """End what runs; returns when its I/O is back."""
+        """Ends the loads that run; returns when their I/O has ended."""
         await asyncio.gather(*(job.leave() for job in list(self._running)))
 
 

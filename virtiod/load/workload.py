@@ -1,4 +1,4 @@
-"""What the load generator is asked to do, and what of that a bdev can."""
+"""A workload for the load generator, and the check of whether a bdev can do it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Rw = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
 
 
 class Pattern(NamedTuple):
-    """random: addresses are, else they follow each other. reads: per cent, or None where the workload says it.
-    verify: what was written is read back and compared."""
+    """An access pattern. random: random addresses, else sequential ones. reads: per cent, or None where the workload
+    says it. verify: what was written is read back and compared."""
 
     random: bool
     reads: int | None
@@ -32,7 +32,7 @@ PATTERNS: dict[str, Pattern] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """What to do. rw: one of PATTERNS. block_size: bytes of an I/O. queue_depth: for each bdev and poller. time_s or
+    """A load. rw: one of PATTERNS. block_size: bytes of an I/O. queue_depth: for each bdev and poller. time_s or
     total_bytes (of each bdev) end it, whichever comes first. rw_mix_read: per cent of reads with randrw. seed: of
     addresses and data, None for a random one."""
 
@@ -46,17 +46,17 @@ class Workload:
 
     @property
     def pattern(self) -> Pattern:
-        """What its rw stands for; KeyError for what is none."""
+        """The pattern that rw names; KeyError for an unknown name."""
         return PATTERNS[self.rw]
 
     @property
     def reads(self) -> int:
-        """Per cent of its I/Os."""
+        """The share of reads, in per cent."""
         return self.rw_mix_read if self.pattern.reads is None else self.pattern.reads
 
     @property
     def writes(self) -> bool:
-        """Whether it destroys what is on a bdev."""
+        """Whether it writes, and so destroys the data on a bdev."""
         return self.pattern.reads != 100
 
     def ios_of(self, jobs: int) -> int:
@@ -64,7 +64,7 @@ class Workload:
         return -(-(self.total_bytes or 0) // (self.block_size * jobs))
 
     def check(self) -> None:
-        """Raise InvalidArgument for what no bdev could do."""
+        """Raises InvalidArgument for what no bdev could do."""
         if self.rw not in PATTERNS:
             raise InvalidArgument(f"rw {self.rw!r}: must be one of {', '.join(PATTERNS)}")
         if self.block_size < 512 or self.block_size % 512:
@@ -79,7 +79,7 @@ class Workload:
             raise InvalidArgument(f"total_bytes {self.total_bytes}: must be at least block_size {self.block_size}")
 
     def check_bdev(self, bdev: Bdev, jobs: int) -> None:
-        """Raise InvalidArgument for what this bdev can't do with so many jobs on it."""
+        """Raises InvalidArgument for what this bdev can't do with so many jobs on it."""
         if self.block_size % bdev.block_size:
             raise InvalidArgument(f"block_size {self.block_size}: bdev {bdev.name} has blocks of {bdev.block_size}")
         if self.writes and bdev.read_only:

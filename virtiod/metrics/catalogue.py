@@ -1,4 +1,4 @@
-"""Every metric that /metrics shows: its name, type, labels and help, and how its value is read from what it tells of.
+"""Every metric that /metrics shows: its name, type, labels and help, and how its value is read.
 
 Units are in the names; counters only ever grow while their labels exist. The metrics that are read from the same kind
 of thing are a group, in which a new one is a line.
@@ -42,21 +42,21 @@ class Entry(Generic[T]):
 
 @dataclass(frozen=True)
 class Value(Entry[T]):
-    """With one number for each thing of its group."""
+    """A metric with one number for each thing of its group."""
 
     read: Callable[[T], float]
 
 
 @dataclass(frozen=True)
 class Info(Entry[T]):
-    """What a thing is: its labels are read, and its value is 1."""
+    """A metric that describes a thing: its labels are read, and its value is 1."""
 
     read: Callable[[T], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Series(Entry[T]):
-    """With one count for each of `lasts`, the values of the last label, which need no escape."""
+    """A metric with one count for each of `lasts`, the values of the last label, which need no escape."""
 
     lasts: tuple[str, ...]
     read: Callable[[T], list[int]]
@@ -64,7 +64,7 @@ class Series(Entry[T]):
 
 @dataclass(frozen=True)
 class Histogram(Entry[T]):
-    """With observations up to each of bounds_s and in all, and their sum. bounds_s: without the infinite one."""
+    """A metric with the observations up to each of bounds_s (without the infinite one), all of them, and their sum."""
 
     bounds_s: tuple[float, ...]
     read: Callable[[T], tuple[list[int], float]]
@@ -90,7 +90,7 @@ class Process(NamedTuple):
 
 
 class CountedBdev(NamedTuple):
-    """controller: the name of the one that it belongs to, or ""."""
+    """A bdev and what it counted, read once. controller: the name of its controller, or ""."""
 
     bdev: Bdev
     controller: str
@@ -203,7 +203,7 @@ BDEV_OP = Group[OpCounters](
             "virtiod_bdev_io_duration_seconds",
             "histogram",
             ("bdev", "op"),
-            "Latencies of I/Os that ended; bounds are met within 1 %.",
+            "Latencies of I/Os that ended; bounds are accurate within 1 %.",
             tuple(bound / NS_PER_S for bound in IO_BOUNDS_NS),
             lambda op: (op.below, op.time_ns / NS_PER_S),
         ),
@@ -299,7 +299,7 @@ POLLER_MODE = Group[int](
             "virtiod_poller_seconds_total",
             "counter",
             ("thread", "mode"),
-            "Where a poller's time went: busy (there was work), idle (spinning without) or sleep.",
+            "How a poller spent its time: busy (there was work), idle (spinning without) or sleep.",
             lambda ns: ns / NS_PER_S,
         ),
     )

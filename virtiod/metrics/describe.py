@@ -42,14 +42,13 @@ reach them. A histogram has the series `_bucket` (with the label `le`), `_sum` a
 
 # What operators ask, as PromQL.
 QUERIES = {
-    "reads a second": "rate(virtiod_bdev_reads_completed_total[1m])",
+    "reads per second": "rate(virtiod_bdev_reads_completed_total[1m])",
     "mean latency of a read": 'rate(virtiod_bdev_io_duration_seconds_sum{op="read"}[1m])'
     ' / rate(virtiod_bdev_io_duration_seconds_count{op="read"}[1m])',
-    "99th percentile of writes": "histogram_quantile(0.99, "
-    'rate(virtiod_bdev_io_duration_seconds_bucket{op="write"}[1m]))',
+    "p99 of writes": 'histogram_quantile(0.99, rate(virtiod_bdev_io_duration_seconds_bucket{op="write"}[1m]))',
     "mean queue depth": "rate(virtiod_bdev_io_time_weighted_seconds_total[1m])",
     "how busy a poller is": 'rate(virtiod_poller_seconds_total{mode="busy"}[1m])',
-    "an I/O that does not return": "virtiod_bdev_oldest_io_seconds > 5",
+    "an I/O that does not end": "virtiod_bdev_oldest_io_seconds > 5",
     "a controller without its device": "virtiod_controller_up == 0",
 }
 

@@ -30,18 +30,18 @@ class Family(ABC, Generic[T]):
 
     @abstractmethod
     def take(self, labels: Labels, thing: T) -> None:
-        """Read the value of one thing of the metric's group, which has these labels."""
+        """Reads the value of one thing of the metric's group, which has these labels."""
 
     @abstractmethod
     def samples(self) -> Iterator[Sample]:
-        """As prometheus_client has them."""
+        """The samples, as prometheus_client has them."""
 
     @abstractmethod
     def write(self, page: list[bytes]) -> None:
-        """Append the lines of the values, which are the same in either format."""
+        """Appends the lines of the values, which are the same in either format."""
 
     def metric(self) -> Metric:
-        """As prometheus_client's own writers take it."""
+        """The metric, as prometheus_client's own writers take it."""
         metric = _described(self.entry)
         metric.samples = list(self.samples())
         return metric
@@ -68,7 +68,7 @@ class Values(Family[T]):
 
 
 class Numbers(Values[T]):
-    """Of a Value."""
+    """The family of a Value."""
 
     def __init__(self, entry: Value[T]) -> None:
         super().__init__(entry)
@@ -79,7 +79,7 @@ class Numbers(Values[T]):
 
 
 class Infos(Values[T]):
-    """Of an Info: all its labels are read."""
+    """The family of an Info: all its labels are read."""
 
     def __init__(self, entry: Info[T]) -> None:
         super().__init__(entry)
@@ -90,7 +90,7 @@ class Infos(Values[T]):
 
 
 class Counts(Family[T]):
-    """Of a Series."""
+    """The family of a Series."""
 
     def __init__(self, entry: Series[T]) -> None:
         super().__init__(entry)
@@ -115,7 +115,7 @@ class Counts(Family[T]):
 
 
 class Histograms(Family[T]):
-    """Of a Histogram."""
+    """The family of a Histogram."""
 
     def __init__(self, entry: Histogram[T]) -> None:
         super().__init__(entry)
@@ -147,7 +147,7 @@ class Histograms(Family[T]):
 
 
 def family_of(entry: Entry[T]) -> Family[T]:
-    """Without values."""
+    """The family of an entry, without values."""
     match entry:
         case Value():
             return Numbers(entry)
@@ -169,7 +169,7 @@ class Page:
         }
 
     def add(self, group: Group[T], labels: Labels, thing: T) -> None:
-        """Read the metrics of a group from one thing."""
+        """Reads the metrics of a group from one thing."""
         for family in self._families[group]:
             family.take(labels, thing)
 
@@ -178,7 +178,7 @@ class Page:
             yield from families
 
     def encode(self, in_openmetrics: bool) -> bytes:
-        """The whole page. Any thread: it reads nothing but the values."""
+        """The text of the whole page. Any thread may call it: it reads nothing but the values."""
         page: list[bytes] = []
         for family in self:
             page.append(_header(family.entry, in_openmetrics))

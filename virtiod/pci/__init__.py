@@ -1,3 +1,3 @@
-"""Who owns a PCI device: which virtio devices there are, which driver has them, and what it takes to use one. All of it
-is control plane: nothing here is touched by an I/O.
+"""Ownership of PCI devices: which virtio devices there are, which driver has them, and what using one needs. All of it
+is control plane: no I/O uses it.
 """

@@ -1,4 +1,4 @@
-"""What keeps a device from being used, as errors that say what to do about it: validators without a side effect."""
+"""Checks of whether a device can be used: they yield errors that say what to do, and have no side effects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from virtiod.pci.host import Host, link, read
 
 KERNEL_DRIVER = "virtio-pci"
 VFIO_DRIVER = "vfio-pci"
-UIO_DRIVERS = ("uio_pci_generic", "igb_uio", "pci-stub")  # they leave the device alone
+UIO_DRIVERS = ("uio_pci_generic", "igb_uio", "pci-stub")  # they do nothing with the device
 STORAGE = ("blk", "scsi")
 
 
 def way_of(device: PciDevice) -> str:
-    """ "vfio" where an IOMMU translates, or the operator has chosen it; "sysfs" with physical addresses otherwise."""
+    """ "vfio" where an IOMMU translates, or the operator has chosen it; otherwise "sysfs", with physical addresses."""
     by_choice = device.iommu_group is not None and device.driver == VFIO_DRIVER
     return "vfio" if device.translated or by_choice else "sysfs"
 
@@ -30,7 +30,7 @@ def fitting_drivers(way: str) -> tuple[str | None, ...]:
 
 
 def unusable(device: PciDevice, host: Host, dev_type: str | None = None) -> Iterator[VirtiodError]:
-    """Why this device can't be used by virtiod at all, or not as dev_type ("blk" or "scsi")."""
+    """Reasons why virtiod can't use this device at all, or not as dev_type ("blk" or "scsi")."""
     address = device.address
     if not device.virtio_type:
         yield NotSupported(f"{address} is no virtio device ({device.vendor:04x}:{device.device:04x})")
@@ -50,7 +50,7 @@ def unusable(device: PciDevice, host: Host, dev_type: str | None = None) -> Iter
 
 
 def _forbidden(device: PciDevice, host: Host) -> Iterator[VirtiodError]:
-    """What the system lacks or forbids."""
+    """Reasons that are in the system: what it lacks or forbids."""
     if way_of(device) == "vfio":
         if not (host.sys / "bus/pci/drivers" / VFIO_DRIVER).is_dir():
             yield NotSupported(
@@ -68,7 +68,7 @@ def _forbidden(device: PciDevice, host: Host) -> Iterator[VirtiodError]:
 
 
 def small_pages(device: PciDevice, page_size: int) -> Iterator[VirtiodError]:
-    """Physical addresses stay what they are only with huge pages; an IOMMU needs none."""
+    """The reason that DMA memory has no huge pages: physical addresses of others change. An IOMMU needs none."""
     if way_of(device) == "sysfs" and page_size <= mmap.PAGESIZE:
         yield NotSupported(
             f"{device.address}: without an IOMMU, DMA memory must be of huge pages, and there were not enough when it "
@@ -79,7 +79,7 @@ def small_pages(device: PciDevice, page_size: int) -> Iterator[VirtiodError]:
 
 
 def unviable_group(device: PciDevice, host: Host) -> Iterator[VirtiodError]:
-    """VFIO gives away an IOMMU group as a whole: no other device of it may have a driver of the kernel's."""
+    """The reason that another device of the IOMMU group has a driver of the kernel: VFIO takes groups as a whole."""
     if way_of(device) != "vfio":
         return
     drivers = {peer: link(host.sys / "bus/pci/devices" / peer / "driver") for peer in device.iommu_peers}
@@ -93,7 +93,7 @@ def unviable_group(device: PciDevice, host: Host) -> Iterator[VirtiodError]:
 
 
 def bound_elsewhere(device: PciDevice, allow_unbind: bool) -> Iterator[VirtiodError]:
-    """A driver that must not be, or was not allowed to be, unbound."""
+    """The reason that the device is bound to a driver that must not be, or was not allowed to be, unbound."""
     if device.driver in fitting_drivers(way_of(device)):
         return
     address, driver = device.address, device.driver
@@ -110,7 +110,7 @@ def bound_elsewhere(device: PciDevice, allow_unbind: bool) -> Iterator[VirtiodEr
 
 
 def in_use(device: PciDevice, disks: list[Disk]) -> Iterator[VirtiodError]:
-    """Disks of which something would be lost."""
+    """The reason that a disk of the device is in use."""
     uses = [use.what for disk in disks for use in disk.uses]
     if uses:
         more = f" and {len(uses) - 3} more" if len(uses) > 3 else ""

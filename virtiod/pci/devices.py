@@ -47,7 +47,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class PciDevice:
-    """A device at the time it was looked at. iommu_peers: the group's other devices, bridges excepted."""
+    """A device as it was when it was read. iommu_peers: the group's other devices, without bridges."""
 
     address: str
     vendor: int
@@ -111,17 +111,17 @@ def scan(host: Host | None = None) -> list[PciDevice]:
 
 
 def capabilities(config: bytes) -> Iterator[tuple[int, int]]:
-    """Identifier and offset of each capability that lies within these bytes (PCI 3.0 §6.7)."""
+    """The identifier and offset of each capability within these bytes (PCI 3.0 §6.7)."""
     if len(config) <= HEADER_SIZE or not config[0x06] & 0x10:
         return
     offset, seen = config[0x34] & 0xFC, 0
-    while HEADER_SIZE <= offset < len(config) - 3 and seen < 48:  # no more fit: a list that goes in circles ends
+    while HEADER_SIZE <= offset < len(config) - 3 and seen < 48:  # no more fit, so a circular list ends
         yield config[offset], offset
         offset, seen = config[offset + 1] & 0xFC, seen + 1
 
 
 def is_legacy_only(config: bytes) -> bool:
-    """Whether the device lacks the capability of the modern interface. False where the bytes don't tell."""
+    """Whether the device lacks the capability of the modern interface. False where the bytes don't show it."""
     if len(config) <= HEADER_SIZE:
         return False
     found = capabilities(config)

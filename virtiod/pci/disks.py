@@ -1,4 +1,4 @@
-"""The kernel's disks beneath a PCI device, and what uses them: such a device is never taken away."""
+"""The kernel's disks of a PCI device, and what uses them: a device whose disk is in use is never taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_DEVICE = (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM)  # nothing there that c
 
 @dataclass(frozen=True)
 class Use:
-    """Something that uses a disk, as a phrase; passing if it can be waited for: udev looks at each new disk."""
+    """Something that uses a disk, as a phrase. passing: it can be waited for, as udev opens each new disk."""
 
     what: str
     passing: bool = False
@@ -28,7 +28,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk ("vda") with all that is made of it: its own and its partitions' names and numbers ("254:1")."""
+    """A disk ("vda") with its own and its partitions' names and numbers ("254:1")."""
 
     name: str
     parts: dict[str, str]
@@ -36,7 +36,7 @@ class Disk:
 
 
 def disks_of(device: PciDevice, host: Host) -> list[Disk]:
-    """The disks that the kernel has beneath a device, by name."""
+    """The disks that the kernel has on a device, by name."""
     beneath = device.path.resolve()
     found: dict[str, dict[str, str]] = {}
     for entry in entries(host.sys / "class/block"):
@@ -48,7 +48,7 @@ def disks_of(device: PciDevice, host: Host) -> list[Disk]:
 
 
 def claim(disks: list[Disk], host: Host, stack: ExitStack) -> None:
-    """Claim whole disks until the stack is closed: nobody can mount them meanwhile. Raises Busy."""
+    """Claims whole disks until the stack is closed: nobody can mount them meanwhile. Raises Busy."""
     for disk in disks:
         try:
             stack.callback(os.close, host.claim(_node(host, disk.name)))
@@ -84,7 +84,7 @@ def _held(host: Host, parts: dict[str, str]) -> Iterator[Use]:
 
 
 def _mounted(host: Host, parts: dict[str, str]) -> Iterator[Use]:
-    """By number, and by name: some file systems (btrfs) have numbers of their own."""
+    """Mounts, found by number and by name: some file systems (btrfs) have numbers of their own."""
     for line in read(host.proc / "self/mountinfo").splitlines():
         fields = line.split()
         if "-" not in fields or len(fields) < fields.index("-") + 3:
@@ -108,7 +108,7 @@ def _looped(host: Host, parts: dict[str, str]) -> Iterator[Use]:
 
 
 def _opened(host: Host, parts: dict[str, str]) -> Iterator[Use]:
-    """Processes that have it open. Those of other users are seen by root only, who alone can take a device."""
+    """Processes that have a part open. Only root sees those of other users, and only root can take a device."""
     own = str(os.getpid())
     for process in entries(host.proc):
         if not process.name.isdecimal() or process.name == own:
@@ -122,7 +122,7 @@ def _opened(host: Host, parts: dict[str, str]) -> Iterator[Use]:
 
 
 def _block_device(fd: Path, parts: dict[str, str]) -> str | None:
-    """Which of these an open file is. Only device nodes are looked at closely: others may be on a hung server."""
+    """Which of these an open file is. Only device nodes are examined: other files may be on a hung server."""
     try:
         target = str(fd.readlink())
         if not target.startswith("/dev/"):
@@ -142,10 +142,10 @@ def _node(host: Host, name: str) -> Path:
 
 
 def _public(name: str) -> str:
-    """The path of its node; in sysfs a "!" stands for a slash."""
+    """The path of a disk's node; in sysfs a "!" stands for a slash."""
     return "/dev/" + name.replace("!", "/")
 
 
 def _plain(text: str) -> str:
-    """Without the octal escapes of /proc (\\040 is a space)."""
+    """The text without the octal escapes of /proc (\\040 is a space)."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

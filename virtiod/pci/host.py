@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Host:
-    """The file systems beneath root: /sys, /proc and /dev. Tests make up a tree, and a kernel that minds write()."""
+    """The file systems below root: /sys, /proc and /dev. Tests use a tree of their own, and a simulated kernel."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
@@ -26,7 +26,7 @@ class Host:
         self.dev = root / "dev"
 
     def write(self, path: Path, text: str) -> None:
-        """Write a control file of sysfs in one call. Raises OSError."""
+        """Writes a control file of sysfs in one call. Raises OSError."""
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, text.encode())
@@ -34,12 +34,12 @@ class Host:
             os.close(fd)
 
     def claim(self, node: Path) -> int:
-        """Open a block device exclusively, which the kernel refuses with EBUSY while anything has claimed it."""
+        """Opens a block device exclusively, which the kernel refuses with EBUSY while anything has claimed it."""
         return os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read(path: Path) -> str:
-    """A file's text without white space around it; "" if there is none to read (devices may go at any time)."""
+    """A file's text without white space around it; "" if it can't be read (devices may be removed at any time)."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
@@ -47,7 +47,7 @@ def read(path: Path) -> str:
 
 
 def link(path: Path) -> str | None:
-    """The last part of where a symbolic link leads, None if there is none."""
+    """The last part of the target of a symbolic link; None if there is no link."""
     try:
         return path.readlink().name
     except OSError:
@@ -55,7 +55,7 @@ def link(path: Path) -> str | None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing if it does not exist."""
+    """The entries of a folder, sorted; none if it does not exist."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -63,9 +63,9 @@ def entries(folder: Path) -> list[Path]:
 
 
 async def in_thread(work: Callable[[], T], discard: Callable[[T], object], deadline_s: float, what: str) -> T:
-    """Do what may block in a thread. Raises DeadlineError; a result that comes too late is discarded, in the thread.
+    """Runs work, which may block, in a thread. Raises DeadlineError; a late result is discarded in the thread.
 
-    The kernel may take for ever, so the thread is one that nobody waits for, not one of a pool.
+    The kernel may take for ever, so nobody waits for the thread, and it is not one of a pool.
     """
     promise: concurrent.futures.Future[T] = concurrent.futures.Future()
 

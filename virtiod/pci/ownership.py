@@ -1,7 +1,7 @@
-"""Take a device from its kernel driver, and give it back.
+"""Takes a device from its kernel driver, and gives it back.
 
-A device whose owner was killed stays as it was: bound to vfio-pci, or kept off every driver. It can be taken again
-then, and `virtiod pci unbind` gives it back to the kernel.
+A device whose owner was killed stays as it was: bound to vfio-pci, or kept from every driver. It can then be taken
+again, and `virtiod pci unbind` gives it back to the kernel.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from virtiod.pci.host import Host, in_thread, link, read
 
 log = logging.getLogger(__name__)
 
-DEADLINE_S = 8.0  # for the kernel to let go of a device, or to take it
-PASSING_S = 2.0  # to wait for those who only look at a disk
+DEADLINE_S = 8.0  # for the kernel to unbind or bind a device
+PASSING_S = 2.0  # to wait for programs that open a disk only for a moment
 PASSING_STEP_S = 0.05
 NO_OVERRIDE = "\n"
-KEEP_OFF = "virtiod"  # the name of no driver: with this override no driver probes a device that has none
+KEEP_OFF = "virtiod"  # not the name of any driver: with this override no driver probes the device
 
 
 class _Before(NamedTuple):
@@ -40,7 +40,7 @@ class _Before(NamedTuple):
 
 
 class Owned:
-    """A device that is this process's own until give_back(). way: "vfio", or "sysfs" with physical addresses."""
+    """A device that this process owns until give_back(). way: "vfio", or "sysfs" with physical addresses."""
 
     def __init__(self, device: PciDevice, host: Host, lock: int, before: _Before | None) -> None:
         self.device = device
@@ -50,7 +50,7 @@ class Owned:
         self._before = before  # None: nothing was changed
 
     async def give_back(self) -> None:
-        """Let the driver have it again that had it before. Idempotent; what fails is logged, with what to do.
+        """Gives the device back to the driver that had it before. Idempotent; a failure is logged, with what to do.
 
         All that was opened and mapped of the device must have been closed: the kernel waits for it.
         """
@@ -60,7 +60,7 @@ class Owned:
             log.warning("%s; `virtiod pci unbind %s` tries it again", error, self.device.address)
 
     def let_go(self) -> None:
-        """The same, blocking. Raises VirtiodError."""
+        """Does what give_back() does, but blocks. Raises VirtiodError."""
         lock, self._lock = self._lock, -1
         if lock < 0:
             return
@@ -71,7 +71,7 @@ class Owned:
             os.close(lock)
 
     def keep(self) -> PciDevice:
-        """End the ownership, and leave the device bound as it is."""
+        """Ends the ownership, and leaves the device bound as it is."""
         lock, self._lock = self._lock, -1
         os.close(lock)
         return self.device
@@ -85,7 +85,7 @@ async def take(
     page_size: int | None = None,
     host: Host | None = None,
 ) -> Owned:
-    """Own a device, by VFIO behind an IOMMU and through sysfs without one.
+    """Takes a device, by VFIO behind an IOMMU and through sysfs without one.
 
     It is taken from a driver only if allow_unbind, and never if one of its disks is in use. dev_type: what it must
     be; page_size: of the DMA memory it is to use, in bytes. Raises VirtiodError saying what is in the way and what to
@@ -104,7 +104,7 @@ async def take(
 
 
 def bind(address: str, host: Host | None = None) -> PciDevice:
-    """Make a device ready for virtiod, so that it needs no --allow-unbind. Blocking. Raises VirtiodError."""
+    """Makes a device ready for virtiod, so that it needs no --allow-unbind. Blocks. Raises VirtiodError."""
     host = host or Host()
     found = find(address, host)
     refuse(checks.unusable(found, host))
@@ -112,7 +112,7 @@ def bind(address: str, host: Host | None = None) -> PciDevice:
 
 
 def unbind(address: str, host: Host | None = None) -> PciDevice:
-    """Give a device back to the kernel's virtio driver. Blocking. Raises VirtiodError, Busy while it is in use."""
+    """Gives a device back to the kernel's virtio driver. Blocks. Raises VirtiodError, Busy while it is in use."""
     host = host or Host()
     device = find(address, host)
     if not device.virtio_type:
@@ -132,7 +132,7 @@ def unbind(address: str, host: Host | None = None) -> PciDevice:
 
 
 def refuse(reasons: Iterable[VirtiodError]) -> None:
-    """Raise the first reason if there is one."""
+    """Raises the first reason if there is one."""
     for reason in reasons:
         raise reason
 
@@ -163,7 +163,7 @@ def _take(found: PciDevice, allow_unbind: bool, host: Host) -> Owned:
 
 
 def _switch(found: PciDevice, driver: str | None, before: _Before, host: Host) -> None:
-    """Bind it to that driver. Its disks are claimed until it is done, so that nobody can mount them meanwhile."""
+    """Binds the device to that driver. Its disks are claimed meanwhile, so that nobody can mount them."""
     with ExitStack() as claims:
         if found.driver is not None:
             _wait_for_quiet(found, host)
@@ -176,7 +176,7 @@ def _switch(found: PciDevice, driver: str | None, before: _Before, host: Host) -
 
 
 def _undo(address: str, before: _Before, host: Host, failure: VirtiodError) -> None:
-    """Leave it as it was; a driver that has got it meanwhile keeps it."""
+    """Leaves the device as it was before; a driver that has taken it meanwhile keeps it."""
     try:
         now = find(address, host)
         lost = now.driver is None and before.driver is not None
@@ -187,7 +187,7 @@ def _undo(address: str, before: _Before, host: Host, failure: VirtiodError) -> N
 
 
 def _wait_for_quiet(device: PciDevice, host: Host) -> None:
-    """Return when its disks are used by nobody. Raises Busy; waits only for those who only look."""
+    """Returns when nothing uses its disks. Raises Busy; waits only for uses that are passing."""
     deadline = time.monotonic() + PASSING_S
     while True:
         disks = disks_of(device, host)
@@ -200,7 +200,7 @@ def _wait_for_quiet(device: PciDevice, host: Host) -> None:
 
 
 def _rebind(host: Host, device: PciDevice, driver: str | None, override: str) -> None:
-    """Have that driver have it. Raises Busy if it is bound to something else than when it was looked at."""
+    """Binds the device to that driver. Raises Busy if it is bound to another driver than when it was read."""
     # The kernel writes it under the device's lock: a probe that was under way, as of a new device, is over then.
     _write(host, device.path / "driver_override", override)
     current = link(device.path / "driver")
@@ -222,7 +222,7 @@ def _rebind(host: Host, device: PciDevice, driver: str | None, override: str) ->
 
 
 def _override_of(device: PciDevice) -> str:
-    """To be written again. One that a killed owner left behind means nothing."""
+    """The driver_override to write back; "" in place of one that a killed owner left."""
     found = read(device.path / "driver_override")
     return NO_OVERRIDE if found in {"", "(null)", KEEP_OFF} else found
 
@@ -240,7 +240,7 @@ def _write(host: Host, path: Path, text: str) -> None:
 
 
 def _lock(device: PciDevice) -> int:
-    """Keep other virtiods away, for as long as the result is open. Raises Busy."""
+    """Keeps other virtiods from the device while the returned file descriptor is open. Raises Busy."""
     path = device.path / "config"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -255,7 +255,7 @@ def _lock(device: PciDevice) -> int:
 
 
 def _check_access(device: PciDevice, host: Host) -> bool:
-    """Whether nobody has the VFIO group open; one process at a time may. Raises ConnectError without the right to."""
+    """Whether nobody has the VFIO group open; one process at a time may. Raises ConnectError without permission."""
     path = host.dev / f"vfio/{device.iommu_group}"
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))

@@ -1,4 +1,4 @@
-"""What the kernel says of devices that come and go: its uevents, with a look now and then for what was missed.
+"""The kernel's uevents of devices that are added and removed, and a regular check for missed ones.
 
 The kernel sends them to everybody who listens (netlink(7), NETLINK_KOBJECT_UEVENT), but not into every container, and
 drops them when a listener is slow.
@@ -36,7 +36,7 @@ class Uevent(NamedTuple):
 
 
 def parse(datagram: bytes) -> Uevent | None:
-    """What the kernel sent: "action@path", then "NAME=value"s, a NUL after each. None if it is anything else."""
+    """Parses what the kernel sent: "action@path", then "NAME=value"s, a NUL after each. None if it is anything else."""
     header, *fields = datagram.split(b"\0")
     action, separator, _ = header.partition(b"@")
     if not separator or not action.isalpha():
@@ -47,9 +47,9 @@ def parse(datagram: bytes) -> Uevent | None:
 
 
 class Monitor:
-    """Calls on_event for each event about a PCI device, and with None each `period_s`: look for yourself.
+    """Calls on_event for each event about a PCI device, and with None each `period_s`, to check for missed ones.
 
-    From its creation to close(), on the event loop.
+    It works from its creation to close(), on the event loop.
     """
 
     def __init__(self, on_event: Callable[[Uevent | None], None], period_s: float) -> None:
@@ -76,7 +76,7 @@ class Monitor:
             if event is not None and event.address:
                 self._on_event(event)
             if self._socket is None:
-                return  # closed by who was told
+                return  # the callback closed it
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(self._period_s, self._look)
@@ -92,10 +92,10 @@ class Monitor:
 
 
 class Watch:
-    """Calls on_removed once when the device at an address is removed. From its creation to close().
+    """Calls on_removed once when the device at an address is removed. It works from its creation to close().
 
-    A driver in whose hands a device is may hold up its removal: vfio-pci does, and asks for the device by an
-    interrupt of its own, until then nothing is to be seen here.
+    A driver may delay the removal of its device: vfio-pci does, and asks for the device by an interrupt of its own.
+    Until it agrees, nothing is seen here.
     """
 
     def __init__(self, address: str, on_removed: Callable[[], None], host: Host | None = None) -> None:
@@ -119,7 +119,7 @@ class Watch:
 
 
 def identity(path: Path) -> int:
-    """What tells a device from another that comes to the same address; 0 if there is none."""
+    """A number that tells a device from a later one at the same address; 0 if there is no device."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -138,7 +138,7 @@ def _open_socket() -> socket.socket | None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             found.bind((0, KERNEL_GROUP))
         except OSError as error:
-            log.warning("uevents: %s: devices that come and go are looked for from time to time", error.strerror)
+            log.warning("uevents: %s: devices are checked from time to time instead", error.strerror)
             return None
         failure.pop_all()
         return found

@@ -21,11 +21,11 @@ cdef struct BufferPool:
     uint64_t exhausted     # times that get() found too few
     uint64_t lost          # buffers given up by lose()
 
-# Buffers for length bytes as iov[0..n), at most max; n, or 0 when there are not enough: all or nothing.
+# Takes buffers for length bytes as iov[0..n), at most max; returns n, or 0 when there are not enough: all or none.
 cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept nogil
-# Give them back; only their addresses count.
+# Gives them back; only their addresses are used.
 cdef void put(BufferPool *pool, iovec *iov, int n) noexcept nogil
-# Never use them again: a device that did not answer may still write to them.
+# Takes them out of use for good: a device that did not answer may still write to them.
 cdef void lose(BufferPool *pool, int n) noexcept nogil
 
 

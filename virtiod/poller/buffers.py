@@ -61,7 +61,7 @@ def lose(pool: PoolPtr, n: cython.int) -> None:
 
 
 class PollerBuffers:
-    """The buffers of one poller: small and large ones, by number."""
+    """The buffers of one poller. n_small, n_large: how many."""
 
     pool: BufferPool
     memory: DmaMemory
@@ -88,7 +88,7 @@ class PollerBuffers:
         self.pool.large_left = self.pool.n_large
 
     def stats(self) -> dict[str, int]:
-        """Buffers in all and free, and how often there were too few."""
+        """How many buffers there are and are free, and how often there were too few."""
         return {
             "small": self.pool.n_small,
             "small_free": self.pool.small_left,
@@ -99,7 +99,7 @@ class PollerBuffers:
         }
 
     def close(self) -> None:
-        """Give the memory back; unless a device may still write to a lost buffer."""
+        """Gives the memory back, unless a device may still write to a lost buffer."""
         if self.address and not self.pool.lost:
             self.memory.free(self.address)
         self.address = 0

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class PollerStats(NamedTuple):
-    """Where a poller's time went; times in ns since it started."""
+    """How a poller spent its time; times in ns since it started."""
 
     busy_ns: int
     idle_ns: int
@@ -53,7 +53,7 @@ class PollerStats(NamedTuple):
 
 
 class SourceStats(NamedTuple):
-    """One polled thing: times polled, times that there was work, times that it ended a sleep."""
+    """What one source counted: times polled, times that there was work, times that it ended a sleep."""
 
     name: str
     runs: int
@@ -62,7 +62,7 @@ class SourceStats(NamedTuple):
 
 
 class Control:
-    """Where pollers answer: runs a Python callback on the event loop for each message that was announced."""
+    """Receives the answers of pollers: runs a Python callback on the event loop for each expected message."""
 
     box: Mailbox
     loop: asyncio.AbstractEventLoop | None
@@ -79,26 +79,26 @@ class Control:
         self.loop = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Deliver on this event loop from now on."""
+        """Starts delivery on this event loop."""
         self.loop = loop
         loop.add_reader(self.box.fd, self.drain)
 
     def detach(self) -> None:
-        """Deliver nothing any more."""
+        """Ends delivery."""
         if self.loop is not None:
             self.loop.remove_reader(self.box.fd)
             self.loop = None
 
     def expect(self, m: MessagePtr, callback: Callable[[], object]) -> None:
-        """Call callback() when m arrives; once."""
+        """Has callback() called once, when m arrives."""
         self.callbacks[cast(cython.size_t, m)] = callback
 
     def forget(self, m: MessagePtr) -> None:
-        """Expect m no longer."""
+        """Removes the callback of m."""
         self.callbacks.pop(cast(cython.size_t, m), None)
 
     def drain(self) -> None:
-        """Run the callbacks of all that has arrived."""
+        """Runs the callbacks of all messages that have arrived."""
         count: uint64_t
         after: MessagePtr
         read(self.box.fd, address(count), 8)
@@ -110,7 +110,7 @@ class Control:
                 try:
                     callback()
                 except Exception:
-                    log.exception("a callback of the data plane")  # those behind it still get their turn
+                    log.exception("a callback of the data plane")  # the callbacks after it still run
             m = after
 
     def __dealloc__(self) -> None:
@@ -184,7 +184,7 @@ class Poller:
         self.started = threading.Event()
 
     def start(self) -> None:
-        """Start the thread; returns when it runs, pinned to its core (cpu -1: not pinned)."""
+        """Starts the thread; returns when it runs, pinned to its core (cpu -1: not pinned)."""
         self.thread = threading.Thread(target=self._main, name=self.name, daemon=True)
         self.thread.start()
         if not self.started.wait(10):
@@ -200,7 +200,7 @@ class Poller:
             rounds.run(self.core)
 
     def stop(self) -> None:
-        """End the thread. Its sources must be gone; what is left is no longer polled."""
+        """Ends the thread. Its sources should have been removed; any left are no longer polled."""
         one: uint64_t = 1
         if self.thread is None:
             return
@@ -219,8 +219,10 @@ class Poller:
         out: VoidPtr = NULL,
         keep: object = None,
     ) -> asyncio.Future[int]:
-        """Post a command; a future of its result. keep stays alive until the command is answered, whatever becomes
-        of the future: out may point into it."""
+        """Posts a command; returns a future of its result.
+
+        keep stays alive until the command is answered, even if the future is cancelled: out may point into it.
+        """
         c: CommandPtr = cast(CommandPtr, calloc(1, sizeof(Command)))
         if c == NULL:
             raise MemoryError
@@ -240,18 +242,18 @@ class Poller:
         return pending.future
 
     def own(self, s: SourcePtr, owner: object) -> None:
-        """Keep owner alive while the poller polls its source s."""
+        """Keeps owner alive while the poller polls its source s."""
         self.owners[cast(cython.size_t, s)] = owner
 
     def disown(self, s: SourcePtr) -> None:
         self.owners.pop(cast(cython.size_t, s), None)
 
     async def ping(self, value: int = 0) -> int:
-        """A round trip through the poller; returns value."""
+        """Sends value through the poller and returns it."""
         return await self.command(_ping, NULL, value)
 
     def stats(self) -> PollerStats:
-        """Counters as they stand; each is exact, the set is not a snapshot."""
+        """The present counters: each is exact, but they are not read at one instant."""
         p: PollerPtr = self.core
         return PollerStats(
             atomics.relaxed_u64(address(p.busy_ns)),
@@ -264,7 +266,7 @@ class Poller:
         )
 
     def sources(self) -> list[SourceStats]:
-        """What is polled here. Only owned sources are listed: their memory is safe to read."""
+        """What its sources counted. Only owned sources are listed: their memory is safe to read."""
         s: SourcePtr
         found: list[SourceStats] = []
         for at in list(self.owners):

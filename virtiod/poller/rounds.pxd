@@ -1,4 +1,4 @@
-# What sources, devices and exports call of the poller.
+# What sources, devices and exports call a poller with.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from virtiod.core.types cimport Command, Io, Mailbox, Message, PollerCore, Source

@@ -1,7 +1,7 @@
 """The rounds of a poller: one thread that runs sources round after round, without the GIL.
 
 A round: messages from other threads -> completions deferred by the last round -> sockets -> every source's poll ->
-flush of the dirty ones -> now and then a tick. After `poll_us` without work an adaptive poller arms its sources,
+flush of the dirty ones -> every 10 ms a tick. After `poll_us` without work an adaptive poller arms its sources,
 looks once more, and sleeps in epoll until an eventfd, a socket, a message or a tick wakes it.
 
 Other threads reach a poller by its inbox only: a lock-free stack that they push to and that the poller takes whole.
@@ -42,7 +42,7 @@ SLEEP_IN_FLIGHT_NS = cython.declare(uint64_t, 100_000_000)
 
 
 def _push(head: VoidPtr, m: MessagePtr) -> None:
-    """Put m on the lock-free stack whose newest message head points to."""
+    """Pushes m onto the lock-free stack whose newest message head points to."""
     old: MessagePtr
     while True:
         old = cast(MessagePtr, atomics.load_ptr(head))
@@ -52,14 +52,14 @@ def _push(head: VoidPtr, m: MessagePtr) -> None:
 
 
 def post(box: MailboxPtr, m: MessagePtr) -> None:
-    """Hand a message to the control plane."""
+    """Hands a message to the control plane."""
     one: uint64_t = 1
     _push(address(box.head), m)
     write(box.fd, address(one), 8)
 
 
 def push(p: PollerPtr, m: MessagePtr) -> None:
-    """Hand a message to a poller and wake it if it sleeps."""
+    """Hands a message to a poller, and wakes it if it sleeps."""
     one: uint64_t = 1
     _push(address(p.inbox), m)
     atomics.fence()  # pairs with the one in _sleep: inbox written, then sleeping read
@@ -68,7 +68,7 @@ def push(p: PollerPtr, m: MessagePtr) -> None:
 
 
 def in_order(m: MessagePtr) -> MessagePtr:
-    """A stack taken whole, oldest first."""
+    """The messages of a stack that was taken whole, oldest first."""
     done: MessagePtr = NULL
     after: MessagePtr
     while m != NULL:
@@ -83,7 +83,7 @@ def in_order(m: MessagePtr) -> MessagePtr:
 
 
 def add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
-    """Start to poll s. -ENOSPC when there are too many, -errno of epoll_ctl."""
+    """Starts to poll s. -ENOSPC when there are too many sources, -errno of epoll_ctl."""
     ret: cython.int
     if p.n_sources >= MAX_SOURCES:
         return -ENOSPC
@@ -101,7 +101,7 @@ def add_source(p: PollerPtr, s: SourcePtr) -> cython.int:
 
 
 def remove_source(p: PollerPtr, s: SourcePtr) -> None:
-    """Stop polling s: from this call on none of its functions is called. Allowed inside its own functions."""
+    """Stops polling s: from this call on none of its functions is called. Its own functions may call this."""
     if s.index >= p.n_sources or p.sources[s.index] != s:
         return
     unwatch(s)
@@ -110,7 +110,7 @@ def remove_source(p: PollerPtr, s: SourcePtr) -> None:
 
 
 def want(s: SourcePtr, want: cython.uint) -> None:
-    """What to look at a watched socket for: READY_IN, READY_OUT, both (READY_GONE is then told as well), or nothing."""
+    """Sets what to watch a socket for: ReadyFlag.IN, OUT, both (GONE is then reported as well), or nothing."""
     if s.fd < 0 or s.wanted == want:
         return
     if not want:
@@ -120,7 +120,7 @@ def want(s: SourcePtr, want: cython.uint) -> None:
 
 
 def unwatch(s: SourcePtr) -> None:
-    """Forget the socket of s, before it is closed; s is polled on without one."""
+    """Stops watching the socket of s, before it is closed; s is still polled, without a socket."""
     _forget(s)
     s.fd = -1
 
@@ -156,7 +156,7 @@ def _ready_bits(events: uint32_t) -> cython.uint:
 
 
 def defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
-    """Complete io with status in the next round, so that no done() runs inside a submit."""
+    """Completes io with status in the next round, so that no done() runs inside a submit."""
     io.status = status
     io.msg.next = NULL
     if p.deferred == NULL:
@@ -167,7 +167,7 @@ def defer(p: PollerPtr, io: IoPtr, status: cython.int) -> None:
 
 
 def answer(c: CommandPtr, result: int64_t) -> None:
-    """Answer a command: its future completes with result."""
+    """Answers a command: its future completes with result."""
     c.result = result
     post(c.poller.control, address(c.msg))
 
@@ -206,7 +206,7 @@ def run_deferred(p: PollerPtr) -> cython.int:
 
 
 def _look_at_fds(p: PollerPtr, timeout_ns: uint64_t, asleep: cython.bint) -> cython.int:
-    """Ask epoll; mark ready sockets, drain eventfds. Returns how many sockets are ready."""
+    """Calls epoll_wait, marks ready sockets and drains eventfds; returns how many sockets are ready."""
     events: epoll_event[64]
     count: uint64_t
     s: SourcePtr
@@ -272,8 +272,8 @@ def _tick(p: PollerPtr) -> None:
 
 
 def _sleep(p: PollerPtr) -> None:
-    """Arm everything, look once more, sleep. A source that can't be armed keeps the poller awake by arm() true, or
-    has it look again soon by nap_ns."""
+    """Arms all sources, polls once more, sleeps. A source that can't be armed keeps the poller awake by returning true
+    from arm(), or shortens the sleep by nap_ns."""
     i: uint32_t
     s: SourcePtr
     found: cython.bint = False
@@ -303,7 +303,7 @@ def _sleep(p: PollerPtr) -> None:
 
 
 def run(p: PollerPtr) -> None:
-    """Run rounds until `stop`."""
+    """Runs rounds until `stop`."""
     work: cython.int = 0
     slept: uint64_t
     last_work: uint64_t = clock.now_ns()
@@ -337,7 +337,7 @@ def run(p: PollerPtr) -> None:
                 p.now = clock.now_ns()
                 p.idle_ns += p.now - before - (p.sleep_ns - slept)
             elif not p.busy_mode and p.now - last_work > YIELD_NS and not p.rounds & 7:
-                linux.sched_yield()  # whoever shares the core may be the one that is waited for
+                linux.sched_yield()  # the thread that shares the core may be the one that this poller waits for
             else:
                 atomics.pause()
         before = p.now

@@ -1,3 +1,3 @@
-"""SCSI as virtio-scsi carries it: commands to bytes, and bytes to what a unit is. Pure: no socket, no clock. What is
-parsed was sent by a device and may be anything: parsers raise ProtocolError, or leave out what is not there.
+"""SCSI as virtio-scsi carries it: pure functions that build commands and parse answers, without socket or clock. What
+they parse was sent by a device and may be anything: parsers raise ProtocolError, or leave out what is absent.
 """

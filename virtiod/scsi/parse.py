@@ -1,4 +1,4 @@
-"""What units answer (SPC-4, SBC-4): bytes in, checked values out.
+"""Parses and checks what units answer (SPC-4, SBC-4).
 
 An answer that is too short to mean anything raises ProtocolError; one that ends early is read as far as it goes.
 """
@@ -9,6 +9,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 
+from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi.spec import (
     CapacityFlag,
@@ -24,7 +25,7 @@ from virtiod.scsi.spec import (
 
 def _need(data: bytes, size: int, what: str) -> None:
     if len(data) < size:
-        raise ProtocolError(f"{what} of {len(data)} bytes, at least {size} are needed")
+        raise ProtocolError(f"{what} of {counted(len(data), 'byte')}, at least {size} are needed")
 
 
 def _text(data: bytes) -> str:
@@ -33,7 +34,7 @@ def _text(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who a unit is (SPC-4 §6.6.2)."""
+    """Standard INQUIRY data of a unit (SPC-4 §6.6.2)."""
 
     qualifier: int
     type: int
@@ -44,18 +45,18 @@ class Inquiry:
 
     @property
     def is_disk(self) -> bool:
-        """A unit is there, and it is a disk."""
+        """Whether there is a unit, and it is a disk."""
         return self.qualifier == PeripheralQualifier.CONNECTED and self.type == PeripheralType.DISK
 
 
 def inquiry(data: bytes) -> Inquiry:
-    """Standard INQUIRY data; its first 36 bytes count."""
+    """Parses standard INQUIRY data (SPC-4 §6.6.2), of which the first 36 bytes are used."""
     _need(data, 5, "INQUIRY data")
     return Inquiry(data[0] >> 5, data[0] & 0x1F, data[2], _text(data[8:16]), _text(data[16:32]), _text(data[32:36]))
 
 
 def _page(data: bytes, page: int) -> bytes:
-    """A VPD page's body, as long as it says and as there is (SPC-4 §7.8)."""
+    """The body of a VPD page: as many bytes as it says, and at most those present (SPC-4 §7.8)."""
     _need(data, 4, f"VPD page {page:#04x}")
     if data[1] != page:
         raise ProtocolError(f"VPD page {data[1]:#04x} came for {page:#04x}")
@@ -63,12 +64,12 @@ def _page(data: bytes, page: int) -> bytes:
 
 
 def supported_pages(data: bytes) -> frozenset[int]:
-    """VPD page 0x00."""
+    """The codes of the supported VPD pages: VPD page 0x00 (SPC-4 §7.8)."""
     return frozenset(_page(data, VpdPage.SUPPORTED_PAGES))
 
 
 def serial(data: bytes) -> str:
-    """VPD page 0x80."""
+    """The serial number: VPD page 0x80 (SPC-4 §7.8)."""
     return _text(_page(data, VpdPage.UNIT_SERIAL_NUMBER))
 
 
@@ -81,7 +82,7 @@ class Designator:
 
     @property
     def name(self) -> str:
-        """As other systems write it."""
+        """The name as other systems write it."""
         if self.type == DesignatorType.T10_VENDOR_ID:
             return f"t10.{_text(self.value)}"
         if self.type == DesignatorType.NAME_STRING:
@@ -105,7 +106,7 @@ _WORTH: tuple[int, ...] = (
 
 
 def designators(data: bytes) -> list[Designator]:
-    """VPD page 0x83: the unit's own designators (not its ports'), the most unique kind first."""
+    """The unit's own designators (not its ports'), the most unique kind first: VPD page 0x83 (SPC-4 §7.8.6)."""
     body = _page(data, VpdPage.DEVICE_IDENTIFICATION)
     found = []
     at = 0
@@ -125,7 +126,7 @@ def designators(data: bytes) -> list[Designator]:
 
 
 def unit_uuid(found: list[Designator]) -> str | None:
-    """A UUID that is the unit's wherever it appears; None when it has no name that is."""
+    """A UUID that is the same wherever the unit appears; None when it has no such name."""
     if not found:
         return None
     if found[0].type == DesignatorType.UUID:
@@ -145,7 +146,7 @@ class BlockLimits:
 
 
 def block_limits(data: bytes) -> BlockLimits:
-    """VPD page 0xB0; the fields beyond its end are 0."""
+    """Parses VPD page 0xB0 (SBC-4 §6.6.4); the fields beyond its end are 0."""
     body = _page(data, VpdPage.BLOCK_LIMITS)[:60].ljust(60, b"\0")
     max_transfer, optimal = struct.unpack_from(">II", body, 4)
     max_unmap, descriptors = struct.unpack_from(">II", body, 16)
@@ -162,15 +163,17 @@ class Provisioning:
 
 
 def provisioning(data: bytes) -> Provisioning:
-    """VPD page 0xB2."""
+    """Parses VPD page 0xB2 (SBC-4 §6.6.6)."""
     body = _page(data, VpdPage.LOGICAL_BLOCK_PROVISIONING)
     _need(body, 2, "VPD page 0xb2's body")
     return Provisioning(bool(body[1] & ProvisioningFlag.LBPU), bool(body[1] & ProvisioningFlag.LBPWS))
 
 
 def luns(data: bytes) -> tuple[list[int], int]:
-    """REPORT LUNS (SPC-4 §6.33): the LUNs in order, by peripheral or flat addressing, and the list's full length in
-    bytes. What virtio-scsi can't address is left out."""
+    """Parses REPORT LUNS data (SPC-4 §6.33): the LUNs in order, and the list's full length in bytes.
+
+    LUNs may be in peripheral or flat addressing. Those that virtio-scsi can't address are left out.
+    """
     _need(data, 8, "REPORT LUNS data")
     length = int.from_bytes(data[:4], "big")
     found = set()
@@ -197,14 +200,14 @@ class Capacity:
 
 
 def capacity_10(data: bytes) -> Capacity | None:
-    """READ CAPACITY (10); None when the unit is too large for it."""
+    """Parses READ CAPACITY (10) data (SBC-4 §5.20); None when the unit is too large for it."""
     _need(data, 8, "READ CAPACITY(10) data")
     last, size = struct.unpack_from(">II", data)
     return None if last == 0xFFFFFFFF else Capacity(last + 1, size)
 
 
 def capacity_16(data: bytes) -> Capacity:
-    """READ CAPACITY (16)."""
+    """Parses READ CAPACITY (16) data (SBC-4 §5.21)."""
     _need(data, 12, "READ CAPACITY(16) data")
     last, size = struct.unpack_from(">QI", data)
     rest = data[12:16].ljust(4, b"\0")
@@ -221,7 +224,7 @@ class Mode:
 
 
 def mode(data: bytes, long: bool) -> Mode:
-    """MODE SENSE (10) if long, else (6) (SPC-4 §7.5.5), of the caching page (SBC-4 §6.5.5) among others."""
+    """Parses MODE SENSE (10) data if long, else (6) (SPC-4 §7.5.5); reads the caching page (SBC-4 §6.5.5) of it."""
     header = 8 if long else 4
     _need(data, header, "MODE SENSE data")
     specific = data[3] if long else data[2]

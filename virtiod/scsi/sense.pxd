@@ -7,7 +7,7 @@ cdef struct SenseData:
     uint16_t asc           # an Asc, 0 when not given
     uint8_t deferred       # about an earlier command
 
-# Fixed and descriptor format, current and deferred; false for anything else. The first 14 bytes count.
+# Parses fixed and descriptor format, current and deferred; false for anything else. It uses the first 14 bytes.
 cdef bint decode(unsigned char *data, uint32_t length, SenseData *found) noexcept nogil
-# Current sense data into `to`, which has room for FIXED_SENSE bytes; its length.
+# Writes current sense data to `to`, which has room for FIXED_SENSE bytes; returns its length in bytes.
 cdef uint32_t encode(unsigned char *to, uint8_t key, uint16_t asc, bint descriptor) noexcept nogil

@@ -1,4 +1,4 @@
-"""Sense data: what went wrong (SPC-4 §4.5), in words where it is common (SPC-4 annex F)."""
+"""Sense data, which says how a command failed (SPC-4 §4.5), with texts for common codes (SPC-4 annex F)."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Sense:
 
     @property
     def code(self) -> int:
-        """asc and ascq in one number, as Asc has them."""
+        """asc << 8 | ascq, as Asc has them."""
         return self.asc << 8 | self.ascq
 
     def __str__(self) -> str:
-        """As in "medium error: unrecovered read error (3/11/00)"."""
+        """A text such as "medium error: unrecovered read error (3/11/00)"."""
         what = CODES.get(self.code) or CODES.get(self.asc << 8)
         key = spec.SenseKey(self.key).name.lower().replace("_", " ")
         words = f"{key}: {what}" if what and self.code else key
@@ -112,7 +112,7 @@ def encode(to: BytePtr, key: uint8_t, asc: uint16_t, descriptor: cython.bint) ->
 
 
 def parse(data: bytes) -> Sense | None:
-    """Fixed and descriptor format, current and deferred; None for anything else."""
+    """Parses fixed and descriptor format, current and deferred (SPC-4 §4.5); None for anything else."""
     found: SenseData
     if not decode(data, cast(uint32_t, len(data)), address(found)):
         return None

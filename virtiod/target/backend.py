@@ -34,12 +34,12 @@ class Backend:
         self._stopping = False
 
     async def start(self) -> None:
-        """Listen, with permission for the own user only. A socket that nobody listens on is replaced."""
+        """Listens, with permission for the own user only. Replaces a socket that nobody listens on."""
         self._listener = _listen(self._path)
         self._task = spawn(self._serve(self._listener), f"target {self._path}")
 
     async def stop(self) -> None:
-        """Stop the queues, hang up, and remove the socket. Idempotent."""
+        """Stops the queues, closes the connection, and removes the socket. Idempotent."""
         self._stopping = True
         if self._task is not None:
             if self._session is not None:
@@ -53,7 +53,7 @@ class Backend:
             _remove(self._path)
 
     def config_changed(self) -> None:
-        """Tell the front-end, if there is one, to read the configuration again."""
+        """Tells the front-end, if there is one, to read the configuration again."""
         if self._session is not None:
             self._session.config_changed()
 

@@ -14,7 +14,7 @@ from virtiod.virtio.features import Feature
 
 
 class MappedRegion(NamedTuple):
-    """A run of the front-end's memory: its guest-physical and user addresses, and where it is mapped here."""
+    """A piece of the front-end's memory: its guest-physical and user addresses, and where it is mapped here."""
 
     guest: int
     size: int
@@ -33,7 +33,7 @@ class QueueSetup(NamedTuple):
     desc: int
     avail: int
     used: int
-    base: int  # available index to go on from; the used index is the one in the ring
+    base: int  # available index to resume from; the used index is the one in the ring
     kick_fd: int
     call_fd: int
     err_fd: int  # to be signalled when the ring is broken
@@ -61,22 +61,22 @@ class TargetDevice(ABC):
 
     @abstractmethod
     def set_config(self, offset: int, data: bytes) -> None:
-        """The front-end writes to the configuration. InvalidArgument where it may not."""
+        """Writes to the configuration for the front-end. InvalidArgument where that is not allowed."""
 
     @abstractmethod
     async def queue_start(self, index: int, setup: QueueSetup, regions: Sequence[MappedRegion]) -> None:
-        """Serve a queue from now on."""
+        """Starts to serve a queue."""
 
     @abstractmethod
     async def queue_stop(self, index: int) -> int:
-        """Stop serving a running queue: what was taken is completed, nothing touches its rings or its memory after.
+        """Stops serving a running queue: what was taken is completed, and nothing uses its rings or its memory after.
 
-        The available index of the next request that was not taken.
+        Returns the available index of the next request that was not taken.
         """
 
     @abstractmethod
     async def memory_changed(self, regions: Sequence[MappedRegion]) -> None:
-        """Look addresses up in these regions from now on.
+        """Sets the regions in which addresses are looked up.
 
         Regions that are missing are unmapped when this returns; queues run meanwhile only if none is.
         """

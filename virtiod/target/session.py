@@ -1,7 +1,7 @@
-"""One front-end's connection to the target: what it asked for so far, and what each of its messages does.
+"""One front-end's connection to the target: its state, and what each of its messages does.
 
-Everything that it sends is validated before the device hears of it. A request that is refused changes nothing; it is
-answered with an error where the protocol has room for one, else the connection ends.
+Everything that the front-end sends is validated before the device gets it. A request that is refused changes nothing;
+it is answered with an error where the protocol allows one, else the connection ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
+from virtiod.core.counted import counted
 from virtiod.core.errors import InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
 from virtiod.target.interface import QueueSetup, TargetDevice
 from virtiod.target.memory import MAX_SLOTS, MemoryTable
@@ -59,7 +60,7 @@ class Ring:
         self.running = False
 
     def set_fd(self, request: Request, fd: int) -> None:
-        """Own `fd`, -1 for none, in place of what the same message brought before."""
+        """Owns `fd`, -1 for none, in place of the one that the same message brought before."""
         old = self.fds.pop(request, -1)
         if old >= 0:
             close_fds([old])
@@ -122,7 +123,7 @@ class Session:
         }
 
     async def run(self) -> None:
-        """Handle messages one after the other. Returns when the front-end hung up; ProtocolError drops it."""
+        """Handles messages one after the other. Returns when the front-end disconnected; ProtocolError drops it."""
         while True:
             try:
                 frame, fds = await self._channel.receive()
@@ -139,9 +140,9 @@ class Session:
                     return
 
     async def close(self) -> None:
-        """Stop what runs and let go of everything.
+        """Stops the rings that run and releases everything.
 
-        Should the device fail to stop, its memory and descriptors stay: it may still use them.
+        If the device fails to stop, its memory and descriptors are kept: it may still use them.
         """
         self.hang_up()
         if self._notify is not None:
@@ -154,7 +155,7 @@ class Session:
         self._memory.close()
 
     def hang_up(self) -> None:
-        """End the connection: run() returns when it has done what it is about."""
+        """Ends the connection: run() returns when it has handled the present message."""
         self._channel.close()
 
     def config_changed(self) -> None:
@@ -174,10 +175,10 @@ class Session:
                 raise NotSupported("this back-end does not know it")
             allowed = _FDS.get(Request(frame.request), _NO_FDS)
             if len(fds) not in allowed:
-                raise ProtocolError(f"it came with {len(fds)} descriptors")
+                raise ProtocolError(f"it came with {counted(len(fds), 'descriptor')}")
             reply = await handler(frame.payload, fds)
         except VirtiodError as error:
-            # Said once: a front-end that repeats itself must not fill the log.
+            # Logged once: a front-end that repeats a request must not fill the log.
             log.log(logging.DEBUG if self._refusals else logging.WARNING, "%s refused: %s", name, error)
             self._refusals += 1
             if frame.request == Request.GET_CONFIG:
@@ -244,7 +245,7 @@ class Session:
     async def _set_mem_table(self, payload: bytes, fds: list[int]) -> None:
         regions = wire.parse_mem_table(payload)
         if len(regions) != len(fds):
-            raise ProtocolError(f"{len(regions)} regions came with {len(fds)} descriptors")
+            raise ProtocolError(f"{counted(len(regions), 'region')} came with {counted(len(fds), 'descriptor')}")
         await self._replace_memory(MemoryTable.of(regions, fds))
 
     async def _get_max_mem_slots(self, payload: bytes, fds: list[int]) -> bytes:
@@ -258,7 +259,7 @@ class Session:
         await self._replace_memory(self._memory.without(wire.parse_region(payload, Request.REM_MEM_REG)))
 
     async def _replace_memory(self, table: MemoryTable) -> None:
-        """Swap the table while nothing runs. Running rings must be in it, and go on."""
+        """Replaces the table while nothing runs. Running rings must be in the new one, and are resumed."""
         stopped = [index for index, ring in enumerate(self._rings) if ring.running]
         try:
             for index in stopped:
@@ -327,7 +328,7 @@ class Session:
         index, with_fd = wire.parse_vring_fd(payload, request)
         self._ring(index)
         if with_fd != bool(fds):
-            raise ProtocolError(f"ring {index} came with {len(fds)} descriptors")
+            raise ProtocolError(f"ring {index} came with {counted(len(fds), 'descriptor')}")
         if not fds:
             return index, -1
         # A full eventfd must never block the device.
@@ -366,7 +367,7 @@ class Session:
         return wire.VRING_STATE.pack(index, ring.base)
 
     async def _run(self, index: int) -> None:
-        """Start the ring if the front-end has said all that it takes."""
+        """Starts the ring if the front-end has described it completely."""
         ring = self._rings[index]
         enabled = ring.enabled or not self._features & wire.F_PROTOCOL_FEATURES
         kick_fd = ring.fds.get(Request.SET_VRING_KICK, -1)

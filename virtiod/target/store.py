@@ -1,4 +1,4 @@
-"""Where a target's disk keeps its data: a file, memory, or nothing; opened, sized, and let go of."""
+"""Where a target's disk keeps its data: a file, memory, or nothing; opens, resizes and closes it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Store:
         self.disk = TargetDisk(self.size, address, self._fd, read_only, self._memory)
 
     def file_size(self) -> int:
-        """Whole blocks that the file has now, in bytes."""
+        """The size of the whole blocks that the file has now, in bytes."""
         size = os.fstat(self._fd).st_size // self._block_size * self._block_size
         if size == 0:
             raise InvalidArgument(f"{self._path}: smaller than one block")
         return size
 
     def resize(self, size: int | None = None) -> None:
-        """Change the size (bytes; None: to the file's). Memory can't grow."""
+        """Changes the size (bytes; None: to the file's). Memory can't grow."""
         size = self.file_size() if size is None else size
         if self._memory is not None and size > len(self._memory):
             raise InvalidArgument(f"size {size}: a memory disk of {len(self._memory)} bytes can't grow")

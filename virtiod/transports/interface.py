@@ -50,7 +50,7 @@ class Transport(ABC):
     """
 
     # Set by the controller. Called on the event loop, between connect() and close(); on_lost at most once a
-    # connection, as soon as the device hangs up, breaks the protocol, fails to answer, or marks a ring broken. A
+    # connection, as soon as the device closes it, breaks the protocol, fails to answer, or marks a ring broken. A
     # RemovedError says that it was removed: nobody connects again, the controller ends.
     on_config_change: Callable[[], None] | None = None
     on_lost: Callable[[DeviceError], None] | None = None

@@ -1,3 +1,3 @@
-"""What virtio numbers and lays out, as driver and device see it alike: features, status, the requests of block devices
-and SCSI hosts.
+"""Numbers and structures of virtio, for driver and device: features, status, the requests of block devices and SCSI
+hosts.
 """

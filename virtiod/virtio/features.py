@@ -57,7 +57,7 @@ DEVICE_FEATURES: Mapping[str, type[IntEnum]] = {"blk": BlkFeature, "scsi": ScsiF
 
 
 def feature_names(features: int, dev_type: str | None = None) -> str:
-    """Feature bits for people: "0x100000040 (BLK_SIZE, VERSION_1)". Unknown bits are numbers."""
+    """A text of feature bits, as "0x100000040 (BLK_SIZE, VERSION_1)". Unknown bits are numbers."""
     names: dict[int, str] = {feature.value: feature.name for feature in Feature}
     if dev_type is not None:
         names.update((feature.value, feature.name) for feature in DEVICE_FEATURES[dev_type])

@@ -6,7 +6,7 @@ from enum import IntFlag
 
 
 class Status(IntFlag):
-    """How far driver and device have come with each other."""
+    """How far the driver has set the device up, and what failed."""
 
     ACKNOWLEDGE = 1
     DRIVER = 2

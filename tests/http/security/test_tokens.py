@@ -58,8 +58,8 @@ def test_a_header_belongs_to_whoever_has_its_token(run_dir: Path, header: str, n
         (f"admin {'a' * 65} {ADMIN}", "f:1: a name has 1 to 64 letters, digits and . _ @ -"),
         ("admin a short", "f:1: the token has fewer than 16 characters"),
         ("admin a sha256:12", "f:1: sha256: must be followed by 64 hexadecimal digits"),
-        (f"admin a {ADMIN}\nadmin b {ADMIN}", "f:2: the name or the token is there twice"),
-        (f"admin a {ADMIN}\nread-only a {READER}", "f:2: the name or the token is there twice"),
+        (f"admin a {ADMIN}\nadmin b {ADMIN}", "f:2: the name or the token was given before"),
+        (f"admin a {ADMIN}\nread-only a {READER}", "f:2: the name or the token was given before"),
         (f"admin a {ADMIN}é", "f: not ASCII"),
     ],
 )

@@ -131,8 +131,8 @@ def test_states_roles_and_errors_are_told() -> None:
     assert BY_NAME["spdk_get_version"]["x-aliases"] == ["virtiod_get_version"]
     assert {error["code"]: error["message"] for error in attach["errors"]} == {
         -32603: "parameters that do not fit",
-        -32602: "the device could not be attached, or parameters that can't be",
-        -22: "an address that is none, or options that the transport does not take",
+        -32602: "the device could not be attached, or parameters that are not valid",
+        -22: "an address that is not valid, or options that the transport does not take",
         -13: "it needs the role admin",
         -1: "it can't be called now",
     }

@@ -1,1 +1,1 @@
-"""What methods answer: the objects that they put together, one module for each family."""
+"""The results of methods, one module for each family."""

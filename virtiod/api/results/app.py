@@ -1,4 +1,4 @@
-"""What the methods about the daemon itself answer."""
+"""Results of the methods about the daemon itself."""
 
 from __future__ import annotations
 

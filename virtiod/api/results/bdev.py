@@ -1,4 +1,4 @@
-"""How bdev_get_bdevs describes bdevs, and what bdev_get_iostat answers."""
+"""Results of the methods about bdevs."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class BdevDescription:
 class IoStat:
     """I/O statistics: of bdevs, or with per_channel of the channels of one."""
 
-    tick_rate: Annotated[int, Member("ticks of a second")]
-    ticks: Annotated[int, Member("when this was, on a clock that never goes back", "ticks")]
+    tick_rate: Annotated[int, Member("ticks per second")]
+    ticks: Annotated[int, Member("when this was, on a monotonic clock", "ticks")]
     name: Annotated[str | UnsetType, Member("with per_channel, name of the bdev")] = UNSET
     channels: Annotated[list[ChannelIoStat] | UnsetType, Member("with per_channel, one for each poller")] = UNSET
     bdevs: Annotated[list[BdevIoStat] | UnsetType, Member("without per_channel")] = UNSET

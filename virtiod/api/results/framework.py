@@ -1,4 +1,4 @@
-"""What the methods about starting, configurations and cores answer."""
+"""Results of the methods about starting, configurations and cores."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ConfigCall:
 
 @dataclass(kw_only=True)
 class ReloadedConfig:
-    """What a file that was read again has changed."""
+    """What a reload of the configuration file has changed."""
 
-    created: Annotated[list[str], Member("names of what is new in it")]
-    deleted: Annotated[list[str], Member("names of what is gone from it")]
-    called: Annotated[list[str], Member("methods of its other calls that are new")]
+    created: Annotated[list[str], Member("names of what was created")]
+    deleted: Annotated[list[str], Member("names of what was deleted")]
+    called: Annotated[list[str], Member("methods of other calls that were made")]
 
 
 @dataclass(kw_only=True)
@@ -67,6 +67,6 @@ class Reactor:
 class Reactors:
     """What each poller's core does."""
 
-    tick_rate: Annotated[int, Member("ticks of a second")]
+    tick_rate: Annotated[int, Member("ticks per second")]
     pid: Annotated[int, Member("the daemon's process")]
     reactors: Annotated[list[Reactor], Member("in the order of the pollers")]

@@ -1,4 +1,4 @@
-"""What happened to bdevs."""
+"""Results of the methods about notifications: what happened to bdevs."""
 
 from __future__ import annotations
 

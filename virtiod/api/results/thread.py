@@ -1,4 +1,4 @@
-"""What the methods about pollers answer. spdk_top takes these objects with exactly these members."""
+"""Results of the methods about pollers. spdk_top expects these objects with exactly these members."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 
 from virtiod.core.described import Member
 
-TickRate = Annotated[int, Member("ticks of a second")]
+TickRate = Annotated[int, Member("ticks per second")]
 Name = Annotated[str, Member("name of the poller")]
 Number = Annotated[int, Member("number of the poller, from 1")]
 
 
 @dataclass(kw_only=True)
 class ThreadTimes:
-    """A poller, and what it was busy with."""
+    """A poller, and how long it was busy."""
 
     name: Name
     id: Number
@@ -110,5 +110,5 @@ class Pollers:
     """The pollers."""
 
     tick_rate: TickRate
-    ticks: Annotated[int, Member("when this was, on a clock that never goes back", "ticks")]
+    ticks: Annotated[int, Member("when this was, on a monotonic clock", "ticks")]
     pollers: Annotated[list[PollerDescription], Member("one for each core of -m")]

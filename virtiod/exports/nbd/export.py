@@ -72,7 +72,7 @@ class NbdExportDescription:
     block_size: Annotated[int, Member("the smallest that clients may use", "bytes")]
     read_only: Annotated[bool, Member("it refuses writes")]
     description: Annotated[str, Member("shown to clients that list exports")]
-    max_connections: Annotated[int, Member("connections at one time")]
+    max_connections: Annotated[int, Member("most connections at the same time")]
     connections: Annotated[int, Member("clients that are connected")]
     uris: Annotated[list[str], Member("where clients find it")]
 

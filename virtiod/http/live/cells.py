@@ -1,4 +1,4 @@
-"""One second of a bdev: what changed between two looks at its counters. Pure.
+"""One second of a bdev: what changed between two reads of its counters. Pure.
 
 Latencies are counted in four buckets for each power of two from 256 ns to 17 s, which are whole fine buckets of the
 data plane, so that nothing is estimated.
@@ -63,11 +63,11 @@ class Cell(NamedTuple):
 
     @property
     def iops(self) -> float:
-        """Of all kinds, with success."""
+        """Completed I/Os of all kinds, per second."""
         return self.reads + self.writes + self.others
 
     def row(self) -> list[object]:
-        """As the page gets it."""
+        """The cell as the page receives it."""
         return [*map(_short, self[:-1]), self.counts]
 
 
@@ -75,7 +75,7 @@ IDLE = Cell()
 
 
 def difference(now: Counted, before: Counted) -> Counted:
-    """What was counted between two looks; at_ns is the time between them."""
+    """What was counted between two reads; at_ns is the time between them."""
     numbers = map(sub, now[:-1], before[:-1])
     return Counted._make((*numbers, list(map(sub, now.below, before.below))))
 
@@ -117,5 +117,5 @@ def cell(change: Counted, depth: int, oldest_ns: int = 0) -> Cell:
 
 
 def _short(value: float | None) -> float | None:
-    """Five digits are more than a screen can show, and the fewest bytes."""
+    """The value rounded to five digits: more than a screen can show, in few bytes."""
     return value if value is None or isinstance(value, int) else float(f"{value:.5g}")

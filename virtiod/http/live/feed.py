@@ -1,7 +1,8 @@
-"""What the page gets: GET /live, server-sent events (WHATWG HTML, 9.2).
+"""The page's data: GET /live, server-sent events (WHATWG HTML, 9.2).
 
 The event "history" comes first, with what is kept of the chosen bdev; then each second "sample", with its newest
-cell and the tables. A reader that is late by more than its buffers and SEND_S is cut off, and its page connects again.
+cell and the tables. A reader that is late by more than its buffers and SEND_S is disconnected; its page then connects
+again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Feed:
         self._ending = False
 
     def add_to(self, app: web.Application) -> None:
-        """Serve it there."""
+        """Serves the feed in this application."""
         app.router.add_get("/live", self.live, allow_head=False)
         app.cleanup_ctx.append(self._sampling)
         app.on_shutdown.append(self._end_watchers)
@@ -50,13 +51,13 @@ class Feed:
         self.sampler.forget()
 
     async def _end_watchers(self, _app: web.Application) -> None:
-        """What they read never ends by itself, and would hold up the end."""
+        """Ends the streams of all watchers, which never end by themselves and would delay the stop."""
         self._ending = True
         async with self.sampler.changed:
             self.sampler.changed.notify_all()
 
     async def live(self, request: web.Request) -> web.StreamResponse:
-        """Query: bdev (none: all together) and find (what names in the tables have to contain)."""
+        """Answers GET /live. Query: bdev (none: all together) and find (what names in the tables must contain)."""
         bdev, find = request.query.get("bdev") or None, request.query.get("find", "")
         if max(len(bdev or ""), len(find)) > MAX_NAME:
             raise web.HTTPBadRequest(text=f"bdev and find: at most {MAX_NAME} characters\n")
@@ -89,7 +90,7 @@ class Feed:
             message = event("sample", self._sample(bdev, find))
 
     async def _next(self, second: int) -> int:
-        """Wait for a sample later than that, or the end."""
+        """Waits for a sample later than that, or the end."""
         async with self.sampler.changed:
             await self.sampler.changed.wait_for(lambda: self._ending or self.sampler.second > second)
         return self.sampler.second

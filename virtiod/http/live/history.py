@@ -1,7 +1,7 @@
 """The last minutes of cells, in bounded memory: the total always, single bdevs for as long as there is room.
 
-A hundred busy bdevs fit with all their minutes. With more of them the oldest seconds of all single bdevs go first;
-an idle bdev takes no room.
+A hundred busy bdevs fit with all their minutes. With more of them the oldest seconds of all single bdevs are dropped
+first; an idle bdev takes no room.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class History:
         self._cells = 0
 
     def add(self, at: float, total: Cell, singles: Mapping[str, Cell]) -> None:
-        """The newest second; singles: by bdev, those that were not idle."""
+        """Adds the newest second; singles: by bdev, those that were not idle."""
         self._totals.append((at, total))
         self._singles.append((at, singles))
         self._cells += len(singles)
@@ -34,7 +34,7 @@ class History:
             self._cells -= len(self._singles.popleft()[1])
 
     def of(self, bdev: str | None) -> list[tuple[float, Cell]]:
-        """What is kept of a bdev, or of the total."""
+        """The cells that are kept of a bdev, or of the total."""
         if bdev is None:
             return list(self._totals)
         return [(at, singles.get(bdev, IDLE)) for at, singles in self._singles]

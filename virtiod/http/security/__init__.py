@@ -1,1 +1,1 @@
-"""Who may connect and ask, as what and how often: tokens, TLS, and the bounds on connections and requests."""
+"""Access to the HTTP server: tokens, TLS, and the limits of connections and requests."""

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: a middleware in front of every page.
+"""Who may make requests, and how often: a middleware in front of every page.
 
 Without tokens everybody may, at a bounded rate. With tokens (--http-tokens) all but OPEN_PAGES needs one: as Bearer, or
 by Basic as the password of its name, which browsers ask for. request[CALLER] is then who it is.
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def guard(tokens: Tokens | None, clock: Callable[[], float] = time.monotonic) -> Middleware:
-    """The middleware. tokens: None when everybody may ask."""
+    """The middleware. tokens: None when no token is needed."""
     requests = Buckets(REQUESTS_PER_S, REQUESTS_AT_ONCE)
     failures = Buckets(FAILURES_PER_S, FAILURES_AT_ONCE)
 
@@ -59,7 +59,7 @@ def guard(tokens: Tokens | None, clock: Callable[[], float] = time.monotonic) ->
 
 
 def too_many(wait_s: float, why: str) -> web.Response:
-    """429, to be tried again after so many seconds."""
+    """A response 429, which says after how many seconds to try again."""
     return web.Response(status=429, text=f"{why}\n", headers={"Retry-After": str(math.ceil(wait_s))})
 
 

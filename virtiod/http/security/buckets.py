@@ -23,7 +23,7 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, key: Hashable, now: float, amount: float = 1.0) -> float:
-        """0 when it was taken, else how many seconds it takes until there is that much; nothing is taken then.
+        """Takes amount; 0 when there was enough, else the seconds until there is, and nothing is taken.
 
         More than the burst can be taken from a full bucket only, which goes below zero.
         """

@@ -1,4 +1,4 @@
-"""How many connections there may be, and how long each may take: what a client can cost before it has said a word.
+"""How many connections there may be, and how long each may take: what a client can cost before it has sent anything.
 
 A connection carries one request. It has REQUEST_S to be made (with TLS, the handshake too) and RESPONSE_S to be
 answered; only a call that runs may take its own time. When there are too many, the oldest of the address that has
@@ -69,7 +69,7 @@ class Connections:
         return len(self._open)
 
     def start(self, listeners: list[socket.socket], factory: Callable[[], web.RequestHandler], tls: Tls | None) -> None:
-        """Accepts. The listeners are closed by stop()."""
+        """Starts to accept connections. stop() closes the listeners."""
         self._factory, self._tls, self._listeners = factory, tls, listeners
         for listener in listeners:
             listener.setblocking(False)
@@ -77,7 +77,7 @@ class Connections:
         self._reaper = spawn(self._reap(), "HTTP deadlines")
 
     async def stop(self) -> None:
-        """Accepts no more, and ends what has not even begun. Idempotent."""
+        """Accepts no more connections, and ends those without a request. Idempotent."""
         for listener in self._listeners:
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
@@ -87,7 +87,7 @@ class Connections:
 
     @contextlib.contextmanager
     def unhurried(self, protocol: web.RequestHandler) -> Iterator[None]:
-        """While a call runs, which takes its own time."""
+        """Suspends the deadline of a connection while a call runs."""
         self._set_deadline(protocol, float("inf"))
         try:
             yield
@@ -95,7 +95,7 @@ class Connections:
             self._set_deadline(protocol, self.response_s)
 
     def middleware(self) -> Middleware:
-        """Goes first: once there is a request, it is the answer that has a deadline."""
+        """The first middleware: once there is a request, the deadline is that of the response."""
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -164,7 +164,7 @@ class Connections:
             oldest.cut_off()
 
     def _forget(self) -> None:
-        """Those that have ended."""
+        """Forgets the connections that have ended."""
         for protocol in [protocol for protocol, one in self._open.items() if one.gone()]:
             del self._open[protocol]
 
@@ -179,8 +179,8 @@ class Connections:
 
 
 async def _drain(request: web.Request) -> None:
-    """Takes the rest of a small body that nobody wanted: a connection that is closed on unread data is reset, and
-    the client might not see the answer. A client that waits for leave to send its body (Expect) got none."""
+    """Reads the rest of a small body that no handler read: a connection that is closed on unread data is reset, and
+    the client might not see the answer. A client that asked before it sends its body (Expect) sends none."""
     left = DRAIN_BYTES
     if "Expect" in request.headers or (request.content_length or 0) > left:
         return

@@ -28,7 +28,7 @@ def secret_path(text: str, option: str) -> Path:
 
 
 def read_secret(path: Path, option: str) -> bytes:
-    """Its content. Raises InvalidArgument when others could read or replace it, or when it can't be read."""
+    """The content of a file. Raises InvalidArgument when others could read or replace it, or when it can't be read."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())

@@ -19,7 +19,7 @@ class TlsFiles:
 
 
 class Tls:
-    """`context` is what the next connection gets."""
+    """The TLS set-up. `context` is that of the next connection."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -41,7 +41,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     read_secret(key, option)  # for the checks
     where = f"--http-cert {cert}"
     try:
-        context.load_cert_chain(cert, key, password="")  # or an encrypted key would be asked about on the terminal
+        context.load_cert_chain(cert, key, password="")  # else OpenSSL prompts for a key's password
         if files.client_ca:
             where = f"--http-client-ca {files.client_ca}"
             context.load_verify_locations(secret_path(files.client_ca, "--http-client-ca"))

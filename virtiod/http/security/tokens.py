@@ -1,4 +1,4 @@
-"""The tokens that HTTP clients show, and what each may do. A file has a line for each:
+"""The tokens of HTTP clients, and what each may do. A file has a line for each:
 
     ROLE NAME TOKEN             read-only grafana 7b1f... or admin alice sha256:9f86...
 
@@ -35,7 +35,7 @@ class Entry:
 
 
 class Tokens:
-    """What the file says. reload() reads it again."""
+    """The tokens of a file. reload() reads it again."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -43,12 +43,12 @@ class Tokens:
         self.reload()
 
     def reload(self) -> None:
-        """Raises InvalidArgument naming the line, and keeps what there was then. The message shows no token."""
+        """Reads the file. Raises InvalidArgument, which names the line but no token, and keeps the old tokens then."""
         path = secret_path(self._source, OPTION)
         self.entries = parse_tokens(read_secret(path, OPTION), f"{OPTION} {path}")
 
     def find(self, authorization: str) -> Caller | None:
-        """Whose header "Authorization" this is: Bearer TOKEN, or Basic with NAME and TOKEN; None for nobody's.
+        """The caller of a header "Authorization": Bearer TOKEN, or Basic with NAME and TOKEN; None if it is unknown.
 
         It takes equally long whether, and where, something matches.
         """
@@ -64,7 +64,7 @@ class Tokens:
 
 
 def parse_tokens(content: bytes, source: str) -> list[Entry]:
-    """Raises InvalidArgument."""
+    """The entries of a file's content. Raises InvalidArgument, which names source and line."""
     entries: list[Entry] = []
     try:
         lines = content.decode("ascii").splitlines()
@@ -74,7 +74,7 @@ def parse_tokens(content: bytes, source: str) -> list[Entry]:
         if line.strip() and not line.lstrip().startswith("#"):
             entry = _parse_line(line.split(), f"{source}:{number}")
             if any(entry.digest == other.digest or entry.caller.name == other.caller.name for other in entries):
-                raise InvalidArgument(f"{source}:{number}: the name or the token is there twice")
+                raise InvalidArgument(f"{source}:{number}: the name or the token was given before")
             entries.append(entry)
     if not entries:
         raise InvalidArgument(f"{source}: has no token")

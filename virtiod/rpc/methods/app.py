@@ -39,7 +39,7 @@ async def rpc_discover(calls: Calls) -> Annotated[dict[str, object], Member("an 
 
 @method(State.ANY, aliases=["virtiod_get_version"], reads=True)
 async def spdk_get_version() -> Version:
-    """Tells the version of virtiod."""
+    """Returns the version of virtiod."""
     major, minor, patch = (int(part) for part in __version__.split(".")[:3])
     fields = VersionFields(major=major, minor=minor, patch=patch, suffix="")
     return Version(version=f"virtiod v{__version__}", fields=fields)

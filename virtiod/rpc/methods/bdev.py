@@ -92,7 +92,7 @@ async def bdev_get_iostat(
     per_channel: Annotated[bool, Arg("by channel, for one bdev", "-c/--per-channel")] = False,
     reset_mode: Annotated[ResetMode, Arg("what to reset after reading", "--reset-mode")] = "none",
 ) -> IoStat:
-    """Tells I/O statistics."""
+    """Returns I/O statistics."""
     if names is not None and name is not None:
         raise InvalidArgument("give either 'names' or 'name'")
     wanted = [name] if name is not None else names
@@ -144,7 +144,7 @@ async def bdev_set_qd_sampling_period(
     }
 )
 async def bdev_reset(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
-    """Resets a bdev's unit: it drops the commands that it is about, which are then sent again.
+    """Resets a bdev's unit: it drops its commands in flight, which are then sent again.
 
     SCSI disks know LOGICAL UNIT RESET; others can't be reset.
     """

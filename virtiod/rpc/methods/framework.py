@@ -48,7 +48,7 @@ async def framework_get_config(
     name: Annotated[str, Arg("subsystem", "name")],
     with_batches: Annotated[bool, Arg("accepted for SPDK's clients; there are no batches")] = False,
 ) -> Annotated[list[ConfigCall], Member("in the order in which they are to be made")]:
-    """Tells the calls that bring a subsystem into the state that it is in."""
+    """Returns the calls that bring a subsystem into its present state."""
     if name not in SUBSYSTEMS:
         raise RpcError(INVALID_PARAMS, f"Subsystem '{name}' not found")
     calls = system.saved_calls(name)
@@ -57,10 +57,10 @@ async def framework_get_config(
 
 @method(errors={-errno.EINVAL: "something failed; the message lists it"})
 async def virtiod_reload_config(configuration: Configuration) -> ReloadedConfig:
-    """Reads the file of -c again: creates what is new in it, deletes what is gone from it, replaces what changed.
+    """Reads the file of -c again: creates what is new in it, deletes what was removed from it, replaces what changed.
 
-    The rest runs on, and what was made by RPC stays. When something failed the rest is done all the same, and the
-    answer is an error that lists it.
+    Everything else keeps running, and what RPC created stays. If something fails, the rest is still done, and the
+    answer is an error that lists the failures.
     """
     changes = await configuration.reload()
     if changes.failed:
@@ -70,7 +70,7 @@ async def virtiod_reload_config(configuration: Configuration) -> ReloadedConfig:
 
 @method(reads=True)
 async def framework_get_reactors(system: System) -> Reactors:
-    """Tells what each poller's core does."""
+    """Returns what each poller's core does."""
     now = now_ns()
     times = _core_times()
     reactors = []

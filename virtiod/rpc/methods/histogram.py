@@ -32,8 +32,8 @@ async def bdev_enable_histogram(
     granularity: Annotated[
         int, Arg("2 to the power of it is the number of buckets of a range", "--granularity", 0, GRANULARITY)
     ] = GRANULARITY,
-    min_nsec: Annotated[int, Arg("smallest latency to tell apart", "--min-nsec")] = 1000,
-    max_nsec: Annotated[int, Arg("latency from which on none is told apart", "--max-nsec", 1)] = 120 * TICK_RATE,
+    min_nsec: Annotated[int, Arg("ns; lower latencies are counted as one", "--min-nsec")] = 1000,
+    max_nsec: Annotated[int, Arg("ns; higher latencies are counted as one", "--max-nsec", 1)] = 120 * TICK_RATE,
 ) -> bool:
     """Starts or ends the collection of a latency histogram."""
     bdev = system.bdevs.get(name)
@@ -47,7 +47,7 @@ async def bdev_enable_histogram(
 
 @method(reads=True, errors=NOT_ENABLED)
 async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "name")]) -> HistogramDescription:
-    """Tells a latency histogram that was enabled."""
+    """Returns a latency histogram that was enabled."""
     bdev = system.bdevs.get(name)
     with _unless_enabled():
         return system.histograms.encoded(bdev)

@@ -19,7 +19,7 @@ Flag = Annotated[str, Arg('part of the daemon, as listed by log_get_flags, or "a
 
 @method(State.ANY, reads=True)
 async def log_get_level(logs: Logs) -> LevelNow:
-    """Tells the level from which messages are made."""
+    """Returns the level from which messages are made."""
     return logs.level
 
 
@@ -32,7 +32,7 @@ async def log_set_level(logs: Logs, level: Level) -> bool:
 
 @method(State.ANY, reads=True)
 async def log_get_print_level(logs: Logs) -> LevelNow:
-    """Tells the level from which messages are printed on standard error."""
+    """Returns the level from which messages are printed on standard error."""
     return logs.print_level
 
 
@@ -45,7 +45,7 @@ async def log_set_print_level(logs: Logs, level: Level) -> bool:
 
 @method(State.ANY, reads=True)
 async def log_get_flags(logs: Logs) -> Annotated[dict[str, bool], Member("by flag: whether it is set")]:
-    """Tells which parts of the daemon log everything, whatever the levels are."""
+    """Returns which parts of the daemon log everything, whatever the levels are."""
     return logs.flags()
 
 

@@ -20,7 +20,7 @@ NO_EXPORT = {-errno.ENODEV: "there is no such export"}
     errors={
         -errno.ENODEV: "there is no such bdev",
         -errno.EEXIST: "an export has that name",
-        -errno.EINVAL: "a name, description or number that can't be",
+        -errno.EINVAL: "a name, description or number that is not valid",
         -errno.EBUSY: "there are too many exports",
     },
 )
@@ -30,7 +30,7 @@ async def nbd_create_export(
     name: Annotated[str | None, Arg("export name (default: the bdev's)", "-n/--name")] = None,
     read_only: Annotated[bool, Arg("refuse writes", "-r/--read-only")] = False,
     description: Annotated[str, Arg("shown to clients that list exports", "-d/--description")] = "",
-    max_connections: Annotated[int, Arg("connections at one time", "--max-connections", 1, 1024)] = 64,
+    max_connections: Annotated[int, Arg("most connections at the same time", "--max-connections", 1, 1024)] = 64,
 ) -> NbdExportDescription:
     """Offers a bdev to NBD clients."""
     export = await exports.create(
@@ -41,7 +41,7 @@ async def nbd_create_export(
 
 @method(errors=NO_EXPORT)
 async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Arg("export", "name")]) -> bool:
-    """Ends an export: what is in flight is answered, then its connections are closed."""
+    """Ends an export: requests in flight are answered, then its connections are closed."""
     await exports.delete(name)
     return True
 

@@ -17,7 +17,7 @@ MAX_BLOCKS = (1 << 63) - 1
 
 @method(
     undo="bdev_null_delete",
-    errors={-errno.EEXIST: "a bdev has that name", -errno.EINVAL: "a size or UUID that can't be"},
+    errors={-errno.EEXIST: "a bdev has that name", -errno.EINVAL: "a size or UUID that is not valid"},
 )
 async def bdev_null_create(
     system: System,
@@ -28,7 +28,7 @@ async def bdev_null_create(
 ) -> Annotated[str, Member("its name")]:
     """Creates a bdev whose I/O succeeds at once and moves no data.
 
-    It measures what stands above it.
+    It serves to measure everything but a device.
     """
     if uuid is not None:
         try:

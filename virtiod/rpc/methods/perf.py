@@ -17,7 +17,7 @@ from virtiod.system import System
     passive=True,
     errors={
         -errno.ENODEV: "there is no such bdev",
-        -errno.EINVAL: "a load that can't be, or that a bdev can't take",
+        -errno.EINVAL: "a load that is not valid, or that a bdev can't take",
         -errno.ENOMEM: "there is no memory for so many I/Os",
     },
 )

@@ -23,7 +23,7 @@ from virtiod.system import System
 
 @method(reads=True)
 async def thread_get_stats(system: System) -> ThreadStats:
-    """Tells how long each poller was busy and idle."""
+    """Returns how long each poller was busy and idle."""
     return ThreadStats(tick_rate=TICK_RATE, threads=[_times(poller) for poller in system.pollers])
 
 
@@ -68,7 +68,7 @@ async def thread_get_io_channels(system: System) -> IoChannels:
 
 @method(reads=True)
 async def virtiod_get_pollers(system: System) -> Pollers:
-    """Tells each poller's core, mode and times."""
+    """Returns each poller's core, mode and times."""
     return Pollers(tick_rate=TICK_RATE, ticks=now_ns(), pollers=[_poller(poller) for poller in system.pollers])
 
 

@@ -31,8 +31,8 @@ def _check_attach(params: Mapping[str, object]) -> None:
     bad_params=INTERNAL_ERROR,
     undo="bdev_virtio_detach_controller",
     errors={
-        -errno.EINVAL: "an address that is none, or options that the transport does not take",
-        INVALID_PARAMS: "the device could not be attached, or parameters that can't be",
+        -errno.EINVAL: "an address that is not valid, or options that the transport does not take",
+        INVALID_PARAMS: "the device could not be attached, or parameters that are not valid",
     },
     precheck=_check_attach,
     in_config={"wait_for_device": True},  # a device that is not there yet is no reason to refuse the rest
@@ -53,8 +53,9 @@ async def bdev_virtio_attach_controller(
 ) -> Annotated[list[str], Member("names of its bdevs")]:
     """Attaches a virtio controller and registers its bdevs.
 
-    An attach that fails leaves nothing behind. With wait_for_device, one whose device is absent or silent is answered
-    with no names and goes on trying, in state "attaching", until it is there or the controller is detached.
+    An attach that fails leaves nothing behind. With wait_for_device, an absent or silent device is no failure: the
+    answer has no names, and the controller keeps trying, in state "attaching", until the device is there or it is
+    detached.
     """
     transport = TRANSPORTS[trtype]
     if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
@@ -72,7 +73,7 @@ async def bdev_virtio_attach_controller(
     errors={-errno.ENODEV: "there is no such controller", INVALID_PARAMS: "it is being detached already"},
 )
 async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Arg("controller", "name")]) -> bool:
-    """Detaches a controller. Its bdevs go with it, and what uses them is ended first."""
+    """Detaches a controller and deletes its bdevs. What uses them is ended first."""
     try:
         await system.controllers.detach(name)
     except Busy as error:
@@ -92,17 +93,17 @@ async def bdev_virtio_scsi_get_devices(
     ]
 
 
-@method(errors={-errno.EINVAL: "a period that can't be"})
+@method(errors={-errno.EINVAL: "a period that is not valid"})
 async def bdev_virtio_blk_set_hotplug(
     system: System,
     enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
-    period_us: Annotated[int | None, Arg("how often to look", "-r/--period-us")] = None,
+    period_us: Annotated[int | None, Arg("microseconds between checks", "-r/--period-us")] = None,
 ) -> bool:
     """Sets whether PCI virtio-blk devices that arrive are attached, as VirtioBlk0, VirtioBlk1 and so on.
 
     One that the kernel's driver has is taken from it only with --allow-unbind, and if its disk is not in use. The
-    kernel tells of arrivals at once; the period, by default 100 ms, is how often those that it did not tell of are
-    looked for. Removed devices are noticed whether this is enabled or not.
+    kernel reports arrivals at once; the period, by default 100 ms, is how often virtiod checks for missed ones. Removed
+    devices are noticed whether this is enabled or not.
     """
     low, high = HOTPLUG_PERIOD_US
     period = low if period_us is None else period_us

@@ -1,1 +1,1 @@
-"""How a call comes in and its answer goes out, whatever the method."""
+"""How calls are received and answered, whatever the method."""

@@ -18,7 +18,7 @@ logger = logging.getLogger("virtiod.rpc.audit")  # a name that operators search 
 
 
 def audit(caller: Caller, method: str, params: Mapping[str, object], outcome: str, seconds: float) -> None:
-    """outcome: "ok", or what went wrong. What the caller sent can't add lines of its own: it is shown as JSON."""
+    """Logs a call. outcome: "ok", or the error. What the caller sent is shown as JSON, so it can't add lines."""
     text = json.dumps(redacted(params))
     if len(text) > MAX_PARAMS:
         text = f"{text[:MAX_PARAMS]}... ({len(text)} characters)"
@@ -27,7 +27,7 @@ def audit(caller: Caller, method: str, params: Mapping[str, object], outcome: st
 
 
 def redacted(value: object) -> object:
-    """The value without what members with telling names hold."""
+    """The value without the contents of members whose names say that they are secret."""
     if isinstance(value, dict):
         return {name: "***" if _SECRET.search(name) else redacted(member) for name, member in value.items()}
     return [redacted(item) for item in value] if isinstance(value, list) else value

@@ -87,7 +87,7 @@ class Dispatcher:
         self._closed = False
 
     def provide(self, services: Mapping[type, object]) -> None:
-        """services: what methods need, by type. Before the first call."""
+        """Sets what methods need, by type; before the first call."""
         self._services = services
 
     def _needed(self, entry: Method) -> Iterator[object]:
@@ -95,7 +95,7 @@ class Dispatcher:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """Those that there are, by name."""
+        """All methods, by name."""
         return self._methods
 
     def names(self, *, current: bool = False, include_aliases: bool = False) -> list[str]:
@@ -104,7 +104,7 @@ class Dispatcher:
         return sorted(name for name, entry in entries.items() if not current or self.state in entry.states)
 
     def callable_now(self, name: str) -> bool:
-        """Whether the method is there and may be called in the current state."""
+        """Whether the method exists and may be called in the current state."""
         return self.state in self._find(name).states
 
     async def call(self, name: str, params: Mapping[str, object], caller: Caller | None = None) -> Any:
@@ -114,7 +114,7 @@ class Dispatcher:
         """
         entry = self._find(name)
         started = time.monotonic()
-        code, outcome = INTERNAL_ERROR, "the caller went away"
+        code, outcome = INTERNAL_ERROR, "the caller disconnected"
         try:
             result = await self._run(entry, params, caller)
             code, outcome = 0, "ok"
@@ -149,11 +149,11 @@ class Dispatcher:
         return answered
 
     def close(self) -> None:
-        """From now on every call is refused."""
+        """Has every later call refused."""
         self._closed = True
 
     async def stop(self, timeout_s: float) -> None:
-        """Lets the calls that run come to their end, and cancels them at the deadline."""
+        """Waits for the calls that run, and cancels them at the deadline."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout_s)
             for task in late:
@@ -199,7 +199,7 @@ class Dispatcher:
             raise RpcError(INTERNAL_ERROR, f"{entry.name}: {type(error).__name__}: {error}") from error
 
     async def _run_as_described(self, entry: Method, params: Mapping[str, object]) -> object:
-        """Raises RpcError for what is an error of the method's own."""
+        """Runs a method. Raises RpcError for the method's own errors."""
         try:
             if entry.passive:
                 return await entry.handler(*self._needed(entry), **params)
@@ -216,7 +216,7 @@ class Dispatcher:
             raise LookupError(f"{code} is not among the errors of {entry.name}")
 
     async def _run_to_its_end(self, entry: Method, params: Mapping[str, object]) -> object:
-        # A client that goes away must not leave a change half made.
+        # A client that disconnects must not leave a change half made.
         task = spawn(entry.handler(*self._needed(entry), **params), entry.name, awaited=True)
         self._running.add(task)
         task.add_done_callback(self._forget)
@@ -279,7 +279,7 @@ def _request(value: object) -> dict[str, object]:
 
 
 def _checked(value: object) -> tuple[str, dict[str, object]]:
-    """Method and parameters. Raises RpcError."""
+    """The method and the parameters of a request. Raises RpcError."""
     wrong = ""
     if not isinstance(value, dict):
         raise RpcError(INVALID_REQUEST, "Invalid Request: it must be an object")
@@ -297,7 +297,7 @@ def _checked(value: object) -> tuple[str, dict[str, object]]:
         raise RpcError(INVALID_REQUEST, f"Invalid Request: {wrong}")
     params = value.get("params") or {}
     if isinstance(params, list):
-        raise RpcError(INVALID_PARAMS, "params must be an object, they are named")
+        raise RpcError(INVALID_PARAMS, "params must be an object: parameters are passed by name")
     return value["method"], params
 
 

@@ -28,11 +28,11 @@ _OPEN, _CLOSE = frozenset(b"{["), frozenset(b"}]")
 
 
 class FrameError(ValueError):
-    """The stream holds something that is not an acceptable JSON value. There is no way to go on after it."""
+    """The stream holds something that is not an acceptable JSON value. Nothing after it can be read."""
 
 
 class Framer:
-    """Feed it what was received; it returns the values that became complete.
+    """Takes the bytes that were received, and returns the values that became complete.
 
     After a FrameError the values that came before it are still returned: `error` is then set, and the stream ends.
     """
@@ -56,7 +56,7 @@ class Framer:
 
     @property
     def pending(self) -> int:
-        """Bytes kept of a value that is not complete yet."""
+        """How many bytes are kept of a value that is not complete yet."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[object]:
@@ -98,7 +98,7 @@ class Framer:
         return False
 
     def _at_structure(self, character: int) -> bool:
-        """Takes note of a structural character; true if it ends the value."""
+        """Handles a structural character; true if it ends the value."""
         if character == _QUOTE:
             self._in_string = True
             return False

@@ -1,7 +1,7 @@
 """JSON-RPC on a Unix stream socket.
 
 Each request runs as a task of its own, so answers come in the order in which they are ready. A client can cost
-only its own connection: what it may have in flight is bounded, and one that does not take its answers is cut off.
+only its own connection: what it may have in flight is bounded, and one that does not read its answers is disconnected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class RpcServer:
     """Serves a dispatcher at `path`, guarded by `path`.lock.
 
-    listener: a Unix socket that listens already; its path counts then, and stays when the server closes.
+    listener: a Unix socket that listens already; then its path is used, and not removed when the server closes.
     """
 
     def __init__(
@@ -160,11 +160,11 @@ class _Connection:
         await self._send(error_line(PARSE_ERROR, f"Parse error: {framer.error}"))
 
     async def _settle(self, in_flight: int) -> None:
-        """Waits until no more than `in_flight` requests run. Raises ConnectionError if the client has gone."""
+        """Waits until no more than `in_flight` requests run. Raises ConnectionError if the client has disconnected."""
         while len(self._tasks) > in_flight:
             await asyncio.wait(self._tasks, timeout=_HANGUP_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if self._tasks and _hung_up(self._socket):
-                raise ConnectionResetError("the client has gone")
+                raise ConnectionResetError("the client has disconnected")
 
     async def _answer(self, value: object) -> None:
         response = await self._dispatcher.handle(value, self._caller)
@@ -185,12 +185,12 @@ class _Connection:
                 if self._taken() <= taken:
                     break
                 taken = self._taken()
-            logger.warning("%s took nothing for %g s: connection ended", self.peer, self._write_timeout_s)
+            logger.warning("%s read nothing for %g s: connection closed", self.peer, self._write_timeout_s)
             self._writer.transport.abort()
-            raise ConnectionAbortedError("the client does not take its answers")
+            raise ConnectionAbortedError("the client does not read its answers")
 
     def _taken(self) -> int:
-        """Bytes that the kernel took."""
+        """How many bytes the kernel has taken."""
         return self._written - self._writer.transport.get_write_buffer_size()
 
     async def _close(self) -> None:
