@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from virtiod.controllers.limits import MAX_SEGMENTS
+from virtiod.controllers.scsi import config, event
 from virtiod.core.errors import ProtocolError
-from virtiod.scsi import config, event
 
 
 def fuzz(data: bytes) -> None:
@@ -16,6 +17,6 @@ def fuzz(data: bytes) -> None:
         space = config.parse(data)
     except ProtocolError:
         return
-    assert 1 <= space.max_segments <= config.MAX_SEGMENTS
+    assert 1 <= space.max_segments <= MAX_SEGMENTS
     assert space.max_transfer >= 512
     assert 0 <= space.max_target < 256

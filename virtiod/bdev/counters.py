@@ -26,6 +26,7 @@ from cython.cimports.virtiod.core.types import (
 from virtiod.bdev.channel import OPS
 from virtiod.bdev.histogram import Cuts
 
+READ_AT_ONCE = 20  # bdevs whose counters a reader takes before others get their turn: a millisecond
 ERRORS = ("io", "nospace", "invalid", "readonly", "unsupported", "timeout", "nodevice", "other")  # by ErrorClass
 
 

@@ -50,8 +50,8 @@ class Controller(Device[Config]):
         self.reconnects = 0
         self.io_timeouts = 0
         self.last_error = ""
-        self.on_state: Callable[[Controller[Any]], None] | None = None
-        self.on_removed: Callable[[Controller[Any]], None] | None = None  # detaches it: the device was removed
+        self.on_state: Callable[[Controller[Config]], None] | None = None
+        self.on_removed: Callable[[Controller[Config]], None] | None = None  # detaches it: the device was removed
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0

@@ -7,12 +7,13 @@ import errno
 import logging
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.controller import BACKOFF_S, Controller, State
 from virtiod.controllers.device import Context
 from virtiod.controllers.request import AttachRequest
+from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
@@ -21,7 +22,7 @@ from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
 from virtiod.transports.table import TRANSPORTS, DeviceKind
-from virtiod.transports.vhost_user.wire import MAX_QUEUE_SIZE
+from virtiod.transports.vhost_user.wire import BACKEND_QUEUE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ ABSENT = frozenset(
         *(errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE),
     }
 )
-KINDS: dict[str, type[Controller[Any]]] = {"blk": BlkController, "scsi": ScsiController}
+AnyController = Controller[BlkConfig] | Controller[ScsiConfig]
+KINDS: dict[str, type[AnyController]] = {"blk": BlkController, "scsi": ScsiController}
 
 
 def check_request(request: AttachRequest) -> None:
@@ -49,8 +51,8 @@ def check_request(request: AttachRequest) -> None:
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
-    if size is not None and (not 4 <= size <= MAX_QUEUE_SIZE or size & (size - 1)):
-        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {MAX_QUEUE_SIZE}")
+    if size is not None and (not 4 <= size <= BACKEND_QUEUE_SIZE or size & (size - 1)):
+        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {BACKEND_QUEUE_SIZE}")
 
 
 class ControllerManager:
@@ -59,7 +61,7 @@ class ControllerManager:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._transports = {name: kind(context.memory, context.allow_unbind) for name, kind in TRANSPORTS.items()}
-        self._controllers: dict[str, Controller[Any]] = {}
+        self._controllers: dict[str, AnyController] = {}
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._supervision: asyncio.Task[None] | None = None
         self._shared_regions = 0
@@ -72,7 +74,7 @@ class ControllerManager:
         self._supervision = spawn(self._supervise(), "supervise controllers")
         self._end_growth = self._context.memory.on_grow(self._memory_grew)
 
-    def get(self, name: str) -> Controller[Any]:
+    def get(self, name: str) -> AnyController:
         """The controller of that name. Raises NotFound."""
         try:
             return self._controllers[name]
@@ -102,13 +104,13 @@ class ControllerManager:
             del self._controllers[request.name]
             raise
 
-    def _add(self, request: AttachRequest) -> Controller[Any]:
+    def _add(self, request: AttachRequest) -> AnyController:
         controller = KINDS[request.dev_type](request, self._transport(request), self._context)
         controller.on_removed = self._device_removed
         self._controllers[request.name] = controller
         return controller
 
-    async def _attach_when_there(self, controller: Controller[Any], known: str) -> None:
+    async def _attach_when_there(self, controller: AnyController, known: str) -> None:
         """Tries until it works, less and less often; logs a failure only if it differs from the last one."""
         attempt = 0
         while True:
@@ -147,12 +149,12 @@ class ControllerManager:
             raise Busy(f"controller '{name}' is {controller.state}")
         await self._end(controller)
 
-    def _device_removed(self, controller: Controller[Any]) -> None:
+    def _device_removed(self, controller: AnyController) -> None:
         task = spawn(self._end(controller), f"end {controller.name}, whose device was removed")
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
-    async def _end(self, controller: Controller[Any]) -> None:
+    async def _end(self, controller: AnyController) -> None:
         try:
             await controller.detach()
         finally:
@@ -219,5 +221,5 @@ class ControllerManager:
         for controller in self.list():
             yield controller.saved_call(TRANSPORTS[controller.trtype].takes_queue_options)
 
-    def list(self) -> list[Controller[Any]]:
+    def list(self) -> list[AnyController]:
         return list(self._controllers.values())

@@ -13,8 +13,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import ERRORS, BdevCounters, OpCounters
-from virtiod.controllers.controller import Controller, State
-from virtiod.controllers.device import DeviceConfig
+from virtiod.controllers.controller import State
+from virtiod.controllers.manager import AnyController
 from virtiod.core.memory import DmaMemory
 from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.interface import Export, ExportCounters, Exports
@@ -209,7 +209,7 @@ BDEV_OP = Group[OpCounters](
         ),
     )
 )
-CONTROLLER = Group[Controller[DeviceConfig]](
+CONTROLLER = Group[AnyController](
     (
         Info(
             "virtiod_controller_info",

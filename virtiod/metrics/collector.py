@@ -1,4 +1,4 @@
-"""Reads what the daemon counts, at the time of a scrape; nothing is kept between two of them.
+"""Reads the daemon's counters at the time of a scrape; nothing is kept between two scrapes.
 
 bdev_get_iostat shows the same counters less a baseline, so that resetting it does not reach them.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from virtiod import __version__
 from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
+from virtiod.bdev.counters import READ_AT_ONCE
 from virtiod.bdev.histogram import cut
 from virtiod.core.ticks import NS_PER_S, now_ns
 from virtiod.metrics import catalogue
@@ -22,7 +23,6 @@ from virtiod.rpc.protocol.timing import Timings
 from virtiod.system import System
 
 IO_CUTS = [cut(bound) for bound in IO_BOUNDS_NS]
-_AT_ONCE = 20  # bdevs that are read before others get their turn: a millisecond
 
 
 class SystemCollector:
@@ -36,15 +36,15 @@ class SystemCollector:
         self._started_s = round(time.time() - up_ns / NS_PER_S, 3)
 
     async def collect(self) -> Page:
-        """All metrics, read a few bdevs at a time, so that calls and exports do not wait."""
+        """Reads all metrics, a few bdevs at a time, so that calls and exports do not wait."""
         page = Page()
         for number, _ in enumerate(self._read(page), 1):
-            if number % _AT_ONCE == 0:
+            if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return page
 
     def _read(self, page: Page) -> Iterator[None]:
-        """Fill the page; stops after each bdev."""
+        """Fills the page; yields after each bdev."""
         healthy = not self._health.ailment()
         page.add(catalogue.PROCESS, (), Process(__version__, platform.python_version(), self._started_s, healthy))
         controllers = {bdev: c.name for c in self._system.controllers.list() for bdev in c.bdevs}
@@ -62,7 +62,7 @@ class SystemCollector:
         counted = bdev.stats(IO_CUTS)
         page.add(catalogue.BDEV, (bdev.name,), CountedBdev(bdev, controller, counted))
         for op, of_op in counted.ops.items():
-            if op in bdev.io_types or of_op.submitted:  # else it can't do it, and nobody tried
+            if op in bdev.io_types or of_op.submitted:  # else the bdev can't do it, and nobody tried
                 page.add(catalogue.BDEV_OP, (bdev.name, op), of_op)
 
     def _controllers(self, page: Page) -> None:

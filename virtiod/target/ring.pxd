@@ -7,7 +7,7 @@ from virtiod.virtqueue.layout cimport VringAvail, VringDesc, VringUsed
 
 cdef enum:
     MAX_REGIONS = 64
-    MAX_SEGMENTS = 1026
+    MAX_CHAIN = 1026
     BATCH = 64             # requests taken in one round
 
 cdef enum:
@@ -66,9 +66,9 @@ cdef struct DevRing:
     uint64_t interrupts
     uint32_t n_out
     uint32_t n_in
-    iovec out[MAX_SEGMENTS]
-    iovec into[MAX_SEGMENTS]
-    VringDesc scratch[MAX_SEGMENTS]
+    iovec out[MAX_CHAIN]
+    iovec into[MAX_CHAIN]
+    VringDesc scratch[MAX_CHAIN]
 
 # A device's serve function calls these.
 cdef int collect(DevRing *q, uint16_t head) noexcept nogil

@@ -1,7 +1,7 @@
 """The device side of a split ring (virtio 1.2 §2.7), for the embedded target's devices.
 
 The front-end is as little trusted as a device is by the driver: each descriptor is read once, every address is looked
-up in the memory table, a chain has at most MAX_SEGMENTS descriptors. A ring that breaks a rule is served no more.
+up in the memory table, a chain has at most MAX_CHAIN descriptors. A ring that breaks a rule is served no more.
 A device gives a serve function, which gets each chain as two lists of segments, and completes it or has it held.
 """
 
@@ -23,8 +23,8 @@ from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.target.ring import (
     BATCH,
     HELD_FOR_EVER,
+    MAX_CHAIN,
     MAX_REGIONS,
-    MAX_SEGMENTS,
     DevRing,
     DevRingPtr,
     Held,
@@ -79,13 +79,13 @@ def _add_segment(q: DevRingPtr, d: DescPtr) -> cython.int:
     if local == NULL:
         return -EINVAL
     if d.flags & DescFlag.WRITE:
-        if q.n_in == MAX_SEGMENTS:
+        if q.n_in == MAX_CHAIN:
             return -EINVAL
         q.into[q.n_in].iov_base = local
         q.into[q.n_in].iov_len = d.len
         q.n_in += 1
     else:
-        if q.n_in or q.n_out == MAX_SEGMENTS:  # §2.7.4.2: readable ones come first
+        if q.n_in or q.n_out == MAX_CHAIN:  # §2.7.4.2: readable ones come first
             return -EINVAL
         q.out[q.n_out].iov_base = local
         q.out[q.n_out].iov_len = d.len
@@ -98,13 +98,13 @@ def _collect_table(q: DevRingPtr, table: DescPtr, n: uint32_t, at: uint32_t) -> 
     _step: uint32_t
     d: VringDesc
     inner: CharPtr
-    for _step in range(cast(uint32_t, MAX_SEGMENTS)):
+    for _step in range(cast(uint32_t, MAX_CHAIN)):
         if at >= n:
             return -EINVAL
         d = table[at]
         if d.flags & DescFlag.INDIRECT:
             n = d.len // sizeof(VringDesc)
-            if table == q.scratch or d.flags & DescFlag.NEXT or d.len % sizeof(VringDesc) or n == 0 or n > MAX_SEGMENTS:
+            if table == q.scratch or d.flags & DescFlag.NEXT or d.len % sizeof(VringDesc) or n == 0 or n > MAX_CHAIN:
                 return -EINVAL
             inner = _translate(q.table, d.addr, d.len)
             if inner == NULL:

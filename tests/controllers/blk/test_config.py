@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtiod.controllers.blk.config import CONFIG_SIZE, MAX_SEGMENTS, MAX_TRANSFER, NO_LIMIT, parse
+from virtiod.controllers.blk.config import CONFIG_SIZE, MAX_TRANSFER, parse
+from virtiod.controllers.limits import MAX_SEGMENTS, NO_LIMIT
 from virtiod.core.errors import ProtocolError
 from virtiod.virtio.features import BlkFeature as F
 

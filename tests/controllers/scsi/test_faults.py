@@ -15,6 +15,7 @@ from tests.support.clocks import Stopwatch, threads
 from tests.support.fake_scsi_host import Answer, Command, FakeHost, stack
 from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, descriptor_sense, fixed_sense
 from tests.support.rig import in_loop
+from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Asc, SenseKey, Status
 from virtiod.virtio.scsi import Response
 
@@ -192,9 +193,11 @@ async def test_a_silent_target_delays_only_its_own_scan(run_dir: Path) -> None:
         assert scan.own_s() < 5
         assert host.commands >= 256
         host.hook = lambda c: host.SILENCE if c.target == 7 else None
-        s.engine.controllers.list()[0]._rescan(None)  # type: ignore[attr-defined]
+        controller = s.engine.controllers.list()[0]
+        assert isinstance(controller, ScsiController)
+        controller._rescan(None)
         slowest, scan = 0.0, Stopwatch([])
-        while s.engine.controllers.list()[0]._scanning is not None:  # type: ignore[attr-defined]
+        while controller._scanning is not None:
             before = time.monotonic()
             assert await s.do("S0t0", "read") == 0
             slowest = max(slowest, time.monotonic() - before)

@@ -1,19 +1,18 @@
-"""A block device's configuration space (virtio 1.2 §5.2.4): bytes in, a checked description out."""
+"""Parses and checks a block device's configuration space (virtio 1.2 §5.2.4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from virtiod.bdev import BdevInfo
+from virtiod.controllers.limits import MAX_SEGMENTS, NO_LIMIT
 from virtiod.core.counted import counted
 from virtiod.core.errors import InvalidArgument, ProtocolError
 from virtiod.virtio.blk import CONFIG, SECTOR
 from virtiod.virtio.features import BlkFeature
 
 CONFIG_SIZE = CONFIG.size
-MAX_SEGMENTS = 254  # of one request; more would only cost memory
 MAX_TRANSFER = 32 << 20  # bytes of one request: larger I/O is split, and so runs side by side
-NO_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
+from virtiod.controllers.device import Context
+from virtiod.controllers.request import AttachRequest
+from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.commands import Commands
+from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
 from virtiod.controllers.scsi.discovery import Discovery
 from virtiod.controllers.scsi.events import EventListener, ReportReader
@@ -24,10 +27,9 @@ from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
-from virtiod.scsi import config as scsi_config
-from virtiod.scsi.config import ScsiConfig
+from virtiod.transports.interface import Transport
 from virtiod.virtio.features import Feature, ScsiFeature
-from virtiod.virtio.scsi import TmfType
+from virtiod.virtio.scsi import CONFIG_SIZE, TmfType
 from virtiod.virtqueue.handle import RequestQueue
 from virtiod.virtqueue.routes import Routes
 
@@ -62,7 +64,7 @@ class ScsiController(Controller[ScsiConfig]):
         Feature.EVENT_IDX,
         Feature.VERSION_1,
     )
-    config_sizes = (scsi_config.CONFIG_SIZE,)
+    config_sizes = (CONFIG_SIZE,)
     fixed_queues = FIRST_REQUEST
     _commands: Commands | None = None
     _discovery: Discovery
@@ -70,8 +72,8 @@ class ScsiController(Controller[ScsiConfig]):
     _reports: ReportReader | None = None
     _aborting: asyncio.Task[None] | None = None
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
+        super().__init__(request, transport, context)
         self._disks: dict[tuple[int, int], _Disk] = {}
         self._leaving: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
@@ -112,7 +114,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def _read_config(self, features: int) -> ScsiConfig:
         try:
-            data = await self.transport.read_config(0, scsi_config.CONFIG_SIZE)
+            data = await self.transport.read_config(0, CONFIG_SIZE)
         except NotSupported:
             return ScsiConfig()
         try:

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
+from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.errors import DeadlineError, DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
 from virtiod.scsi import cdb, parse
-from virtiod.scsi.config import ScsiConfig
 from virtiod.scsi.spec import Asc, ModePage, SenseKey, VpdPage
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from virtiod.bdev.channel import OPS
 from virtiod.controllers.log_once import LogOnce
-from virtiod.controllers.scsi import cause
+from virtiod.controllers.scsi import cause, event
 from virtiod.controllers.scsi.control import EventQueue
+from virtiod.controllers.scsi.event import Event, What
 from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.core.tasks import cancel, spawn
-from virtiod.scsi import address, event
-from virtiod.scsi.event import Event, What
+from virtiod.scsi import address
 from virtiod.scsi.spec import Asc, SenseKey
 
 log = logging.getLogger(__name__)

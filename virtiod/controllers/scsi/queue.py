@@ -36,9 +36,9 @@ from virtiod.virtqueue.handle import RequestQueue
 if TYPE_CHECKING:
     import asyncio
 
+    from virtiod.controllers.scsi.config import ScsiConfig
     from virtiod.core.memory import DmaMemory
     from virtiod.poller.poller import Poller
-    from virtiod.scsi.config import ScsiConfig
     from virtiod.virtqueue.spec import RingSpec
 
 MAX_UNMAP_RANGES = _MAX_UNMAP_RANGES  # block descriptors of one UNMAP

@@ -6,13 +6,13 @@ import uuid
 from dataclasses import dataclass, field
 
 from virtiod.bdev import BdevInfo
+from virtiod.controllers.limits import NO_LIMIT
+from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
-from virtiod.scsi.config import ScsiConfig
 from virtiod.scsi.parse import BlockLimits, Capacity, Designator, Inquiry, Mode, Provisioning, unit_uuid
 from virtiod.scsi.spec import DesignatorType, RangeLimit
 
 PRODUCT_NAME = "Virtio SCSI Disk"
-NO_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)

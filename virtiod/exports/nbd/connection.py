@@ -23,6 +23,7 @@ from cython.cimports.virtiod.bdev.channel import BdevChannels
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, CommandPtr, IovPtr, Op, PollerPtr, VoidPtr, command_fn, iovec
 from cython.cimports.virtiod.exports.nbd import receive, send, slots, state
+from cython.cimports.virtiod.exports.nbd.request import MAX_PAYLOAD
 from cython.cimports.virtiod.exports.nbd.state import (
     Conn,
     ConnPtr,
@@ -40,7 +41,6 @@ from cython.cimports.virtiod.poller.poller import Poller
 
 from virtiod.exports.interface import ExportCounters
 
-MAX_PAYLOAD = 32 << 20  # "Size constraints": what a client may send without asking
 END_REASONS = (
     "disconnected",
     "closed its connection",

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     REQUEST_SIZE = 28          # bytes
     REPLY_MAX = 96             # bytes of the longest reply, without the data of a READ
-    MAX_PAYLOAD = 33554432     # bytes
+    MAX_PAYLOAD = 33554432     # bytes that a client may send without asking ("Size constraints")
 
 cdef enum Cmd:
     READ = 0
@@ -20,12 +20,6 @@ cdef enum CmdFlag:
     NO_HOLE = 2
     DF = 4
     FAST_ZERO = 16
-
-cdef enum ExportFlag:
-    READ_ONLY = 2
-    SEND_TRIM = 32
-    SEND_WRITE_ZEROES = 64
-    SEND_FAST_ZERO = 2048
 
 cdef enum ErrorValue:
     EPERM = 1

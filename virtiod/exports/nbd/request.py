@@ -26,7 +26,6 @@ from cython.cimports.virtiod.exports.nbd.request import (
     ErrorChunk,
     ErrorChunkPtr,
     ErrorValue,
-    ExportFlag,
     Fail,
     Limits,
     LimitsPtr,
@@ -38,12 +37,18 @@ from cython.cimports.virtiod.exports.nbd.request import (
     TextPtr,
 )
 
+from virtiod.exports.nbd.wire import TransmissionFlag
+
 REQUEST_MAGIC = cython.declare(uint32_t, 0x25609513)
 SIMPLE_REPLY_MAGIC = cython.declare(uint32_t, 0x67446698)
 STRUCTURED_REPLY_MAGIC = cython.declare(uint32_t, 0x668E33EF)
 REPLY_FLAG_DONE = cython.declare(cython.uint, 1)
 TYPE_OFFSET_DATA = cython.declare(cython.uint, 1)
 TYPE_ERROR = cython.declare(cython.uint, 0x8001)
+READ_ONLY = cython.declare(cython.uint, TransmissionFlag.READ_ONLY)
+SEND_TRIM = cython.declare(cython.uint, TransmissionFlag.SEND_TRIM)
+SEND_WRITE_ZEROES = cython.declare(cython.uint, TransmissionFlag.SEND_WRITE_ZEROES)
+SEND_FAST_ZERO = cython.declare(cython.uint, TransmissionFlag.SEND_FAST_ZERO)
 
 
 def decode(data: TextPtr, r: RequestPtr) -> cython.bint:
@@ -64,17 +69,17 @@ def check(r: RequestPtr, limits: LimitsPtr) -> cython.int:
         if limits.structured:
             valid |= CmdFlag.DF
     elif r.type == Cmd.TRIM:
-        if not limits.flags & (ExportFlag.SEND_TRIM | ExportFlag.READ_ONLY):
+        if not limits.flags & (SEND_TRIM | READ_ONLY):
             return Fail.COMMAND
     elif r.type == Cmd.WRITE_ZEROES:
-        if not limits.flags & (ExportFlag.SEND_WRITE_ZEROES | ExportFlag.READ_ONLY):
+        if not limits.flags & (SEND_WRITE_ZEROES | READ_ONLY):
             return Fail.COMMAND
         valid |= CmdFlag.NO_HOLE
-        if limits.flags & ExportFlag.SEND_FAST_ZERO:
+        if limits.flags & SEND_FAST_ZERO:
             valid |= CmdFlag.FAST_ZERO
     elif r.type != Cmd.WRITE and r.type != Cmd.FLUSH:
         return Fail.COMMAND
-    if r.type != Cmd.READ and r.type != Cmd.FLUSH and limits.flags & ExportFlag.READ_ONLY:
+    if r.type != Cmd.READ and r.type != Cmd.FLUSH and limits.flags & READ_ONLY:
         return Fail.NOT_WRITABLE
     if r.flags & ~valid:
         return Fail.FLAGS
@@ -227,7 +232,7 @@ def judge(
     data: bytes,
     size: int = 1 << 30,
     block_size: int = 512,
-    flags: int = 0xFFFF & ~ExportFlag.READ_ONLY,
+    flags: int = 0xFFFF & ~int(TransmissionFlag.READ_ONLY),
     structured: bool = True,
     fast_zero: bool = False,
     max_payload: int = MAX_PAYLOAD,

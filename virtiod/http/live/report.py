@@ -9,8 +9,8 @@ from typing import TypeVar
 from virtiod import __version__
 from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
-from virtiod.controllers.controller import Controller, State
-from virtiod.controllers.device import DeviceConfig
+from virtiod.controllers.controller import State
+from virtiod.controllers.manager import AnyController
 from virtiod.core.ticks import NS_PER_S, now_ns
 from virtiod.exports.interface import Export
 from virtiod.http.live.sampler import Sampler, Watched
@@ -26,7 +26,7 @@ Shown = TypeVar("Shown")
 
 
 def report(system: System, health: Health, sampler: Sampler, find: str) -> Row:
-    """Everything but charts. find: what names have to contain, in any case; bdevs are found by their controller too."""
+    """Everything but charts. find: what names must contain, ignoring case; bdevs are found by their controller too."""
     owners = {bdev: one.name for one in system.controllers.list() for bdev in one.bdevs}
     find = find.casefold()
 
@@ -46,13 +46,13 @@ def report(system: System, health: Health, sampler: Sampler, find: str) -> Row:
 
 
 def _table(found: Iterable[Shown], order: Callable[[Shown], Order], row: Callable[[Shown], Row]) -> Row:
-    """The first of what was found, and how many that were; ties stay in their order."""
+    """The first rows of what was found, and how many were found; ties stay in their order."""
     ordered = sorted(found, key=order)
     return {"rows": [row(each) for each in ordered[:ROWS]], "found": len(ordered)}
 
 
 def _activity(each: tuple[Bdev, Watched]) -> tuple[float, float]:
-    """Busiest first, then what hangs longest."""
+    """A sort key: busiest first, then those with the oldest I/O in flight."""
     return -each[1].cell.iops, -each[1].oldest_ns
 
 
@@ -89,7 +89,7 @@ def _bdev(each: tuple[Bdev, Watched], controller: str) -> Row:
     }
 
 
-def _controller(controller: Controller[DeviceConfig]) -> Row:
+def _controller(controller: AnyController) -> Row:
     queues = controller.queues
     return {
         "name": controller.name,

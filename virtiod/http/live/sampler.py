@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from virtiod.bdev.bdev import Bdev
-from virtiod.bdev.counters import ended_ios
+from virtiod.bdev.counters import READ_AT_ONCE, ended_ios
 from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.interface import Export
 from virtiod.http.live.cells import CUTS, IDLE, NOTHING, Cell, Counted, cell, difference, total
@@ -22,14 +22,13 @@ from virtiod.poller.poller import Poller
 from virtiod.system import System
 
 PERIOD_S = 1.0
-_AT_ONCE = 20  # bdevs that are read before others get their turn
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Watched:
-    """A bdev between two looks. ended: I/Os that had ended at the last one; oldest_ns: age of the oldest in flight."""
+    """A bdev between two reads. ended: I/Os that had ended at the last one; oldest_ns: age of the oldest in flight."""
 
     counted: Counted
     ended: int
@@ -47,7 +46,7 @@ class Rates(NamedTuple):
 
 @dataclass
 class Sampler:
-    """Samples once a second while run() runs. second counts samples, changed is told of each."""
+    """Samples once a second while run() runs. second counts samples, changed is notified of each."""
 
     system: System
     history: History = field(default_factory=History)
@@ -59,24 +58,24 @@ class Sampler:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Samples each second, until it is cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
             try:
                 await self.sample()
-            except Exception:  # the page is for looking: what ails it must not end it for good
+            except Exception:  # an error of one sample must not end the page for good
                 log.exception("live page: sample")
             due = max(due + PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
 
     async def sample(self) -> None:
-        """Look at everything once."""
+        """Reads all counters once."""
         at = time.time()
         changes, singles, depth, oldest = [], {}, 0, 0
         seen: dict[Bdev, Watched] = {}
         for number, bdev in enumerate(self.system.bdevs.list()):
-            if number % _AT_ONCE == _AT_ONCE - 1:
+            if number % READ_AT_ONCE == READ_AT_ONCE - 1:
                 await asyncio.sleep(0)
             seen[bdev] = watched = self.bdevs.get(bdev) or _first_look(bdev)
             oldest = max(oldest, watched.oldest_ns)
@@ -95,7 +94,7 @@ class Sampler:
             self.changed.notify_all()
 
     def forget(self) -> None:
-        """Let go of what is sampled: aiohttp keeps handlers, and so the sampler, for as long as the process lives."""
+        """Drops references to what is sampled: aiohttp keeps handlers, and so the sampler, while the process lives."""
         self.bdevs, self.rates = {}, {}
 
     def _rates(self) -> Iterator[tuple[Poller | Export, Rates]]:
@@ -122,13 +121,13 @@ def _still(depth: int) -> Cell:
 
 
 def _first_look(bdev: Bdev) -> Watched:
-    """What it has counted so far is not of this second."""
+    """The state of a new bdev: what it has counted so far is not of this second."""
     ended = ended_ios(bdev.channels)
     return Watched(_read(bdev), ended)
 
 
 def _look(bdev: Bdev, watched: Watched) -> Counted | None:
-    """Bring a bdev up to date; what changed, or None where nothing did."""
+    """Reads a bdev's counters; returns what changed, or None if nothing did."""
     channels = bdev.channels
     now, oldest_at = time.monotonic_ns(), channels.oldest_ns()
     oldest_before, watched.oldest_ns = watched.oldest_ns, max(0, now - oldest_at) if oldest_at else 0

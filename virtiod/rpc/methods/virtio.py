@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,8 +12,7 @@ from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.api.results.virtio import ControllerDescription, QueueDescription, ScsiControllerDescription
-from virtiod.controllers.controller import Controller
-from virtiod.controllers.manager import check_request
+from virtiod.controllers.manager import AnyController, check_request
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
@@ -124,7 +123,7 @@ async def virtiod_get_controllers(
     return [_describe(controller) for controller in found]
 
 
-def _describe(controller: Controller[Any]) -> ControllerDescription:
+def _describe(controller: AnyController) -> ControllerDescription:
     return ControllerDescription(
         name=controller.name,
         dev_type=controller.dev_type,

@@ -14,7 +14,7 @@ from virtiod.target.store import Store
 from virtiod.virtio.blk import CONFIG, SECTOR
 from virtiod.virtio.features import BlkFeature
 
-MAX_SEGMENTS = 126
+SEG_MAX = 126  # segments of a request, as the configuration tells them
 MAX_RANGE_SECTORS = 1 << 22  # of one DISCARD or WRITE_ZEROES: 2 GiB
 
 
@@ -102,7 +102,7 @@ class BlkDevice(TargetDevice):
         ranges = MAX_RANGE_SECTORS
         spec = self.spec
         return CONFIG.pack(
-            self.size // SECTOR, 0, MAX_SEGMENTS, 0, 0, 0, spec.block_size, 0, 0, 1, 1,
+            self.size // SECTOR, 0, SEG_MAX, 0, 0, 0, spec.block_size, 0, 0, 1, 1,
             int(spec.write_cache), spec.queues, ranges, 1, spec.block_size // SECTOR, ranges, 1, 1,
         )  # fmt: skip
 

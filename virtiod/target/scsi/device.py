@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from virtiod.core.errors import Busy, InvalidArgument, NotFound
 from virtiod.poller.poller import Poller
 from virtiod.scsi.address import MAX_LUN, MAX_TARGET, pack_listed
-from virtiod.scsi.config import CDB_SIZE_AT, EVENT_SIZE, LAYOUT, SENSE_SIZE_AT
 from virtiod.scsi.spec import Asc
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
 from virtiod.target.ring import DeviceRing, TargetMemory
@@ -20,7 +19,7 @@ from virtiod.target.scsi.pages import Identity, Limits, pages
 from virtiod.target.scsi.requests import ScsiRing
 from virtiod.target.store import Store
 from virtiod.virtio.features import ScsiFeature
-from virtiod.virtio.scsi import EventType, ResetReason
+from virtiod.virtio.scsi import CDB_SIZE_AT, CONFIG, EVENT_SIZE, SENSE_SIZE_AT, EventType, ResetReason
 
 CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE = range(3)
 MAX_REQUEST_QUEUES = 64
@@ -94,7 +93,7 @@ class ScsiDevice(TargetDevice):
         if not 0 <= target <= self.spec.max_target or not 0 <= number <= MAX_LUN:
             raise InvalidArgument(f"LUN {target}:{number}: at most {self.spec.max_target}:{MAX_LUN}")
         if (target, number) in self.luns:
-            raise Busy(f"LUN {target}:{number}: is there already")
+            raise Busy(f"LUN {target}:{number}: exists already")
         spec.check()
         store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
         serial = spec.serial or f"virtiod-{target}-{number}"
@@ -118,7 +117,7 @@ class ScsiDevice(TargetDevice):
         self._stores[target, number] = store
 
     def lun(self, target: int, number: int) -> TargetLun:
-        """Raises NotFound."""
+        """The LUN at that address. Raises NotFound."""
         if (target, number) not in self.luns:
             raise NotFound(f"LUN {target}:{number}: there is none")
         return self.luns[target, number]
@@ -191,7 +190,7 @@ class ScsiDevice(TargetDevice):
 
     def config(self) -> bytes:
         spec = self.spec
-        return LAYOUT.pack(
+        return CONFIG.pack(
             spec.queues, spec.seg_max, spec.max_sectors, spec.cmd_per_lun, EVENT_SIZE,
             self._sense_size, self._cdb_size, 0, spec.max_target, MAX_LUN,
         )  # fmt: skip

@@ -25,7 +25,6 @@ from virtiod.transports.pci.wire import Place
 
 DEADLINE_S = 8.0  # to lock memory, or to reset the device
 _MEMORY_RESOURCE = 0x200  # IORESOURCE_MEM, include/linux/ioport.h
-_BARS = 6
 _ADVICE = {
     errno.EPERM: "is the kernel locked down (/sys/kernel/security/lockdown)?",
     errno.EACCES: "this needs root",
@@ -142,7 +141,7 @@ class SysfsAccess(Access):
 def parse_resources(text: str) -> dict[int, int]:
     """The sizes of the memory BARs in sysfs's `resource`: a line "start end flags" for each resource."""
     found = {}
-    for bar, line in enumerate(text.splitlines()[:_BARS]):
+    for bar, line in enumerate(text.splitlines()[: wire.BARS]):
         start, end, flags = (int(word, 16) for word in line.split())
         if flags & _MEMORY_RESOURCE and start:
             found[bar] = end - start + 1

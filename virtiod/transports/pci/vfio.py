@@ -45,7 +45,7 @@ _DMA_READ_WRITE = 3
 _SET_TRIGGER = 1 << 5
 _SET_NONE, _SET_EVENTFD = _SET_TRIGGER | 1 << 0, _SET_TRIGGER | 1 << 2
 _MSIX_IRQ, _ERROR_IRQ, _REQUEST_IRQ = 2, 3, 4
-_BARS, _CONFIG_REGION = 6, 7
+_CONFIG_REGION = 7
 _DEVICE_INFO = struct.Struct("=IIII")  # argsz, flags, num_regions, num_irqs
 _REGION_INFO = struct.Struct("=IIIIQQ")  # argsz, flags, index, cap_offset, size, offset
 _IRQ_INFO = struct.Struct("=IIII")  # argsz, flags, index, count
@@ -250,7 +250,7 @@ class VfioAccess(Access):
             raise DeviceError(f"{self._device.address}: configuration space: {error.strerror}") from error
 
     def bars(self) -> dict[int, int]:
-        regions = {bar: self._region(bar) for bar in range(_BARS)}
+        regions = {bar: self._region(bar) for bar in range(wire.BARS)}
         return {bar: r.size for bar, r in regions.items() if r.size and r.flags & _REGION_CAN_MMAP}
 
     def window(self, place: Place) -> MappedWindow:

@@ -18,7 +18,7 @@ from virtiod.pci.devices import capabilities
 COMMAND = 0x04  # of configuration space
 CONFIG_BYTES = 256
 _VENDOR_SPECIFIC = 0x09
-_BARS = 6
+BARS = 6
 
 COMMON_BYTES = 56  # of struct virtio_pci_common_cfg, up to the fields that came with features
 COMMON_RESET_BYTES = 60  # with queue_reset
@@ -121,7 +121,7 @@ def virtio_caps(config: bytes) -> Iterator[VirtioCap]:
             if length < 20 or at + 20 > len(config):
                 continue
             multiplier = struct.unpack_from("<I", config, at + 16)[0]
-        if bar < _BARS:
+        if bar < BARS:
             yield VirtioCap(cfg_type, Place(bar, offset, size), multiplier)
 
 

@@ -206,7 +206,7 @@ class VhostUserTransport(Transport):
         return self._queue_num
 
     def max_queue_size(self) -> int:
-        return wire.MAX_QUEUE_SIZE
+        return wire.BACKEND_QUEUE_SIZE
 
     # ---- memory
 

@@ -74,7 +74,7 @@ FLAGS_KNOWN = VERSION_MASK | FLAG_REPLY | FLAG_NEED_REPLY
 
 MAX_TABLE_REGIONS = 8
 MAX_CONFIG = 256
-MAX_QUEUE_SIZE = 1024  # what back-ends take
+BACKEND_QUEUE_SIZE = 1024  # entries: the largest ring that all back-ends take
 MAX_QUEUES = 256  # SET_VRING_KICK, _CALL and _ERR have 8 bits for the index
 NO_FD = 1 << 8  # SET_VRING_KICK, _CALL, _ERR: no file descriptor comes with it
 

@@ -1,22 +1,16 @@
-"""A SCSI host's configuration space (virtio 1.2 §5.6.4): bytes in, a checked description out."""
+"""Parses and checks a SCSI host's configuration space (virtio 1.2 §5.6.4)."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
+from virtiod.controllers.limits import MAX_SEGMENTS
+from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi.address import MAX_LUN, MAX_TARGET
 from virtiod.scsi.spec import FIXED_SENSE, MIN_CDB
-from virtiod.virtio.scsi import CDB_ROOM, SENSE_ROOM
-
-SECTOR = 512
-# num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target, max_lun
-LAYOUT = struct.Struct("<IIIIIIIHHI")
-CONFIG_SIZE = LAYOUT.size
-SENSE_SIZE_AT, CDB_SIZE_AT = 20, 24  # what a driver may change
-EVENT_SIZE = 16
-MAX_SEGMENTS = 254  # of one request; more would only cost memory
+from virtiod.virtio.blk import SECTOR
+from virtiod.virtio.scsi import CDB_ROOM, CONFIG, CONFIG_SIZE, EVENT_SIZE, SENSE_ROOM
 
 
 @dataclass(frozen=True)
@@ -34,18 +28,18 @@ class ScsiConfig:
 
 
 def parse(data: bytes) -> ScsiConfig:
-    """What the configuration says; 0 means no limit where a limit of 0 can't be. ProtocolError for what can't be."""
+    """The configuration; 0 means no limit where 0 is not valid. ProtocolError for values that are not valid."""
     if len(data) < CONFIG_SIZE:
-        raise ProtocolError(f"configuration of {len(data)} bytes, {CONFIG_SIZE} are needed")
+        raise ProtocolError(f"configuration of {counted(len(data), 'byte')}, {CONFIG_SIZE} are needed")
     (
         queues, seg_max, max_sectors, cmd_per_lun, event_size, sense_size, cdb_size, _channel, max_target, max_lun,
-    ) = LAYOUT.unpack_from(data)  # fmt: skip
+    ) = CONFIG.unpack_from(data)  # fmt: skip
     default = ScsiConfig()
     if queues == 0:
         raise ProtocolError("the device says it has 0 request queues (num_queues)")
     if not MIN_CDB <= cdb_size <= CDB_ROOM or not FIXED_SENSE <= sense_size <= SENSE_ROOM:
         raise ProtocolError(
-            f"the device's cdb_size {cdb_size} or sense_size {sense_size} can't be: "
+            f"the device's cdb_size {cdb_size} or sense_size {sense_size} is not valid: "
             f"{MIN_CDB} to {CDB_ROOM} and {FIXED_SENSE} to {SENSE_ROOM} bytes are supported"
         )
     if event_size not in {0, EVENT_SIZE}:

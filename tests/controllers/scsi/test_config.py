@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
+from virtiod.controllers.scsi import config
 from virtiod.core.errors import ProtocolError
-from virtiod.scsi import config
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the event queue brings (virtio 1.2 §5.6.6.3)."""
+"""Events of the event queue (virtio 1.2 §5.6.6.3)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 import struct
 from dataclasses import dataclass
 
+from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi import address
 from virtiod.virtio.scsi import EventFlag, EventType, ResetReason
@@ -14,10 +15,10 @@ _LAYOUT = struct.Struct("<I8sI")  # struct virtio_scsi_event
 
 
 class What(enum.StrEnum):
-    """What a controller has to do about it."""
+    """What an event tells a controller."""
 
     NOTHING = "nothing"
-    RESCAN = "look at the target again"
+    RESCAN = "scan the target again"
     REMOVED = "the unit, or with LUN 0 perhaps the target, is gone"
     RESET = "the unit was reset"
     CHANGED = "the unit's parameters changed"
@@ -32,8 +33,8 @@ _RESETS: dict[int, What] = {
 
 @dataclass(frozen=True)
 class Event:
-    """missed: others were lost before it. target, lun: whom it is about; -1 for nobody known. reason: as given; of
-    CHANGED it is ascq << 8 | asc."""
+    """An event. missed: others were lost before it. target, lun: the unit; -1 when it is not known. reason: as the
+    device wrote it; of CHANGED it is ascq << 8 | asc."""
 
     what: What
     missed: bool = False
@@ -43,9 +44,9 @@ class Event:
 
 
 def parse(data: bytes) -> Event:
-    """One event. Raises ProtocolError for what is none."""
+    """Parses struct virtio_scsi_event. Raises ProtocolError."""
     if len(data) < _LAYOUT.size:
-        raise ProtocolError(f"event of {len(data)} bytes, {_LAYOUT.size} are needed")
+        raise ProtocolError(f"event of {counted(len(data), 'byte')}, {_LAYOUT.size} are needed")
     kind, where, reason = _LAYOUT.unpack_from(data)
     missed = bool(kind & EventFlag.EVENTS_MISSED)
     kind &= ~EventFlag.EVENTS_MISSED

@@ -6,8 +6,9 @@ import struct
 
 import pytest
 
+from virtiod.controllers.scsi import event
 from virtiod.core.errors import ProtocolError
-from virtiod.scsi import address, event
+from virtiod.scsi import address
 
 
 def test_events() -> None:
