@@ -1,6 +1,5 @@
 """The names of scsi.pxd, for type checkers; a test holds the two together."""
 
-import struct
 from enum import IntEnum
 
 class TaskAttribute(IntEnum):
@@ -55,9 +54,3 @@ SENSE_ROOM: int
 CMD_HEADER: int
 RESP_HEADER: int
 NO_RESPONSE: int
-
-CONFIG: struct.Struct
-CONFIG_SIZE: int
-SENSE_SIZE_AT: int
-CDB_SIZE_AT: int
-EVENT_SIZE: int

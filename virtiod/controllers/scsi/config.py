@@ -10,7 +10,8 @@ from virtiod.core.errors import ProtocolError
 from virtiod.scsi.address import MAX_LUN, MAX_TARGET
 from virtiod.scsi.spec import FIXED_SENSE, MIN_CDB
 from virtiod.virtio.blk import SECTOR
-from virtiod.virtio.scsi import CDB_ROOM, CONFIG, CONFIG_SIZE, EVENT_SIZE, SENSE_ROOM
+from virtiod.virtio.scsi import CDB_ROOM, SENSE_ROOM
+from virtiod.virtio.scsi_config import CONFIG, CONFIG_SIZE, EVENT_SIZE
 
 
 @dataclass(frozen=True)

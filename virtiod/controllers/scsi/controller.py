@@ -29,7 +29,8 @@ from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
 from virtiod.transports.interface import Transport
 from virtiod.virtio.features import Feature, ScsiFeature
-from virtiod.virtio.scsi import CONFIG_SIZE, TmfType
+from virtiod.virtio.scsi import TmfType
+from virtiod.virtio.scsi_config import CONFIG_SIZE
 from virtiod.virtqueue.handle import RequestQueue
 from virtiod.virtqueue.routes import Routes
 

@@ -19,7 +19,8 @@ from virtiod.target.scsi.pages import Identity, Limits, pages
 from virtiod.target.scsi.requests import ScsiRing
 from virtiod.target.store import Store
 from virtiod.virtio.features import ScsiFeature
-from virtiod.virtio.scsi import CDB_SIZE_AT, CONFIG, EVENT_SIZE, SENSE_SIZE_AT, EventType, ResetReason
+from virtiod.virtio.scsi import EventType, ResetReason
+from virtiod.virtio.scsi_config import CDB_SIZE_AT, CONFIG, EVENT_SIZE, SENSE_SIZE_AT
 
 CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE = range(3)
 MAX_REQUEST_QUEUES = 64
