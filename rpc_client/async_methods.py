@@ -960,8 +960,7 @@ class AsyncMethods(AsyncCaller):
         *,
         timeout_s: float | None = None,
     ) -> results.ReloadedConfig:
-        """Reads the file of -c again: creates what is new in it, deletes what was removed from it, replaces what
-        changed.
+        """Reads the file of -c again: creates what is new, deletes what was removed, replaces what changed.
 
         Everything else keeps running, and what RPC created stays. If something fails, the rest is still done, and
             the

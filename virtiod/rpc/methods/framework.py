@@ -57,7 +57,7 @@ async def framework_get_config(
 
 @method(errors={-errno.EINVAL: "something failed; the message lists it"})
 async def virtiod_reload_config(configuration: Configuration) -> ReloadedConfig:
-    """Reads the file of -c again: creates what is new in it, deletes what was removed from it, replaces what changed.
+    """Reads the file of -c again: creates what is new, deletes what was removed, replaces what changed.
 
     Everything else keeps running, and what RPC created stays. If something fails, the rest is still done, and the
     answer is an error that lists the failures.
