@@ -165,7 +165,7 @@ def test_json_lines_on_standard_error(run_dir: Path) -> None:
         pass
     lines = [json.loads(line) for line in virtiod.log.read_text().splitlines()]
     assert lines[-1]["level"] in {"INFO", "WARNING"}
-    assert any(line["message"].startswith("running: 1 pollers") for line in lines)
+    assert any(line["message"].startswith("running: 1 poller") for line in lines)
 
 
 def test_a_start_that_fails_still_exits_with_1(run_dir: Path) -> None:
