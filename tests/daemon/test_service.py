@@ -80,7 +80,7 @@ def test_the_watchdog_is_fed_only_while_every_poller_comes_round(
             notifier.close()
 
     asyncio.run(run())
-    assert caplog.text.count("poller_1 has not completed a round for 5.0 s: the watchdog is no longer fed") == 1
+    assert caplog.text.count("poller_1 has not completed a round for 5.0 s: the watchdog is fed no more") == 1
 
 
 def poller(name: str, beat: list[int], index: int) -> Any:

@@ -48,7 +48,7 @@ class Method:
         return self.doc.partition("\n")[0]
 
     def describes(self, code: int) -> bool:
-        """Whether an error of its own may have this code. EIO stands for every errno."""
+        """Whether the method may answer with this error code. EIO stands for every errno."""
         return code in self.errors or (-errno.EIO in self.errors and -4096 < code < 0)
 
     def changes(self, params: Mapping[str, object]) -> bool:

@@ -24,7 +24,7 @@ class Lifecycle(Protocol):
 class Health(Protocol):
     """The daemon's health."""
 
-    def ailment(self) -> str:
+    def problem(self) -> str:
         """What is wrong with it; "" for nothing."""
 
 

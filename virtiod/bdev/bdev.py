@@ -164,7 +164,7 @@ class Bdev:
         results = await asyncio.gather(*(asyncio.wait_for(u, REMOVE_DEADLINE_S) for u in users), return_exceptions=True)
         for r in results:
             if isinstance(r, BaseException):
-                log.warning("bdev %s: a user did not leave: %r", self.name, r)
+                log.warning("bdev %s: a user did not close it: %r", self.name, r)
         self.channels.close()
 
     def stats(self, cuts: Cuts | None = None) -> BdevCounters:

@@ -256,7 +256,7 @@ class BdevChannels:
         return self.channels[self.pollers.index(poller)]
 
     def connect(self, index: cython.int, submit: channel_submit_fn, device: VoidPtr) -> None:
-        """Has the channel of poller number index served by submit() with device."""
+        """Connects channel `index` to submit(channel, io), which works on `device`."""
         self.channels[index].submit = submit
         self.channels[index].device = device
 

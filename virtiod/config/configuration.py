@@ -100,7 +100,9 @@ class Configuration:
         left, self._to_make = self._to_make, []
         await self._start_with(left)
         for call in self._to_make:
-            logger.warning("%s: %s was not called: only possible before initialisation", call.where, call.method)
+            logger.warning(
+                "%s: %s was not called: it is possible only before framework_start_init", call.where, call.method
+            )
         self._to_make = []
         self._late = spawn(self._make_late(), "late calls of the configuration")
         self._calls.on_change = self.save
@@ -205,7 +207,7 @@ class Configuration:
             changes.failed = list(self.failed)
         await self.save()
         logger.info(
-            "read again: created %s; deleted %s; called %s; %d failed",
+            "configuration reloaded: created %s; deleted %s; called %s; %d failed",
             *(changes.created, changes.deleted, changes.called, len(changes.failed)),
         )
         return changes

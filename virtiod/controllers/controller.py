@@ -261,7 +261,7 @@ class Controller(Device[Config]):
             try:
                 await self._config_changed()
             except VirtiodError as error:
-                log.warning("controller %s: configuration change: %s", self.name, error)
+                log.warning("controller %s: could not apply the device's new configuration: %s", self.name, error)
 
     # ---- detach
 

@@ -223,7 +223,9 @@ class Device(ABC, Generic[Config]):
                 for queue in self.all_queues:
                     await self.transport.stop_queue(queue.index)
         except (TimeoutError, VirtiodError) as error:
-            log.warning("controller %s: stop: %s", self.name, str(error) or "no answer in time")
+            log.warning(
+                "controller %s: the device did not stop its queues: %s", self.name, str(error) or "no answer in time"
+            )
 
     async def _give_up(self, before_ns: int = 0) -> None:
         """Fails all I/O and all later I/O, or what was submitted before that time (ns). The device is cut off."""

@@ -171,7 +171,7 @@ class ControllerManager:
         results = await asyncio.gather(*(self.detach(c.name) for c in leaving), return_exceptions=True)
         for controller, result in zip(leaving, results, strict=True):
             if isinstance(result, BaseException):
-                log.error("controller %s: detach: %r", controller.name, result)
+                log.error("controller %s: detach failed: %r", controller.name, result)
         given_up = sum(controller.given_up for controller in leaving)
         lost = f"gave up {counted(given_up, 'request')} in flight"
         what = lost if given_up else "all requests in flight were answered"
@@ -193,7 +193,7 @@ class ControllerManager:
                 try:
                     await controller.supervise()
                 except Exception:
-                    log.exception("controller %s: supervision", controller.name)
+                    log.exception("controller %s: the check for overdue I/O failed", controller.name)
 
     # ---- memory
 

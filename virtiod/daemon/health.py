@@ -37,7 +37,7 @@ class Health:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def ailment(self) -> str:
+    def problem(self) -> str:
         """What is wrong with it; "" for nothing."""
         if self._process.stopping:
             return "stopping"

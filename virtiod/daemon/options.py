@@ -137,7 +137,7 @@ class Options:
         str,
         Opt(
             "--nbd-socket",
-            "Unix socket of the NBD exports, or none (default: the RPC socket's path with -nbd.sock for .sock)",
+            "Unix socket of the NBD exports, or none (default: the RPC socket's path, with -nbd.sock instead of .sock)",
             "PATH",
             "I/O",
         ),

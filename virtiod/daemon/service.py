@@ -55,7 +55,11 @@ class Service:
         if not stuck:
             notifier.watchdog()
         elif not self._stuck:
-            logger.error("%s%s", stuck, ": the watchdog is no longer fed" if notifier.watchdog_s else "")
+            logger.error(
+                "%s%s",
+                stuck,
+                ": the watchdog is fed no more, systemd will restart virtiod" if notifier.watchdog_s else "",
+            )
         self._stuck = stuck
 
     def stopping(self) -> None:

@@ -88,7 +88,12 @@ def take_sockets(environment: MutableMapping[str, str] = os.environ) -> dict[str
             continue
         if name not in SOCKET_NAMES or name in taken or not handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             expected = ", ".join(SOCKET_NAMES)
-            logger.warning("socket %d (%s) from systemd is not used: one listening %s each is", fd, name, expected)
+            logger.warning(
+                "socket %d (%s) from systemd is not used: virtiod takes one listening %s of each name",
+                fd,
+                name,
+                expected,
+            )
             handed.close()
             continue
         handed.setblocking(False)

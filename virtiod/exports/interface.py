@@ -25,7 +25,7 @@ END_S = 5.0  # for in-flight I/O to be answered when an export ends
 
 
 class ExportCounters(NamedTuple):
-    """What all clients of an export, present and past, did. errors: requests answered by one; received, sent: bytes."""
+    """What all clients of an export, present and past, did. errors: answers that were errors; received, sent: bytes."""
 
     requests: int = 0
     errors: int = 0

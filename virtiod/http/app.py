@@ -54,7 +54,7 @@ def create_app(
         return web.Response(body=text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def healthz(_request: web.Request) -> web.Response:
-        reason = health.ailment()
+        reason = health.problem()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def finish(_request: web.Request, response: web.StreamResponse) -> None:

@@ -110,7 +110,7 @@ class Control:
                 try:
                     callback()
                 except Exception:
-                    log.exception("a callback of the data plane")  # the callbacks after it still run
+                    log.exception("a callback from a poller failed")  # the callbacks after it still run
             m = after
 
     def __dealloc__(self) -> None:

@@ -93,7 +93,7 @@ class ScsiController(Controller[ScsiConfig]):
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
     async def _check_identity(self) -> None:
-        """Compares serials and designators. A unit that is gone is no other disk; a silent one holds up its own I/O."""
+        """Compares serials and designators. A removed unit is not another disk. A silent one delays its own I/O."""
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
@@ -298,7 +298,7 @@ class ScsiController(Controller[ScsiConfig]):
         await super().supervise()
 
     async def _abort(self, before: int) -> None:
-        """Has the device abort what it did not answer in time. A device that can't is cut off, as every kind is."""
+        """Has the device abort what it did not answer in time. Cuts off a device that can't."""
         try:
             await self._abort_overdue(before)
         except VirtiodError as error:

@@ -61,7 +61,7 @@ def _daemon(system: System, health: Health, sampler: Sampler) -> Row:
         "host": platform.node(),
         "version": __version__,
         "uptime_s": (now_ns() - system.started_ns) // NS_PER_S,
-        "ailment": health.ailment(),
+        "problem": health.problem(),
         "memory": system.memory.size,
         "memory_used": system.memory.used,
         "oldest_ns": max((watched.oldest_ns for watched in sampler.bdevs.values()), default=0),

@@ -65,7 +65,7 @@ class Sampler:
             try:
                 await self.sample()
             except Exception:  # an error of one sample must not end the page for good
-                log.exception("live page: sample")
+                log.exception("live page: could not read the counters")
             due = max(due + PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
 

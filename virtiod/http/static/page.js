@@ -160,7 +160,7 @@ function options({ bdevs }) {
 function trouble({ daemon, controllers, gone }) {
   const down = daemon.controllers - daemon.controllers_up;
   const texts = [];
-  if (daemon.ailment) texts.push(`Not healthy: ${daemon.ailment}.`);
+  if (daemon.problem) texts.push(`Not healthy: ${daemon.problem}.`);
   if (down) texts.push(`${down} of ${daemon.controllers} controllers ${down === 1 ? "is" : "are"} down.`);
   if (gone) texts.push(`Bdev ${view.bdev} does not exist.`);
   setText($("trouble"), texts.join(" "));

@@ -233,7 +233,7 @@ def encode(response: dict[str, object] | list[dict[str, object]]) -> bytes:
     try:
         line = json.dumps(response, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
-        logger.exception("a result that is not JSON")
+        logger.exception("the result cannot be encoded as JSON")
         return _encode_failure(response, str(error))
     if len(line) > MAX_RESPONSE_BYTES:
         return _encode_failure(response, f"the response of {len(line)} bytes is too long")

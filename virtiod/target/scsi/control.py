@@ -101,7 +101,7 @@ def _begin(q: DevRingPtr, head: uint16_t, request: TmfReqPtr) -> cython.int:
 
 
 def _finished(host: ScsiHostPtr) -> cython.bint:
-    """Have all request queues that run dealt with it?"""
+    """Whether all request queues that run have dealt with it."""
     i: uint32_t
     runs: cython.bint
     for i in range(cast(uint32_t, MAX_QUEUES)):

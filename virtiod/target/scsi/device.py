@@ -177,7 +177,7 @@ class ScsiDevice(TargetDevice):
         _spoil(self.lun(target, number), fault)
 
     def silence(self, target: int, silent: bool = True) -> None:
-        """Have a target answer nothing, or again. What it did not answer meanwhile it never will, unless aborted."""
+        """Silences a target, or lets it answer again. What it got while silent it never answers; an abort ends it."""
         self._host.add_target(target, silent)
 
     def control(self, mode: str) -> None:
