@@ -74,22 +74,10 @@ class RequestQueue:
         self.poller = poller
         self.index = spec.index
         self.q.poller = poller.core
-        self.bytes = split.footprint(spec.size, area_bytes, chain)
-        self.address = memory.allocate(self.bytes, in_one_page=True)
+        self._lay_out(spec, area_bytes, chain)
         self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
         self.q.zeroes = cast(CharPtr, self.zeroes_address)
         self.q.zeroes_len = ZEROES
-        ret = split.init(
-            address(self.q.vq),
-            cast(VoidPtr, self.address),
-            spec.size,
-            area_bytes,
-            chain,
-            spec.indirect,
-            spec.event_idx,
-        )
-        if ret:
-            raise OSError(-ret, f"ring of {spec.size} descriptors")
         self.q.slots = cast(SlotPtr, calloc(spec.size, sizeof(Slot)))
         self.q.segs = cast(SegPtr, calloc(chain + queue.DATA_SEG, sizeof(Seg)))
         if self.q.slots == NULL or self.q.segs == NULL:
@@ -103,6 +91,22 @@ class RequestQueue:
         self.q.source.flush = notify.flush
         self.q.source.arm = notify.arm
         self.q.source.disarm = notify.disarm
+
+    def _lay_out(self, spec: RingSpec, area_bytes: int, chain: int) -> None:
+        """Gives the ring its memory and its format, which spec would name if there were another than split."""
+        self.bytes = split.footprint(spec.size, area_bytes, chain)
+        self.address = self.memory.allocate(self.bytes, in_one_page=True)
+        ret = split.init(
+            address(self.q.vq),
+            cast(VoidPtr, self.address),
+            spec.size,
+            area_bytes,
+            chain,
+            spec.indirect,
+            spec.event_idx,
+        )
+        if ret:
+            raise OSError(-ret, f"ring of {spec.size} descriptors")
 
     @property
     def size(self) -> int:
@@ -210,7 +214,7 @@ class RequestQueue:
     def close(self) -> None:
         """Gives the ring's memory back. The device must be cut off, the queue stopped and empty."""
         if self.address:
-            split.destroy(address(self.q.vq))
+            self.q.vq.ops.destroy(address(self.q.vq))
             self.memory.free(self.address)
             self.memory.free(self.zeroes_address)
             self.address = 0
@@ -218,9 +222,8 @@ class RequestQueue:
     def __dealloc__(self) -> None:
         free(self.q.slots)
         free(self.q.segs)
-        free(self.q.vq.next)
-        free(self.q.vq.chain)
-        free(self.q.vq.slot_of)
+        if self.q.vq.ops.destroy != NULL:
+            self.q.vq.ops.destroy(address(self.q.vq))
 
 
 @cython.cfunc

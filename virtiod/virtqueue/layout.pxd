@@ -55,7 +55,8 @@ ctypedef uint32_t *U32Ptr
 cdef struct Virtq
 ctypedef Virtq *VirtqPtr
 
-# A ring format. A packed ring is a second set of these functions; devices call nothing else.
+# A ring format is a set of these functions, its footprint() and its init(), which only handle.py calls. What carries
+# I/O calls nothing else; of Virtq it reads size and to_device, and it finds a slot's area by slot_area().
 cdef struct VirtqOps:
     # Put a request on the ring: n_out segments for the device to read, then n_in for it to write. It is seen at the
     # next publish. 0, or -ENOSPC when there are too few descriptors.
@@ -69,6 +70,8 @@ cdef struct VirtqOps:
     void (*disarm)(Virtq *q) noexcept nogil
     # Forget all that is on the ring and zero it. The device must be stopped.
     void (*reset)(Virtq *q) noexcept nogil
+    # Free the private arrays; the shared memory is its owner's. May be called again.
+    void (*destroy)(Virtq *q) noexcept nogil
 
 # One ring, driver side. Private but for the memory that desc, avail, used, areas and tables point to, which the
 # device shares. Nothing that the device can write is read twice or used as an index unchecked.
@@ -96,9 +99,14 @@ cdef struct Virtq:
     uint16_t *next         # free list and chains
     uint16_t *chain        # length of the chain that starts here, 0 when not in flight
     uint16_t *slot_of      # request whose chain starts here
-    # shared, per slot: a small table of 3 descriptors, and the area of the kind of controller (§2.7.5.3)
-    char *areas
+    # shared, per slot: the area of the kind of controller, with a small table of 3 descriptors in front of it (§2.7.5.3)
+    char *areas            # the first slot's
     uint32_t area_stride
     char *tables           # for longer chains: table_len descriptors for each slot
     uint32_t table_len
     int64_t to_device      # what to add to an address of ours to get the device's
+
+# Where a slot's area begins: memory that the device shares, for headers and status.
+# Safety: slot < size, and there are size areas.
+cdef inline char *slot_area(Virtq *q, uint32_t slot) noexcept nogil:
+    return q.areas + <uint64_t>slot * q.area_stride

@@ -7,12 +7,9 @@ cdef enum:
     SMALL_TABLE = 3        # descriptors in front of each slot's area
     SMALL_TABLE_BYTES = 48
 
-# Where a slot's area begins: memory that the device shares, for headers and status.
-cdef char *area(Virtq *q, uint32_t slot) noexcept nogil
 cdef uint64_t footprint(uint16_t size, uint32_t area_bytes, uint32_t max_chain) noexcept nogil
 cdef int init(Virtq *q, void *memory, uint16_t size, uint32_t area_bytes, uint32_t max_chain,
               bint indirect, bint event_idx) noexcept nogil
-cdef void destroy(Virtq *q) noexcept nogil
 
 # ---- private: for the module itself
 cdef uint32_t _stride(uint32_t area_bytes) noexcept nogil
@@ -27,3 +24,4 @@ cdef bint _publish(Virtq *q) noexcept nogil
 cdef bint _arm(Virtq *q) noexcept nogil
 cdef void _disarm(Virtq *q) noexcept nogil
 cdef void _reset(Virtq *q) noexcept nogil
+cdef void _destroy(Virtq *q) noexcept nogil

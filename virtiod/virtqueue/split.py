@@ -35,12 +35,9 @@ from cython.cimports.virtiod.virtqueue.layout import (
     VirtqPtr,
     VringDesc,
     VringUsedElem,
+    slot_area,
 )
 from cython.cimports.virtiod.virtqueue.split import SMALL_TABLE, SMALL_TABLE_BYTES
-
-
-def area(q: VirtqPtr, slot: uint32_t) -> CharPtr:
-    return q.areas + cast(uint64_t, slot) * q.area_stride + SMALL_TABLE_BYTES
 
 
 def _stride(area_bytes: uint32_t) -> uint32_t:
@@ -80,7 +77,7 @@ def init(
     q.chain = cast(U16Ptr, calloc(size, 2))
     q.slot_of = cast(U16Ptr, calloc(size, 2))
     if q.next == NULL or q.chain == NULL or q.slot_of == NULL:
-        destroy(q)
+        _destroy(q)
         return -ENOMEM
     q.size = size
     q.mask = size - 1
@@ -93,20 +90,20 @@ def init(
     q.used_event = address(q.avail.ring[size])
     q.used = cast(UsedPtr, base + _used_offset(size))
     q.avail_event = cast(U16Ptr, address(q.used.ring[size]))
-    q.areas = base + _areas_offset(size)
-    q.tables = q.areas + cast(uint64_t, size) * q.area_stride
+    q.areas = base + _areas_offset(size) + SMALL_TABLE_BYTES
+    q.tables = base + _areas_offset(size) + cast(uint64_t, size) * q.area_stride
     q.ops.add = _add
     q.ops.pop = _pop
     q.ops.publish = _publish
     q.ops.arm = _arm
     q.ops.disarm = _disarm
     q.ops.reset = _reset
+    q.ops.destroy = _destroy
     _reset(q)
     return 0
 
 
-def destroy(q: VirtqPtr) -> None:
-    """Frees the private arrays; the shared memory is its owner's."""
+def _destroy(q: VirtqPtr) -> None:
     free(q.next)
     free(q.chain)
     free(q.slot_of)
@@ -151,7 +148,7 @@ def _add(q: VirtqPtr, slot: uint32_t, segs: SegPtr, n_out: uint32_t, n_in: uint3
     if q.indirect:
         head = cast(cython.int, slot)
         if n <= SMALL_TABLE:
-            table = q.areas + cast(uint64_t, slot) * q.area_stride
+            table = slot_area(q, slot) - SMALL_TABLE_BYTES
         else:
             table = q.tables + cast(uint64_t, slot) * q.table_len * sizeof(VringDesc)
         _fill(cast(DescPtr, table), segs, n_out, n)

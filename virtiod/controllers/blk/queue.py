@@ -14,7 +14,7 @@ from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, IoFlag, Op
 from cython.cimports.virtiod.virtio import blk
 from cython.cimports.virtiod.virtio.blk import BlkHeader, BlkRange, RangeFlag, RequestType, Status
-from cython.cimports.virtiod.virtqueue import queue, split
+from cython.cimports.virtiod.virtqueue import layout, queue
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
-    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    area: BlkAreaPtr = cast(BlkAreaPtr, layout.slot_area(address(q.vq), slot))
     at: uint64_t = cast(uint64_t, area) + q.vq.to_device
     seg: SegPtr = address(q.segs[queue.DATA_SEG - 1])
     n_out: uint32_t = 1
@@ -67,7 +67,7 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
 
 
 def _result(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    area: BlkAreaPtr = cast(BlkAreaPtr, layout.slot_area(address(q.vq), slot))
     status: cython.uchar = atomics.load_u8(address(area.status))
     if status == Status.OK:
         if q.slots[slot].command != NULL:

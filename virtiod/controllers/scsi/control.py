@@ -17,7 +17,7 @@ from cython.cimports.virtiod.controllers.scsi.control import TmfArea, TmfAreaPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, CharPtr
 from cython.cimports.virtiod.virtio.scsi import NO_RESPONSE, ControlType, Event, TmfReq, TmfReqPtr, TmfResp
-from cython.cimports.virtiod.virtqueue import queue, split
+from cython.cimports.virtiod.virtqueue import layout, queue
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr
 
@@ -33,7 +33,7 @@ _TMF = struct.Struct("<II8sQ")  # struct virtio_scsi_ctrl_tmf, without its respo
 
 
 def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: TmfAreaPtr = cast(TmfAreaPtr, split.area(address(q.vq), slot))
+    area: TmfAreaPtr = cast(TmfAreaPtr, layout.slot_area(address(q.vq), slot))
     seg: SegPtr = address(q.segs[queue.DATA_SEG])
     area.request = cast(TmfReqPtr, q.slots[slot].command.out)[0]
     area.answer.response = NO_RESPONSE
@@ -45,12 +45,12 @@ def _build_tmf(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
 
 
 def _result_tmf(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    area: TmfAreaPtr = cast(TmfAreaPtr, split.area(address(q.vq), slot))
+    area: TmfAreaPtr = cast(TmfAreaPtr, layout.slot_area(address(q.vq), slot))
     return atomics.load_u8(address(area.answer.response))
 
 
 def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
-    area: CharPtr = split.area(address(q.vq), slot)
+    area: CharPtr = layout.slot_area(address(q.vq), slot)
     seg: SegPtr = address(q.segs[queue.DATA_SEG])
     memset(area, 0, sizeof(Event))
     seg[0].addr = cast(uint64_t, area) + q.vq.to_device
@@ -59,7 +59,7 @@ def _build_event(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
 
 
 def _result_event(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
-    memcpy(q.slots[slot].command.out, split.area(address(q.vq), slot), sizeof(Event))
+    memcpy(q.slots[slot].command.out, layout.slot_area(address(q.vq), slot), sizeof(Event))
     return 0
 
 

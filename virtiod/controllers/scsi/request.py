@@ -12,7 +12,7 @@ from cython.cimports.virtiod.core.types import BdevCorePtr, BytePtr, CharPtr, Io
 from cython.cimports.virtiod.scsi.spec import UNMAP_HEADER, UNMAP_RANGE, CdbFlag, Opcode, RangeLimit
 from cython.cimports.virtiod.virtio import scsi
 from cython.cimports.virtiod.virtio.scsi import CmdReqPtr, CmdRespPtr, TaskAttribute
-from cython.cimports.virtiod.virtqueue import queue, segments, split
+from cython.cimports.virtiod.virtqueue import layout, queue, segments
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
@@ -94,7 +94,7 @@ def _unmap_list(p: BytePtr, lba: uint64_t, blocks: uint64_t) -> uint32_t:
 def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
-    area: CharPtr = split.area(address(q.vq), slot)
+    area: CharPtr = layout.slot_area(address(q.vq), slot)
     req: CmdReqPtr = cast(CmdReqPtr, area)
     resp: CmdRespPtr = cast(CmdRespPtr, area + port.response_at)
     at: uint64_t = cast(uint64_t, area) + q.vq.to_device

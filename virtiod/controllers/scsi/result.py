@@ -21,7 +21,7 @@ from cython.cimports.virtiod.scsi import sense
 from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
 from cython.cimports.virtiod.scsi.spec import Asc, SenseKey, Status
 from cython.cimports.virtiod.virtio.scsi import CmdRespPtr, Response
-from cython.cimports.virtiod.virtqueue import queue, split
+from cython.cimports.virtiod.virtqueue import layout, queue
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 MAX_TRIES = cython.declare(cython.int, 8)  # of what is not known to end by itself
@@ -32,7 +32,7 @@ BACKOFF_SHIFT = cython.declare(cython.int, 7)
 def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
-    resp: CmdRespPtr = cast(CmdRespPtr, split.area(address(q.vq), slot) + port.response_at)
+    resp: CmdRespPtr = cast(CmdRespPtr, layout.slot_area(address(q.vq), slot) + port.response_at)
     response: uint8_t = atomics.load_u8(address(resp.response))
     status: uint8_t = atomics.load_u8(address(resp.status))
     if s.kind == queue.KIND_CONTROL:
