@@ -26,8 +26,6 @@ from virtiod.core.tasks import cancel, spawn
 from virtiod.daemon.health import Health
 from virtiod.daemon.logs import LogControl
 from virtiod.daemon.options import Options
-from virtiod.exports.nbd.exports import NbdExports
-from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.exports.table import EXPORTS
 from virtiod.http.app import create_app
 from virtiod.http.security.tls import Tls
@@ -60,7 +58,8 @@ def build(options: Options) -> System:
 class Daemon:
     """One virtiod. start() once, then stop().
 
-    sockets: taken over from a service manager, which listen already: "rpc", "http", "nbd". build: makes the system.
+    sockets: taken over from a service manager, which listen already: "rpc", "http", or a kind of exports. build: makes
+    the system.
     """
 
     def __init__(
@@ -159,7 +158,8 @@ class Daemon:
         self._starting = True
         try:
             self.system.start()
-            await self._listen_nbd(self.system.exports.of(NbdExports))
+            for exports in self.system.exports:
+                await exports.start(self.options.listen(exports.kind), self._sockets.get(exports.kind))
             self.rpc.state = State.RUNTIME
             await self.configuration.resume()
         except Exception as error:
@@ -171,15 +171,6 @@ class Daemon:
         cores = ", ".join(str(poller.cpu) for poller in pollers)
         on = "core" if len(pollers) == 1 else "cores"
         logger.info("running: %s on %s %s", counted(len(pollers), "poller"), on, cores)
-
-    async def _listen_nbd(self, exports: NbdExports) -> None:
-        options, handed = self.options, self._sockets.get("nbd")
-        if handed is not None:
-            await exports.serve(handed)
-        if options.nbd_socket and not _is_at(handed, options.nbd_socket):
-            await exports.listen(ListenAddress.parse(f"unix:{options.nbd_socket}"))
-        if options.nbd_listen:
-            await exports.listen(ListenAddress.parse(f"tcp:{options.nbd_listen}"))
 
     async def wait_init(self) -> None:
         """Returns when the daemon is in runtime."""
@@ -219,10 +210,6 @@ class Daemon:
             await self._server.disconnect()
         finally:
             await self._stack.aclose()
-
-
-def _is_at(listener: socket.socket | None, path: str) -> bool:
-    return listener is not None and listener.family == socket.AF_UNIX and listener.getsockname() == path
 
 
 async def _skip_through(unwinding: asyncio.Task[None]) -> None:

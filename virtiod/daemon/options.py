@@ -13,6 +13,7 @@ from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.levels import LEVELS
 from virtiod.daemon.logformats import FORMATS
+from virtiod.exports.interface import ListenOptions
 from virtiod.http.security.tls import TlsFiles
 from virtiod.poller.poller import POLL_MODES
 
@@ -209,6 +210,10 @@ class Options:
             default="auto",
         ),
     ] = "text"
+
+    def listen(self, kind: str) -> ListenOptions:
+        """Where exports of that kind listen."""
+        return {"nbd": ListenOptions(self.nbd_socket, self.nbd_listen)}.get(kind, ListenOptions())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,13 @@ import socket
 import time
 from collections.abc import MutableMapping
 
+from virtiod.exports.table import EXPORTS
+
 logger = logging.getLogger(__name__)
 
 FIRST_FD = 3
-SOCKET_NAMES = ("rpc", "http", "nbd")  # FileDescriptorName= of the sockets that can be handed over
+# FileDescriptorName= of the sockets that can be handed over
+SOCKET_NAMES = ("rpc", "http", *(kind.kind for kind in EXPORTS))
 
 
 class Notifier:

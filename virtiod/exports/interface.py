@@ -5,12 +5,13 @@ handle until it ends. When `on_remove` is awaited, the export answers the I/O in
 every connection, closes the handle and returns: the bdev is removed after that.
 
 The contract with the layers above: they iterate over exports of all kinds, and count, show, save and end them by this
-interface. For what only one kind can do (create, with parameters of its own; listen) they call that kind: Kinds.of().
+interface. For what only one kind can do (create, with parameters of its own) they call that kind: Kinds.of().
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class ExportCounters(NamedTuple):
 class Export(ABC):
     """One bdev as clients of one kind see it."""
 
+    kind: ClassVar[str]  # in names of metrics: virtiod_KIND_requests_total
+    title: ClassVar[str]  # of the kind, for people
     name: str
     bdev: Bdev
     read_only: bool
@@ -67,15 +70,30 @@ class Context:
     pollers: Sequence[tuple[Poller, PollerBuffers]]
 
 
+@dataclass(frozen=True)
+class ListenOptions:
+    """Where a kind of exports listens: a Unix socket at path, and HOST:PORT; "" for none."""
+
+    path: str = ""
+    address: str = ""
+
+
 class Exports(ABC):
     """All exports of one kind. Names are unique within it."""
 
-    kind: ClassVar[str]  # in names of metrics: virtiod_KIND_requests_total
-    title: ClassVar[str]  # for people
+    kind: ClassVar[str]  # as that of its exports
+    title: ClassVar[str]
     subsystem: ClassVar[str]  # in configurations
 
     @abstractmethod
     def __init__(self, context: Context) -> None: ...
+
+    @abstractmethod
+    async def start(self, options: ListenOptions, handed: socket.socket | None) -> None:
+        """Offers all exports where options say, until stop(). handed: a socket that listens already, to be used too.
+
+        Called once, when the pollers run. Raises InvalidArgument, or what listening raises.
+        """
 
     @abstractmethod
     def list(self) -> Sequence[Export]:

@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
-from virtiod.exports.interface import Context, ExportCounters
+from virtiod.exports.interface import Context, ExportCounters, ListenOptions
 from virtiod.exports.nbd import listener as server
 from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.export import NbdExport
@@ -363,6 +363,36 @@ def test_socket_is_its_owners_only_and_a_stale_one_is_replaced(setup: Setup) -> 
             assert stat.S_IMODE(s.mode()) == 0o600
             with pytest.raises(Busy, match="another process listens there"):
                 await s.manager.listen(ListenAddress.parse(f"unix:{s.path}"))
+
+    run(main())
+
+
+def test_starting_listens_where_the_options_say(setup: Setup) -> None:
+    async def main() -> None:
+        await setup.manager.start(ListenOptions(), None)
+        export = await setup.manager.create("Disk0")
+        assert setup.manager.uris(export) == []
+        await setup.manager.start(ListenOptions(setup.path, "127.0.0.1:0"), None)
+        unix, tcp = setup.manager.uris(export)
+        assert unix == f"nbd+unix:///Disk0?socket={setup.path}"
+        assert tcp.startswith("nbd://127.0.0.1:")
+        await setup.manager.stop(0.1)
+        assert not setup.exists()
+
+    run(main())
+
+
+def test_starting_serves_a_socket_that_was_handed_over_once(setup: Setup) -> None:
+    async def main() -> None:
+        handed = socket.socket(socket.AF_UNIX)
+        handed.bind(setup.path)
+        handed.listen()
+        handed.setblocking(False)
+        await setup.manager.start(ListenOptions(setup.path), handed)
+        export = await setup.manager.create("Disk0")
+        assert setup.manager.uris(export) == [f"nbd+unix:///Disk0?socket={setup.path}"]
+        await setup.manager.stop(0.1)
+        assert setup.exists()  # it is the service manager's to remove
 
     run(main())
 

@@ -116,6 +116,9 @@ class Client:
 class NbdExport(Export):
     """One bdev under one name. uris: its NBD URIs."""
 
+    kind = "nbd"
+    title = "NBD"
+
     def __init__(
         self,
         name: str,

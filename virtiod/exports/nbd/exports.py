@@ -13,7 +13,7 @@ from virtiod.bdev import BdevHandle
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.core.tasks import spawn
-from virtiod.exports.interface import END_S, Context, Exports
+from virtiod.exports.interface import END_S, Context, Exports, ListenOptions
 from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
 from virtiod.exports.nbd.handshake import ExportInfo, Refused
 from virtiod.exports.nbd.listener import ListenAddress, Listener
@@ -30,8 +30,8 @@ MAX_CONNECTIONS = 1024
 class NbdExports(Exports):
     """Exports by name. data_plane: None for the pollers of the context."""
 
-    kind = "nbd"
-    title = "NBD"
+    kind = NbdExport.kind
+    title = NbdExport.title
     subsystem = "nbd"
 
     def __init__(self, context: Context, data_plane: DataPlane | None = None) -> None:
@@ -43,6 +43,14 @@ class NbdExports(Exports):
         self._listeners: list[Listener] = []
 
     # ---- operator
+
+    async def start(self, options: ListenOptions, handed: socket.socket | None) -> None:
+        if handed is not None:
+            await self.serve(handed)
+        if options.path and not _is_at(handed, options.path):
+            await self.listen(ListenAddress.parse(f"unix:{options.path}"))
+        if options.address:
+            await self.listen(ListenAddress.parse(f"tcp:{options.address}"))
 
     async def listen(self, address: ListenAddress) -> None:
         """Offers all exports at `address`, until stop()."""
@@ -154,6 +162,10 @@ class NbdExports(Exports):
     def _connect(self, name: str, peer: str) -> Client:
         """Reserves a connection for the client that has just chosen `name`."""
         return self._exports[name].admit(peer)
+
+
+def _is_at(listener: socket.socket | None, path: str) -> bool:
+    return listener is not None and listener.family == socket.AF_UNIX and listener.getsockname() == path
 
 
 def validate(name: str, description: str, max_connections: int) -> None:

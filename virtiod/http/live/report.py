@@ -111,6 +111,7 @@ def _export(export: Export, sampler: Sampler) -> Row:
     counters = export.counters()
     return {
         "name": export.name,
+        "kind": export.title,
         "bdev": export.bdev.name,
         "read_only": export.read_only,
         "connections": export.connections,

@@ -89,6 +89,7 @@ const tables = {
   ], { listed: "those that are down first", empty: "No controllers found. Run virtiod-rpc bdev_virtio_attach_controller to attach one." }),
   exports: new Table($("exports"), [
     { name: "Name", value: (row) => row.name },
+    { name: "Kind", value: (row) => row.kind },
     { name: "Bdev", value: (row) => row.bdev, text: (row) => (row.read_only ? `${row.bdev}, read-only` : row.bdev) },
     { name: "Connections", title: "Client connections, and the most that are allowed", number, value: (row) => row.connections, text: (row) => `${row.connections} of ${row.max_connections}` },
     { name: "Depth", title: "Queue depth: requests in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
