@@ -24,9 +24,9 @@ from virtiod.core.tasks import spawn
 from virtiod.load.report import LoadFigures, LoadReport
 from virtiod.load.runner import Snapshot
 from virtiod.load.workload import PATTERNS, Workload
-from virtiod.pci.devices import is_address
 from virtiod.poller.poller import POLL_MODES
 from virtiod.system import System
+from virtiod.transports.table import trtype_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -128,10 +128,9 @@ async def _add(system: System, options: PerfOptions, number: int, target: str) -
     if target.startswith("null:"):
         return [system.nulls.create(f"Null{number}", parse_size(target[5:]) // 512).name]
     kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
-    trtype = "pci" if is_address(traddr) else "user"
     name = f"Virtio{kind.capitalize()}{number}"
     names = await system.controllers.attach(
-        AttachRequest(name, trtype, traddr, kind, options.vq_count, options.vq_size)
+        AttachRequest(name, trtype_of(traddr), traddr, kind, options.vq_count, options.vq_size)
     )
     if not names:
         raise InvalidArgument(f"{target}: no disks were found")

@@ -22,7 +22,6 @@ from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
 from virtiod.transports.table import TRANSPORTS, DeviceKind
-from virtiod.transports.vhost_user.wire import BACKEND_QUEUE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +43,16 @@ def check_request(request: AttachRequest) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
         raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
     if request.dev_type not in KINDS:
-        raise InvalidArgument(f"dev_type {request.dev_type!r}: must be blk or scsi")
+        raise InvalidArgument(f"dev_type {request.dev_type!r}: must be {' or '.join(KINDS)}")
     if request.trtype not in TRANSPORTS:
         raise InvalidArgument(f"trtype {request.trtype!r}: must be {' or '.join(TRANSPORTS)}")
-    TRANSPORTS[request.trtype].check_address(request.traddr)
+    transport = TRANSPORTS[request.trtype]
+    transport.check_address(request.traddr)
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
-    if size is not None and (not 4 <= size <= BACKEND_QUEUE_SIZE or size & (size - 1)):
-        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {BACKEND_QUEUE_SIZE}")
+    if size is not None and (not 4 <= size <= transport.max_vq_size or size & (size - 1)):
+        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {transport.max_vq_size}")
 
 
 class ControllerManager:

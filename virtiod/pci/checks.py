@@ -11,11 +11,12 @@ from virtiod.core.errors import Busy, InvalidArgument, NotSupported, VirtiodErro
 from virtiod.pci.devices import PciDevice, is_legacy_only
 from virtiod.pci.disks import Disk
 from virtiod.pci.host import Host, link, read
+from virtiod.virtio.features import DEVICE_FEATURES
 
 KERNEL_DRIVER = "virtio-pci"
 VFIO_DRIVER = "vfio-pci"
 UIO_DRIVERS = ("uio_pci_generic", "igb_uio", "pci-stub")  # they do nothing with the device
-STORAGE = ("blk", "scsi")
+STORAGE = tuple(DEVICE_FEATURES)
 
 
 def way_of(device: PciDevice) -> str:

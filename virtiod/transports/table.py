@@ -1,6 +1,6 @@
 """All kinds of transports, by the name that RPC and configurations give them (trtype).
 
-To add one, add a package beside these two, and a line to TRANSPORTS.
+To add one, add a package beside these two, its name to Trtype, and a line to TRANSPORTS.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from virtiod.core.memory import DmaMemory
-from virtiod.pci.devices import parse_address
+from virtiod.pci.devices import is_address, parse_address
 from virtiod.transports.interface import Transport
 from virtiod.transports.pci.context import PciContext
-from virtiod.transports.pci.transport import PciTransport
+from virtiod.transports.pci.transport import MAX_RING, PciTransport
 from virtiod.transports.vhost_user.transport import VhostUserTransport
+from virtiod.transports.vhost_user.wire import BACKEND_QUEUE_SIZE
+
+Trtype = Literal["pci", "user"]  # as parameters have it
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class DeviceKind:
 class TransportKind(ABC):
     """A kind of transport, with what its transports share. One object for each daemon."""
 
+    title: ClassVar[str]  # for people
+    max_vq_size: ClassVar[int]  # the largest ring that may be asked for, in entries
     takes_queue_options: ClassVar[bool]  # whether vq_count and vq_size can be chosen
 
     @abstractmethod
@@ -53,6 +58,8 @@ class TransportKind(ABC):
 class VhostUser(TransportKind):
     """Devices that other processes serve at Unix sockets."""
 
+    title = "vhost-user"
+    max_vq_size = BACKEND_QUEUE_SIZE
     takes_queue_options = True
 
     def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
@@ -71,6 +78,8 @@ class VhostUser(TransportKind):
 class Pci(TransportKind):
     """PCI devices of this machine."""
 
+    title = "PCI"
+    max_vq_size = MAX_RING
     takes_queue_options = False
 
     def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
@@ -85,3 +94,8 @@ class Pci(TransportKind):
 
 
 TRANSPORTS: dict[str, type[TransportKind]] = {"user": VhostUser, "pci": Pci}
+
+
+def trtype_of(traddr: str) -> Trtype:
+    """The kind of transport to an address that was given without one."""
+    return "pci" if is_address(traddr) else "user"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Literal
+
+DevType = Literal["blk", "scsi"]  # the kinds of devices that virtiod drives
 
 
 class Feature(IntEnum):

@@ -16,6 +16,7 @@ from virtiod.exports.interface import Export
 from virtiod.http.live.sampler import Sampler, Watched
 from virtiod.poller.poller import Poller
 from virtiod.system import System
+from virtiod.transports.table import TRANSPORTS
 
 ROWS = 50
 QUEUES = 16  # of a controller
@@ -94,7 +95,7 @@ def _controller(controller: AnyController) -> Row:
     return {
         "name": controller.name,
         "type": controller.dev_type,
-        "transport": controller.trtype,
+        "transport": TRANSPORTS[controller.trtype].title,
         "address": controller.traddr,
         "state": controller.state,
         "why": "" if controller.state == State.UP else controller.last_error,

@@ -52,7 +52,6 @@ function queueDepths(cell, row) {
   setText(cell, `${parts.join(", ")}${more > 0 ? ` and ${more} more` : ""}`);
 }
 
-const TRANSPORTS = { user: "vhost-user", pci: "PCI" };
 const MODES = ["busy", "idle", "sleep"];
 function shares(cell, row) {
   if (!cell.firstChild) {
@@ -80,7 +79,7 @@ const tables = {
   controllers: new Table($("controllers"), [
     { name: "Name", value: (row) => row.name },
     { name: "State", value: (row) => row.state, fill: (cell, row) => badge(cell, row.state, row.state === "up" ? "good" : "bad", row.why) },
-    { name: "Type", value: (row) => row.type, text: (row) => `virtio-${row.type}, ${TRANSPORTS[row.transport] ?? row.transport}` },
+    { name: "Type", value: (row) => row.type, text: (row) => `virtio-${row.type}, ${row.transport}` },
     { name: "Address", value: (row) => row.address, wide: true },
     { name: "Reconnects", title: "How often the controller came back after its device was lost", number, value: (row) => row.reconnects, text: (row) => format.whole(row.reconnects) },
     { name: "Timeouts", title: "I/Os that failed because the device did not answer in time", number, value: (row) => row.timeouts, text: (row) => format.whole(row.timeouts) },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -17,7 +17,8 @@ from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
 from virtiod.system import System
-from virtiod.transports.table import TRANSPORTS
+from virtiod.transports.table import TRANSPORTS, Trtype
+from virtiod.virtio.features import DevType
 
 HOTPLUG_PERIOD_US = (100_000, 10_000_000)
 
@@ -39,9 +40,9 @@ def _check_attach(params: Mapping[str, object]) -> None:
 async def bdev_virtio_attach_controller(
     system: System,
     name: Annotated[str, Arg("name of the controller; its bdevs' names begin with it", "name")],
-    trtype: Annotated[Literal["pci", "user"], Arg("transport", "-t/--trtype")],
+    trtype: Annotated[Trtype, Arg("transport", "-t/--trtype")],
     traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
-    dev_type: Annotated[Literal["blk", "scsi"], Arg("kind of device", "-d/--dev-type")],
+    dev_type: Annotated[DevType, Arg("kind of device", "-d/--dev-type")],
     vq_count: Annotated[
         int | None, Arg("request queues, with user only (default: one for each poller)", "--vq-count", 0, MAX_UINT32)
     ] = None,
@@ -58,7 +59,7 @@ async def bdev_virtio_attach_controller(
     """
     transport = TRANSPORTS[trtype]
     if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
-        raise RpcError(-errno.EINVAL, "vq_count or vq_size is not allowed for PCI transport type.")
+        raise RpcError(-errno.EINVAL, f"vq_count or vq_size is not allowed for {transport.title} transport type.")
     traddr = transport.check_address(traddr)  # what is no address is EINVAL
     request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
     try:
