@@ -201,16 +201,21 @@ class ControllerManager:
         spawn(self.publish_memory(), "publish DMA memory")
 
     async def publish_memory(self) -> None:
-        """Returns when every device knows all of the DMA memory: await it before I/O to what was just allocated."""
+        """Returns when every device knows all of the DMA memory: await it before I/O to what was just allocated.
+
+        A device that could not be told is logged, and told at the next call.
+        """
         async with self._sharing:
             regions = len(self._context.memory.regions)
             if regions == self._shared_regions:
                 return
-            results = await asyncio.gather(*(c.share_memory() for c in self.list()), return_exceptions=True)
-            for controller, result in zip(self.list(), results, strict=False):
-                if isinstance(result, BaseException):
-                    log.warning("controller %s: share memory: %s", controller.name, result)
-            self._shared_regions = regions
+            sharing = self.list()
+            results = await asyncio.gather(*(c.share_memory() for c in sharing), return_exceptions=True)
+            failed = [(c, r) for c, r in zip(sharing, results, strict=True) if isinstance(r, BaseException)]
+            for controller, error in failed:
+                log.warning("controller %s: share memory: %s", controller.name, error)
+            if not failed:
+                self._shared_regions = regions
 
     @property
     def awaits_device(self) -> bool:
