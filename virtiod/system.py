@@ -21,8 +21,7 @@ from virtiod.controllers.hotplug import Hotplug
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.saved import SavedCall, Saver
 from virtiod.core.ticks import now_ns
-from virtiod.exports.interface import Context as ExportContext
-from virtiod.exports.interface import Kinds
+from virtiod.exports.interface import ExportContext, Kinds
 from virtiod.exports.table import EXPORTS
 from virtiod.load.runner import LoadGenerator
 from virtiod.poller.buffers import PollerBuffers

@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from tests.support.service_manager import environment, manager, said
 from virtiod.controllers.controller import State
 from virtiod.daemon.service import Service
 from virtiod.daemon.systemd import Notifier
+from virtiod.poller.poller import Poller, PollerStats
 
 
 def test_ready_is_told_when_the_configuration_is_applied_not_before(run_dir: Path) -> None:
@@ -83,8 +84,10 @@ def test_the_watchdog_is_fed_only_while_every_poller_comes_round(
     assert caplog.text.count("poller_1 has not completed a round for 5.0 s: the watchdog is fed no more") == 1
 
 
-def poller(name: str, beat: list[int], index: int) -> Any:
-    return SimpleNamespace(name=name, stats=lambda: SimpleNamespace(heartbeat_ns=beat[index]))
+def poller(name: str, beat: list[int], index: int) -> Poller:
+    stats = PollerStats(0, 0, 0, 0, 0, 0, 0)
+    fake = SimpleNamespace(name=name, stats=lambda: stats._replace(heartbeat_ns=beat[index]))
+    return cast(Poller, fake)
 
 
 def test_a_reload_is_told_from_its_beginning_to_its_end(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ from virtiod.core.saved import SavedCall
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import Options
-from virtiod.exports.interface import Context, Kinds
+from virtiod.exports.interface import ExportContext, Kinds
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
@@ -235,7 +235,7 @@ class FakeExports(NbdExports):
     """Without listeners. Once it is told to hang its stop() never ends."""
 
     def __init__(self, bdevs: BdevRegistry, ended: list[str]) -> None:
-        super().__init__(Context(bdevs, ()))
+        super().__init__(ExportContext(bdevs, ()))
         self._ended = ended
         self.hang = False
 

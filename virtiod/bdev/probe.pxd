@@ -1,4 +1,4 @@
-# Single I/Os and single rounds, for tests and tools.
+# Single I/Os and single rounds, for tests.
 from libc.stdint cimport int64_t, uint64_t
 
 from virtiod.poller.buffers cimport PollerBuffers

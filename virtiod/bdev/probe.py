@@ -1,4 +1,4 @@
-"""Single I/Os to a bdev, and single rounds of a poller that has no thread, for tests and tools."""
+"""Single I/Os to a bdev, and single rounds of a poller that has no thread, for tests."""
 
 from __future__ import annotations
 

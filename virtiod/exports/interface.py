@@ -63,7 +63,7 @@ class Export(ABC):
 
 
 @dataclass(frozen=True)
-class Context:
+class ExportContext:
     """What exports work with. pollers: each poller with its buffers."""
 
     bdevs: BdevRegistry
@@ -86,7 +86,7 @@ class Exports(ABC):
     subsystem: ClassVar[str]  # in configurations
 
     @abstractmethod
-    def __init__(self, context: Context) -> None: ...
+    def __init__(self, context: ExportContext) -> None: ...
 
     @abstractmethod
     async def start(self, options: ListenOptions, handed: socket.socket | None) -> None:

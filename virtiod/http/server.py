@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import socket
-from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -87,14 +86,14 @@ class HttpServer:
             if files is not None:
                 files.reload()
 
-    def _check_secrecy(self, where: str, address: Any) -> None:
-        if self._tokens is not None and self._tls is None and not ipaddress.ip_address(address[0]).is_loopback:
+    def _check_secrecy(self, where: str, host: str) -> None:
+        if self._tokens is not None and self._tls is None and not ipaddress.ip_address(host).is_loopback:
             raise InvalidArgument(f"{where}: tokens would be sent unencrypted (give --http-cert, or use loopback)")
 
     def _take(self, listener: socket.socket) -> socket.socket:
         if listener.family != socket.AF_UNIX:
             address = listener.getsockname()
-            self._check_secrecy(f"HTTP at {address[0]} port {address[1]}", address)
+            self._check_secrecy(f"HTTP at {address[0]} port {address[1]}", address[0])
         return listener
 
     async def _listen(self) -> list[socket.socket]:
@@ -105,7 +104,7 @@ class HttpServer:
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             for family, kind, protocol, _, address in dict.fromkeys(found):
-                self._check_secrecy(where, address)
+                self._check_secrecy(where, str(address[0]))
                 listener = socket.socket(family, kind, protocol)
                 listeners.append(listener)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

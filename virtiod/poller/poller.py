@@ -249,7 +249,7 @@ class Poller:
         self.owners.pop(cast(cython.size_t, s), None)
 
     async def ping(self, value: int = 0) -> int:
-        """Sends value through the poller and returns it."""
+        """Sends value through the poller and returns it: all that was sent before has run then. For tests."""
         return await self.command(_ping, NULL, value)
 
     def stats(self) -> PollerStats:

@@ -16,7 +16,7 @@ from virtiod.bdev.bdev import IO_TYPES
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.controllers.request import AttachRequest
-from virtiod.exports.interface import Context
+from virtiod.exports.interface import ExportContext
 from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
@@ -40,7 +40,7 @@ class Service:
         if buffers:
             self.engine.buffers = [PollerBuffers(self.engine.memory, *buffers) for _ in self.engine.pollers]
         pairs = list(zip(self.engine.pollers, self.engine.buffers, strict=True))
-        self.manager = NbdExports(Context(self.engine.bdevs, pairs))
+        self.manager = NbdExports(ExportContext(self.engine.bdevs, pairs))
 
     async def __aenter__(self) -> Service:
         self.engine.start()

@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
-from virtiod.exports.interface import Context, ExportCounters, ListenOptions
+from virtiod.exports.interface import ExportContext, ExportCounters, ListenOptions
 from virtiod.exports.nbd import listener as server
 from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.export import NbdExport
@@ -71,7 +71,7 @@ class Setup:
         self.bdev = Bdev("Disk0", BdevInfo(512, 2048, io_types=frozenset({"read", "write"})), BdevChannels([]))
         self.bdevs.register(self.bdev)
         self.started: list[FakeTransmission] = []
-        self.manager = NbdExports(Context(self.bdevs, ()), self)
+        self.manager = NbdExports(ExportContext(self.bdevs, ()), self)
 
     def start(
         self,

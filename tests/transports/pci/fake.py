@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from tests.transports.pci.space import BARS, QEMU, usual
 from virtiod.core.errors import DeviceError, InvalidArgument
 from virtiod.core.memory import Translation
+from virtiod.pci.ownership import Owned
 from virtiod.transports.pci.access import Access
+from virtiod.transports.pci.context import PciContext
 from virtiod.transports.pci.wire import Common, Place
 from virtiod.virtio.features import Feature
 from virtiod.virtio.status import Status
@@ -208,7 +210,18 @@ class FakeAccess(Access):
         self.closed = True
 
 
-class FakeContext:
+class FakeOwned(Owned):
+    """Counts how often it is given back, with nothing of it open."""
+
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
+
+    async def give_back(self) -> None:
+        assert all(access.closed for access in self.context.accesses)
+        self.context.given_back += 1
+
+
+class FakeContext(PciContext):
     """Gives out one device. `taken` and `given_back` count."""
 
     def __init__(
@@ -225,17 +238,13 @@ class FakeContext:
     def access(self) -> FakeAccess:
         return self.accesses[-1]
 
-    async def take(self, address: str, dev_type: str) -> FakeContext:
+    async def take(self, address: str, dev_type: str) -> FakeOwned:
         if self._absent:
             raise InvalidArgument(f"{address} is a virtio-net device")
         self.taken += 1
-        return self
+        return FakeOwned(self)
 
-    async def give_back(self) -> None:
-        assert all(access.closed for access in self.accesses)
-        self.given_back += 1
-
-    async def open(self, owned: FakeContext) -> FakeAccess:
-        assert owned is self
+    async def open(self, owned: Owned) -> FakeAccess:
+        assert isinstance(owned, FakeOwned) and owned.context is self
         self.accesses.append(FakeAccess(self.device, *self._arguments))
         return self.access

@@ -13,7 +13,7 @@ from virtiod.bdev import BdevHandle
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.core.tasks import spawn
-from virtiod.exports.interface import END_S, Context, Exports, ListenOptions
+from virtiod.exports.interface import END_S, ExportContext, Exports, ListenOptions
 from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
 from virtiod.exports.nbd.handshake import ExportInfo, Refused
 from virtiod.exports.nbd.listener import ListenAddress, Listener
@@ -34,7 +34,7 @@ class NbdExports(Exports):
     title = NbdExport.title
     subsystem = "nbd"
 
-    def __init__(self, context: Context, data_plane: DataPlane | None = None) -> None:
+    def __init__(self, context: ExportContext, data_plane: DataPlane | None = None) -> None:
         self._bdevs = context.bdevs
         self._data_plane = data_plane or NbdDataPlane(context.pollers)
         self._exports: dict[str, NbdExport] = {}

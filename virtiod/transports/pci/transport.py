@@ -7,7 +7,6 @@ import logging
 import os
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
 
 from virtiod.core.errors import (
     DeadlineError,
@@ -21,10 +20,12 @@ from virtiod.core.errors import (
 )
 from virtiod.core.memory import Translation
 from virtiod.pci.devices import parse_address
+from virtiod.pci.ownership import Owned
 from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.client import Client, QueueInfo
+from virtiod.transports.pci.context import PciContext
 from virtiod.virtio.features import Feature, feature_names
 from virtiod.virtio.status import Status
 
@@ -37,23 +38,10 @@ MAX_VECTORS = 65
 LOOK_S = 1.0  # between reads of a device's state, for changes without an interrupt
 
 
-class Owned(Protocol):
-    """A device that is ours; virtiod.pci.ownership.Owned."""
-
-    async def give_back(self) -> None: ...
-
-
-class Context(Protocol):
-    """How to come by devices; virtiod.transports.pci.context.PciContext."""
-
-    async def take(self, address: str, dev_type: str) -> Owned: ...
-    async def open(self, owned: Any) -> Access: ...
-
-
 class PciTransport(Transport):
     """dev_type: what the device at the address must be, "blk" or "scsi"."""
 
-    def __init__(self, address: str, context: Context, dev_type: str) -> None:
+    def __init__(self, address: str, context: PciContext, dev_type: str) -> None:
         self._address = parse_address(address)
         self._context = context
         self._dev_type = dev_type
