@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.fake_device import FakeDevice, Request
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.limits import RequestLimits
 from virtiod.bdev.probe import Probe, run_rounds
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
@@ -61,7 +62,8 @@ class Rig:
         segments = max_segments or size - 2
         self.queue = BlkQueue(self.memory, self.poller, RingSpec(0, size, indirect, event_idx, segments, "q0"))
         self.channels = BdevChannels([self.poller])
-        self.channels.limit(set(native), segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
+        limits = RequestLimits(segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
+        self.channels.limit(set(native), limits)
         self.routes = Routes(self.channels, [self.queue])
         info.setdefault("block_size", 512)
         self.bdev = Bdev("B0", BdevInfo(num_blocks=capacity // info["block_size"], **info), self.channels)

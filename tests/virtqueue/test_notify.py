@@ -14,6 +14,7 @@ from tests.support.rig import ALL, NO_LIMIT, in_loop
 from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.limits import RequestLimits
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
@@ -34,7 +35,7 @@ class Quiet:
         self.poller = Poller(self.control, 0, -1, "adaptive", 0)
         self.queue = BlkQueue(self.memory, self.poller, RingSpec(INDEX, 8, True, event_idx, 6))
         self.channels = BdevChannels([self.poller])
-        self.channels.limit(set(ALL), 6, NO_LIMIT, MIB, MIB, MIB)
+        self.channels.limit(set(ALL), RequestLimits(6, NO_LIMIT, MIB, MIB, MIB))
         self.routes = Routes(self.channels, [self.queue])
         self.bdev = Bdev("B0", BdevInfo(num_blocks=2048, block_size=512), self.channels)
         self.probe = Probe(self.memory, self.poller, self.channels)

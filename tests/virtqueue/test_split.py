@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.rig import Rig, in_loop
+from virtiod.bdev.limits import RequestLimits
 
 BOTH = [True, False]
 
@@ -24,7 +25,7 @@ async def test_indexes_wrap_at_65536_and_nothing_is_lost(size: int, indirect: bo
             first = [rig.submit("unmap", 0, 512) for _ in range(at_once)]
             answered += rig.rush()
             assert all(f.result() == 0 for f in first)
-        rig.channels.limit({"read", "unmap"}, 2, 512, 512, 512, 512)
+        rig.channels.limit({"read", "unmap"}, RequestLimits(2, 512, 512, 512, 512))
         big = []
         while answered < 65536 + 2 * size + 100:
             big.append(rig.submit("unmap", 0, 4 << 20))
@@ -135,7 +136,7 @@ async def test_one_kick_for_all_that_one_round_submits(event_idx: bool) -> None:
 async def test_event_idx_is_compared_across_the_wrap() -> None:
     """A kick is due when the index passes the event, also from 65535 to 0; a plain >= would lose it."""
     async with Rig(size=8, event_idx=True) as rig:
-        rig.channels.limit({"unmap"}, 1, 512, 512, 512, 512)
+        rig.channels.limit({"unmap"}, RequestLimits(1, 512, 512, 512, 512))
         answered = 0
         while answered < 65536 - 4:
             rig.submit("unmap", 0, min(8192, 65536 - 4 - answered) * 512)

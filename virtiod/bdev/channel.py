@@ -35,6 +35,7 @@ from cython.cimports.virtiod.core.types import (
 from cython.cimports.virtiod.poller import rounds
 
 if TYPE_CHECKING:
+    from virtiod.bdev.limits import RequestLimits
     from virtiod.poller.poller import Poller
 
 OPS = ("read", "write", "flush", "unmap", "write_zeroes")
@@ -186,25 +187,17 @@ class BdevChannels:
         self.core.write_cache = write_cache
         atomics.store_u64(address(self.core.size), size)
 
-    def limit(
-        self,
-        native: set[str],
-        max_segments: int,
-        max_segment: int,
-        max_transfer: int,
-        max_unmap: int,
-        max_write_zeroes: int,
-    ) -> None:
-        """Sets the limits of one request to the device, in bytes. native: the operations that it has a command for."""
+    def limit(self, native: set[str], limits: RequestLimits) -> None:
+        """Sets the limits of one request to the device. native: the operations that it has a command for."""
         bits: cython.uint = 0
         for i, op in enumerate(OPS):
             bits |= (1 << i) if op in native else 0
         self.core.native = bits
-        self.core.max_segments = max_segments
-        self.core.max_segment = max_segment
-        self.core.max_transfer = max_transfer
-        self.core.max_unmap = max_unmap
-        self.core.max_write_zeroes = max_write_zeroes
+        self.core.max_segments = limits.max_segments
+        self.core.max_segment = limits.max_segment
+        self.core.max_transfer = limits.max_transfer
+        self.core.max_unmap = limits.max_unmap
+        self.core.max_write_zeroes = limits.max_write_zeroes
 
     def set_unit(self, unit: int, native_fua: bool, zeroes_unmap: bool) -> None:
         """Sets which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""

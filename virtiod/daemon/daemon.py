@@ -47,11 +47,11 @@ def build(options: Options) -> System:
     """The system that the options describe. Raises VirtiodError."""
     return System(
         options.cpus,
-        options.memory_mib,
-        options.poll_mode,
-        options.poll_us,
-        options.io_timeout_s,
-        options.allow_unbind,
+        memory_mib=options.memory_mib,
+        poll_mode=options.poll_mode,
+        poll_us=options.poll_us,
+        io_timeout_s=options.io_timeout_s,
+        allow_unbind=options.allow_unbind,
     )
 
 

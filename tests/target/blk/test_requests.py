@@ -15,6 +15,7 @@ from tests.support.rig import ALL, in_loop
 from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.limits import RequestLimits
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.core.memory import MIB, DmaMemory
@@ -105,7 +106,7 @@ async def system(
     capacity = 16 * MIB
     unit = TargetUnit(TargetDisk(capacity, memory.allocate(capacity), -1, read_only), serial)
     channels = BdevChannels(own)
-    channels.limit(set(ALL), 2, 1 << 20, 1 << 20, 1 << 20, 1 << 20)
+    channels.limit(set(ALL), RequestLimits(2, *[1 << 20] * 4))
     rings = [
         BlkQueue(memory, own[i % pollers], RingSpec(i, size, indirect, event_idx, 2, f"q{i}")) for i in range(queues)
     ]

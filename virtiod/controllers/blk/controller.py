@@ -9,6 +9,7 @@ from functools import partial
 
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.limits import RequestLimits
 from virtiod.controllers.blk import config as blk_config
 from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.queue import BlkQueue
@@ -103,7 +104,14 @@ class BlkController(Controller[BlkConfig]):
 
     def _limit(self, channels: BdevChannels) -> None:
         c = self._config
-        channels.limit(c.native(), c.max_segments, c.max_segment, c.max_transfer, c.max_discard, c.max_write_zeroes)
+        limits = RequestLimits(
+            max_segments=c.max_segments,
+            max_segment=c.max_segment,
+            max_transfer=c.max_transfer,
+            max_unmap=c.max_discard,
+            max_write_zeroes=c.max_write_zeroes,
+        )
+        channels.limit(c.native(), limits)
 
     async def _serial(self) -> str:
         """The serial, by GET_ID; "" for a device that does not know the command, or does not answer."""

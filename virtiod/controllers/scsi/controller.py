@@ -166,7 +166,7 @@ class ScsiController(Controller[ScsiConfig]):
     def _make_disk(self, unit: Unit) -> _Disk:
         channels = BdevChannels(list(self.context.pollers))
         routes = Routes(channels, self.request_queues, self._config.cmd_per_lun)
-        channels.limit(unit.native(), *unit.request_limits(self._config, self.ring_size()))
+        channels.limit(unit.native(), unit.request_limits(self._config, self.ring_size()))
         address_ = int.from_bytes(address.pack(*unit.place), "little")
         channels.set_unit(address_, unit.mode.fua, unit.provisioning.write_same_unmap)
         bdev = Bdev(

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from virtiod.bdev import BdevInfo
+from virtiod.bdev.limits import RequestLimits
 from virtiod.controllers.limits import NO_LIMIT
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
@@ -79,22 +80,28 @@ class Unit:
             blocks *= min(self.limits.max_unmap_descriptors, MAX_UNMAP_RANGES)
         return blocks * self.capacity.block_size
 
-    def request_limits(self, config: ScsiConfig, ring_size: int) -> tuple[int, int, int, int, int]:
-        """The limits of one request: segments; bytes of a segment, of READ and WRITE, of UNMAP, of WRITE SAME."""
+    def request_limits(self, config: ScsiConfig, ring_size: int) -> RequestLimits:
+        """The limits of one request to the unit."""
         block = self.capacity.block_size
         segments = min(config.max_segments, ring_size - 2)
         transfer = min(config.max_transfer, segments * NO_LIMIT)
         if self.limits.max_transfer:
             transfer = min(transfer, self.limits.max_transfer * block)
         write_same = min(self.limits.max_write_same or RangeLimit.MAX_RANGE_BLOCKS, RangeLimit.MAX_RANGE_BLOCKS)
-        return segments, NO_LIMIT, max(block, transfer // block * block), self._max_unmap(), write_same * block
+        return RequestLimits(
+            max_segments=segments,
+            max_segment=NO_LIMIT,
+            max_transfer=max(block, transfer // block * block),
+            max_unmap=self._max_unmap(),
+            max_write_zeroes=write_same * block,
+        )
 
     def bdev_info(self, config: ScsiConfig, ring_size: int) -> BdevInfo:
         """The description of the bdev."""
-        segments, _, transfer, unmap, write_same = self.request_limits(config, ring_size)
+        limits = self.request_limits(config, ring_size)
         types = {"read", "flush", "reset"}
         if not self.mode.write_protected:
-            types |= {"write", "write_zeroes", *(["unmap"] if unmap else [])}
+            types |= {"write", "write_zeroes", *(["unmap"] if limits.max_unmap else [])}
         c = self.capacity
         return BdevInfo(
             block_size=c.block_size,
@@ -106,8 +113,8 @@ class Unit:
             serial=self.serial,
             physical_block_size=c.block_size << c.physical_exponent,
             optimal_io_size=self.limits.optimal_transfer * c.block_size,
-            max_transfer=transfer,
-            max_segments=segments,
-            max_unmap=unmap,
-            max_write_zeroes=write_same if "write_zeroes" in self.native() else 0,
+            max_transfer=limits.max_transfer,
+            max_segments=limits.max_segments,
+            max_unmap=limits.max_unmap,
+            max_write_zeroes=limits.max_write_zeroes if "write_zeroes" in self.native() else 0,
         )

@@ -99,10 +99,10 @@ class ScsiDevice(TargetDevice):
         store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
         serial = spec.serial or f"virtiod-{target}-{number}"
         limits = Limits(
-            self.spec.max_sectors * 512 // spec.block_size or 1,
-            spec.max_unmap,
-            spec.max_descriptors,
-            spec.max_same,
+            max_transfer=self.spec.max_sectors * 512 // spec.block_size or 1,
+            max_unmap=spec.max_unmap,
+            max_descriptors=spec.max_descriptors,
+            max_same=spec.max_same,
         )
         identity = Identity(serial, spec.block_size, spec.read_only, spec.write_cache, limits)
         lun = TargetLun(number, store.disk, identity, pages(identity), spec.stopped)
