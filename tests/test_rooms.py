@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -122,3 +123,39 @@ def test_a_cimport_that_goes_up_is_found(copy: Path, importer: str, line: str, i
     path = copy / "virtiod" / importer
     path.write_text(f"{path.read_text()}\n{line}\n")
     assert upward_cimports(copy) == [f"virtiod/{importer}: {imported}"]
+
+
+# ---- seams: who may name one kind of a thing
+
+
+def users(module: str) -> set[str]:
+    """The files outside it that import or cimport a module or a package, such as "exports/table.py".
+
+    The embedded target is not among them: it is the other side of vhost-user.
+    """
+    home = module.replace(".", "/")
+    found = set()
+    for path in (ROOT / "virtiod").rglob("*.py"):
+        name = str(path.relative_to(ROOT))
+        if name.startswith((f"{home}/", f"{home}.py", "virtiod/target/")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                source = node.module.removeprefix("cython.cimports.")
+                named = (source, *(f"{source}.{alias.name}" for alias in node.names))
+                if any(f"{one}.".startswith(f"{module}.") for one in named):
+                    found.add(name.removeprefix("virtiod/"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "named_by"),
+    [
+        ("virtiod.virtqueue.split", {"virtqueue/handle.py"}),
+        ("virtiod.exports.nbd", {"exports/table.py", "rpc/methods/nbd.py"}),
+        ("virtiod.transports.pci", {"transports/table.py"}),
+        ("virtiod.transports.vhost_user", {"transports/table.py"}),
+    ],
+)
+def test_only_its_table_and_its_own_methods_name_a_kind(kind: str, named_by: set[str]) -> None:
+    assert users(kind) == named_by

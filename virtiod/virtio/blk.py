@@ -8,3 +8,6 @@ SECTOR = 512  # bytes, whatever the size of a block
 # struct virtio_blk_config: capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, num_queues,
 # discard (3), write zeroes (3)
 CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")
+# Sizes that it may have: with the fields up to write zeroes, topology, and block size. Some vhost-user back-ends refuse
+# to tell more than they have, or another size.
+CONFIG_SIZES = (60, 36, 24)

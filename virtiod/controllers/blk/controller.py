@@ -16,7 +16,7 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
 from virtiod.core.errors import ProtocolError
-from virtiod.transports.vhost_user.transport import BLK_CONFIG_SIZES
+from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import BlkFeature, Feature
 from virtiod.virtqueue.handle import RequestQueue
 from virtiod.virtqueue.routes import Routes
@@ -45,7 +45,7 @@ class BlkController(Controller[BlkConfig]):
         Feature.EVENT_IDX,
         Feature.VERSION_1,
     )
-    config_sizes = BLK_CONFIG_SIZES
+    config_sizes = CONFIG_SIZES
 
     def _check_return(self, config: BlkConfig) -> None:
         if config.block_size != self._config.block_size:

@@ -13,6 +13,7 @@ from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
+from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import Feature, feature_names
 from virtiod.virtio.status import Status
 
@@ -26,9 +27,6 @@ WANTED = (
     | 1 << ProtocolFeature.STATUS
 )
 
-# Sizes of a block device's configuration, with the fields up to write zeroes, topology, and block size
-# (virtio 1.2 §5.2.4). Some back-ends refuse a GET_CONFIG for more than they have, or for another size.
-BLK_CONFIG_SIZES = (60, 36, 24)
 MESSAGE_TIMEOUT = 5.0  # seconds
 
 
@@ -51,7 +49,7 @@ class VhostUserTransport(Transport):
         path: str,
         memory: DmaMemory,
         *,
-        config_sizes: Sequence[int] = BLK_CONFIG_SIZES,
+        config_sizes: Sequence[int] = CONFIG_SIZES,
         queues_without_mq: int = 1,
         message_timeout: float = MESSAGE_TIMEOUT,
     ) -> None:
