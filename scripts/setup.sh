@@ -11,7 +11,7 @@ DEMO_NEEDS=(gcc:gcc /usr/include/stdio.h:libc6-dev nbdcopy:libnbd-bin)
 TEST_NEEDS=(file:file qemu-storage-daemon:qemu-system-common qemu-img:qemu-utils nbdsh:python3-libnbd fio:fio
     chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core
     prometheus:prometheus mke2fs:e2fsprogs sg_inq:sg3-utils sdparm:sdparm openssl:openssl curl:curl man:man-db zsh:zsh
-    qemu-system-x86_64:qemu-system-x86
+    qemu-system-x86_64:qemu-system-x86 spin:spin
     dpkg-buildpackage:build-essential dh:debhelper debootstrap:debootstrap systemd-analyze:systemd)
 
 # step NAME COMMAND...: runs it quietly; ends the script with the command's exit code if it fails.

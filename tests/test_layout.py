@@ -14,6 +14,7 @@ FOLDERS = {  # of tests, but not of code
     "e2e": "the daemon as a process",
     "fuzz": "fuzz functions, and what they run on",
     "guest": "in virtual machines",
+    "models": "models that are searched exhaustively",
     "rpc_client": "those of /rpc_client",
     "support": "helpers",
     "systemd": "the package, under systemd",

@@ -43,6 +43,7 @@ DEBIAN_PACKAGES = {
     "prometheus": "prometheus",
     **dict.fromkeys(("sg_decode_sense", "sg_inq", "sg_luns", "sg_vpd"), "sg3-utils"),
     "sdparm": "sdparm",
+    "spin": "spin",
     "promtool": "prometheus",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",

@@ -1,0 +1,8 @@
+"""Models of what tests can only sample, searched exhaustively within bounds.
+
+| model | of what | searched by |
+|---|---|---|
+| kept_writes.pml | slots, ring, epochs, kept writes and flushes of a disk whose device may be lost at any step | Spin |
+
+Each model is checked twice: as it is, and with one rule or barrier taken away, which it must notice.
+"""
