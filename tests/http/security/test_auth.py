@@ -9,9 +9,17 @@ import pytest
 
 from tests.support.callers import ADMIN, READER, basic, written
 from tests.support.http_server import Live, run_live
+from virtiod.http.security import auth
 from virtiod.http.security.auth import FAILURES_AT_ONCE, REQUESTS_AT_ONCE
 
 BEARER = {"Authorization": f"Bearer {READER}"}
+
+
+@pytest.fixture(autouse=True)
+def slow_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a bucket could fill again as fast as a test empties it."""
+    monkeypatch.setattr(auth, "REQUESTS_PER_S", 0.01)
+    monkeypatch.setattr(auth, "FAILURES_PER_S", 0.01)
 
 
 def test_pages_need_a_token_and_health_does_not(run_dir: Path) -> None:

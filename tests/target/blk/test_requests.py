@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.rig import ALL, in_loop
-from tests.support.waiting import soon, until
+from tests.support.waiting import PATIENCE_S, soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.limits import RequestLimits
@@ -151,7 +151,7 @@ async def test_indexes_wrap_under_load() -> None:
     async with system(size=8) as s:
         job = s.job(s.pollers[0], "randread", 32)
         running = asyncio.ensure_future(job.run())
-        await until(lambda: s.queues[0].counters().completed >= 140_000)
+        await until(lambda: s.queues[0].counters().completed >= 140_000, seconds=4 * PATIENCE_S)
         job.stop()
         await soon(running)
         job.close()
