@@ -14,6 +14,7 @@ import msgspec
 
 from rpc_client.tables import table as render
 from virtiod.controllers import AttachRequest
+from virtiod.controllers.device import DEFAULT_VQ_SIZE
 from virtiod.core import cmdline
 from virtiod.core.cmdline import Opt
 from virtiod.core.counted import counted
@@ -23,7 +24,7 @@ from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.load.report import LoadFigures, LoadReport
 from virtiod.load.runner import Snapshot
-from virtiod.load.workload import PATTERNS, Workload
+from virtiod.load.workload import DEFAULT_RW, PATTERNS, Workload
 from virtiod.poller.poller import POLL_MODES
 from virtiod.system import System
 from virtiod.transports.table import trtype_of
@@ -46,20 +47,20 @@ class PerfOptions:
             "TARGET",
         ),
     ]
-    rw: Annotated[str, Opt("-w/--rw", "access pattern (default: %(default)s)", choices=tuple(PATTERNS))] = "randread"
+    rw: Annotated[str, Opt("-w/--rw", "access pattern (default: %(default)s)", choices=tuple(PATTERNS))] = DEFAULT_RW
     block_size: Annotated[
         int, Opt("-o/--block-size", "size of an I/O (default: %(default)s)", "SIZE", convert=parse_size)
-    ] = 4096
+    ] = Workload.block_size
     queue_depth: Annotated[
         int, Opt("-q/--queue-depth", "I/Os in flight on each target and poller (default: %(default)s)", "N")
-    ] = 32
+    ] = Workload.queue_depth
     time_s: Annotated[float | None, Opt("-t/--time", "seconds to run (default: 5, without --total-bytes)", "S")] = None
     total_bytes: Annotated[
         int | None, Opt("--total-bytes", "bytes to transfer on each target", "SIZE", convert=parse_size)
     ] = None
     rw_mix_read: Annotated[
         int, Opt("-M/--rw-mix-read", "share of reads in randrw (default: %(default)s)", "PERCENT")
-    ] = 50
+    ] = Workload.rw_mix_read
     seed: Annotated[int | None, Opt("--seed", "seed of addresses and data (default: random)")] = None
     cpus: Annotated[
         tuple[int, ...],
@@ -71,7 +72,9 @@ class PerfOptions:
     vq_count: Annotated[int | None, Opt("--vq-count", "number of virtqueues (default: one for each poller)", "N")] = (
         None
     )
-    vq_size: Annotated[int | None, Opt("--vq-size", "queue size: entries of a virtqueue (default: 512)", "N")] = None
+    vq_size: Annotated[
+        int | None, Opt("--vq-size", f"queue size: entries of a virtqueue (default: {DEFAULT_VQ_SIZE})", "N")
+    ] = None
     memory_mib: Annotated[int, Opt("-s", "MiB of DMA memory (default: 256)", "MIB")] = 256
     allow_unbind: Annotated[
         bool, Opt("--allow-unbind", "take PCI devices from the kernel's driver while perf runs")

@@ -8,7 +8,10 @@ from typing import Literal, NamedTuple
 from virtiod.bdev import Bdev
 from virtiod.core.errors import InvalidArgument
 
-Rw = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]
+Rw = Literal["randread", "randwrite", "randrw", "read", "write", "verify"]  # the names of PATTERNS
+DEFAULT_RW: Rw = "randread"
+MIN_BLOCK = 512  # bytes, and what a block size is a multiple of
+MAX_QUEUE_DEPTH = 65536
 
 
 class Pattern(NamedTuple):
@@ -36,7 +39,7 @@ class Workload:
     total_bytes (of each bdev) end it, whichever comes first. rw_mix_read: per cent of reads with randrw. seed: of
     addresses and data, None for a random one."""
 
-    rw: str = "randread"
+    rw: str = DEFAULT_RW
     block_size: int = 4096
     queue_depth: int = 32
     time_s: float | None = None
@@ -67,10 +70,10 @@ class Workload:
         """Raises InvalidArgument for what no bdev could do."""
         if self.rw not in PATTERNS:
             raise InvalidArgument(f"rw {self.rw!r}: must be one of {', '.join(PATTERNS)}")
-        if self.block_size < 512 or self.block_size % 512:
-            raise InvalidArgument(f"block_size {self.block_size}: must be a multiple of 512")
-        if not 1 <= self.queue_depth <= 65536:
-            raise InvalidArgument(f"queue_depth {self.queue_depth}: must be from 1 to 65536")
+        if self.block_size < MIN_BLOCK or self.block_size % MIN_BLOCK:
+            raise InvalidArgument(f"block_size {self.block_size}: must be a multiple of {MIN_BLOCK}")
+        if not 1 <= self.queue_depth <= MAX_QUEUE_DEPTH:
+            raise InvalidArgument(f"queue_depth {self.queue_depth}: must be from 1 to {MAX_QUEUE_DEPTH}")
         if not 0 <= self.rw_mix_read <= 100:
             raise InvalidArgument(f"rw_mix_read {self.rw_mix_read}: must be from 0 to 100")
         if self.time_s is not None and self.time_s <= 0:

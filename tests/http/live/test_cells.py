@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from pathlib import Path
 
+import virtiod.http
 from virtiod.bdev.histogram import bucket_start
 from virtiod.core.ticks import NS_PER_S
 from virtiod.http.live.cells import CUTS, EDGES_NS, NOTHING, Cell, Counted, cell, difference, total
@@ -13,6 +16,16 @@ from virtiod.http.live.cells import CUTS, EDGES_NS, NOTHING, Cell, Counted, cell
 def test_latency_edges_are_edges_of_fine_buckets() -> None:
     assert [bucket_start(cut) for cut in CUTS] == EDGES_NS
     assert EDGES_NS[:5] == [256, 320, 384, 448, 512] and EDGES_NS[-1] == 7 << 31
+
+
+def test_the_page_has_the_same_cells_and_edges() -> None:
+    script = (Path(virtiod.http.__file__).parent / "static" / "charts.js").read_text()
+    (cells,) = re.findall(r"^export const CELL = \{(.*)\};$", script, re.MULTILINE)
+    names = [re.sub(r"([A-Z])", r"_\1", name).lower() for name in re.findall(r"(\w+): \d+", cells)]
+    assert names == ["at", *(name.removesuffix("_ns") for name in Cell._fields)]
+    assert re.findall(r"\w+: (\d+)", cells) == [str(at) for at in range(len(names))]
+    (octave,) = re.findall(r"^const FIRST_OCTAVE = (\d+);$", script, re.MULTILINE)
+    assert EDGES_NS[0] == 1 << int(octave)
 
 
 def counted(at_s: float, latencies: Sequence[int] = (), **values: int) -> Counted:

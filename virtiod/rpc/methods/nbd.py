@@ -10,7 +10,7 @@ from virtiod.api.registry import method
 from virtiod.core.described import Member
 from virtiod.core.errors import NotFound
 from virtiod.exports.nbd.export import NbdExportDescription
-from virtiod.exports.nbd.exports import NbdExports
+from virtiod.exports.nbd.exports import DEFAULT_CONNECTIONS, MAX_CONNECTIONS, NbdExports
 
 NO_EXPORT = {-errno.ENODEV: "there is no such export"}
 
@@ -30,7 +30,9 @@ async def nbd_create_export(
     name: Annotated[str | None, Arg("export name (default: the bdev's)", "-n/--name")] = None,
     read_only: Annotated[bool, Arg("refuse writes", "-r/--read-only")] = False,
     description: Annotated[str, Arg("shown to clients that list exports", "-d/--description")] = "",
-    max_connections: Annotated[int, Arg("most connections at the same time", "--max-connections", 1, 1024)] = 64,
+    max_connections: Annotated[
+        int, Arg("most connections at the same time", "--max-connections", 1, MAX_CONNECTIONS)
+    ] = DEFAULT_CONNECTIONS,
 ) -> NbdExportDescription:
     """Offers a bdev to NBD clients."""
     export = await exports.create(

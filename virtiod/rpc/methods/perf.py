@@ -9,7 +9,7 @@ from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.load.report import LoadReport
-from virtiod.load.workload import Rw, Workload
+from virtiod.load.workload import DEFAULT_RW, MAX_QUEUE_DEPTH, MIN_BLOCK, Rw, Workload
 from virtiod.system import System
 
 
@@ -24,12 +24,16 @@ from virtiod.system import System
 async def perform_tests(
     system: System,
     bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
-    rw: Annotated[Rw, Arg("pattern", "-w/--rw")] = "randread",
-    block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", 512, MAX_UINT32)] = 4096,
-    queue_depth: Annotated[int, Arg("I/Os in flight on each bdev and poller", "-q/--queue-depth", 1, 65536)] = 32,
+    rw: Annotated[Rw, Arg("pattern", "-w/--rw")] = DEFAULT_RW,
+    block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", MIN_BLOCK, MAX_UINT32)] = Workload.block_size,
+    queue_depth: Annotated[
+        int, Arg("I/Os in flight on each bdev and poller", "-q/--queue-depth", 1, MAX_QUEUE_DEPTH)
+    ] = Workload.queue_depth,
     time_s: Annotated[float | None, Arg("seconds to run", "-t/--time-s", 0, 86400)] = None,
     total_bytes: Annotated[int | None, Arg("bytes to transfer on each bdev", "--total-bytes", 1)] = None,
-    rw_mix_read: Annotated[int, Arg("percentage of reads with randrw", "-M/--rw-mix-read", 0, 100)] = 50,
+    rw_mix_read: Annotated[
+        int, Arg("percentage of reads with randrw", "-M/--rw-mix-read", 0, 100)
+    ] = Workload.rw_mix_read,
     seed: Annotated[int | None, Arg("of addresses and data", "--seed")] = None,
     cpumask: Annotated[str | None, Arg("pollers to use, by core (default: all)", "-m/--cpumask")] = None,
 ) -> LoadReport:
