@@ -9,4 +9,5 @@ import struct
 CONFIG = struct.Struct("<IIIIIIIHHI")
 CONFIG_SIZE = CONFIG.size
 SENSE_SIZE_AT, CDB_SIZE_AT = 20, 24  # offsets of what a driver may change
+SENSE_SIZE, CDB_SIZE = 96, 32  # bytes, until it does
 EVENT_SIZE = 16  # bytes of struct virtio_scsi_event

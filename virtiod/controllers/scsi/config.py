@@ -11,7 +11,7 @@ from virtiod.scsi.address import MAX_LUN, MAX_TARGET
 from virtiod.scsi.spec import FIXED_SENSE, MIN_CDB
 from virtiod.virtio.blk import SECTOR
 from virtiod.virtio.scsi import CDB_ROOM, SENSE_ROOM
-from virtiod.virtio.scsi_config import CONFIG, CONFIG_SIZE, EVENT_SIZE
+from virtiod.virtio.scsi_config import CDB_SIZE, CONFIG, CONFIG_SIZE, EVENT_SIZE, SENSE_SIZE
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class ScsiConfig:
     max_segments: int = 126
     max_transfer: int = 0xFFFF * SECTOR
     cmd_per_lun: int = 128
-    sense_size: int = 96
-    cdb_size: int = 32
+    sense_size: int = SENSE_SIZE
+    cdb_size: int = CDB_SIZE
     max_target: int = MAX_TARGET
     max_lun: int = MAX_LUN
 

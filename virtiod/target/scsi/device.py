@@ -20,7 +20,7 @@ from virtiod.target.scsi.requests import ScsiRing
 from virtiod.target.store import Store
 from virtiod.virtio.features import ScsiFeature
 from virtiod.virtio.scsi import EventType, ResetReason
-from virtiod.virtio.scsi_config import CDB_SIZE_AT, CONFIG, EVENT_SIZE, SENSE_SIZE_AT
+from virtiod.virtio.scsi_config import CDB_SIZE, CDB_SIZE_AT, CONFIG, EVENT_SIZE, SENSE_SIZE, SENSE_SIZE_AT
 
 CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE = range(3)
 MAX_REQUEST_QUEUES = 64
@@ -77,7 +77,7 @@ class ScsiDevice(TargetDevice):
         self._table = TargetMemory()
         self._queues: dict[int, DeviceRing] = {}
         self._control = spec.control
-        self._sense_size, self._cdb_size = 96, 32
+        self._sense_size, self._cdb_size = SENSE_SIZE, CDB_SIZE
         self._host.sizes(self._cdb_size, self._sense_size)
         try:
             for target in sorted({*spec.targets, *spec.silent}):
