@@ -35,8 +35,8 @@ def test_a_device_that_is_not_there_yet_is_attached_when_it_comes(
             assert daemon.configuration.waiting == 1
             async with disks(disk):
                 await until(lambda: names(daemon) == (["N0", "V0"], ["N0", "disk"]))
-                assert states(daemon) == {"V0": "up"}
-                assert daemon.configuration.waiting == 0
+                # The export is there before the call that makes it has returned, and while the attach may go on.
+                await until(lambda: (states(daemon), daemon.configuration.waiting) == ({"V0": "up"}, 0))
                 await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
 
     asyncio.run(run())
