@@ -131,6 +131,7 @@ async def test_an_error_is_logged_once_not_per_io(run_dir: Path, caplog: pytest.
                 results = await asyncio.gather(*(s.do("S0t0", "read", 512 * i) for i in range(20)))
                 assert results == [-errno.EIO] * 20
                 await asyncio.sleep(0.1)
+            await s.until(lambda: "unrecovered" in caplog.text)
         said = [r.getMessage() for r in caplog.records if "unrecovered" in r.getMessage()]
         assert len(said) == 1
         assert "target 0 LUN 0: read at byte 0: medium error: unrecovered read error (3/11/00)" in said[0]
@@ -218,4 +219,4 @@ async def test_io_in_flight_survives_a_device_that_dies(run_dir: Path) -> None:
         controller.transport._client._channel.close()  # type: ignore[attr-defined]
         assert await asyncio.gather(*waiting) == [0] * 3
         assert len(unit.data) == 3
-        assert controller.reconnects == 1
+        await s.until(lambda: controller.reconnects == 1)  # its I/O may be answered before it is up

@@ -39,7 +39,7 @@ async def test_another_disk_at_the_same_place_gets_none_of_the_old_ones_writes(r
         units[0, 0] = own
         assert await asyncio.gather(*writes) == [0] * 3
         assert [own.data[i] for i in range(3)] == [b"y" * 512] * 3
-        assert controller.state == "up"
+        await s.until(lambda: controller.state == "up")  # its I/O may be answered before
 
 
 @in_loop
