@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -31,6 +32,7 @@ from virtiod.virtqueue.routes import Routes
 from virtiod.virtqueue.spec import RingSpec
 
 BOTH = [True, False]
+IOS = 5000  # of a verifying load
 
 
 @dataclass
@@ -70,15 +72,21 @@ class System:
         spec = JobSpec(Workload(rw, queue_depth=depth), self.bdev.size, seed=7, part=part, parts=parts)
         return LoadJob(self.memory, poller, self.bdev.channels, spec)
 
-    async def verify(self, depth: int, seconds: float) -> int:
-        """A verifying load from every poller; how many I/Os it did."""
+    async def verify(self, depth: int, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        """A verifying load from every poller, until each did IOS, and meanwhile() once they have begun."""
         jobs = [self.job(p, "verify", depth, i, len(self.pollers)) for i, p in enumerate(self.pollers)]
-        await soon(asyncio.gather(*(j.run(seconds) for j in jobs)))
+        running = asyncio.gather(*(j.run() for j in jobs))
+        await until(lambda: all(j.progress().ios > depth for j in jobs))
+        if meanwhile is not None:
+            await meanwhile()
+        await until(lambda: all(j.progress().ios >= IOS for j in jobs))
+        for j in jobs:
+            j.stop()
+        await soon(running)
         counters = [j.counters() for j in jobs]
         for j in jobs:
             j.close()
-        assert all(c.mismatches == 0 and c.io.failed == 0 and c.io.completed > depth for c in counters)
-        return sum(c.io.completed for c in counters)
+        assert all(c.mismatches == 0 and c.io.failed == 0 for c in counters)
 
     def assert_balanced(self) -> None:
         stats = self.bdev.stats()
@@ -142,7 +150,7 @@ async def system(
 @in_loop
 async def test_a_verifying_load_finds_what_it_wrote(size: int, indirect: bool, event_idx: bool) -> None:
     async with system(size=size, indirect=indirect, event_idx=event_idx) as s:
-        await s.verify(32, 0.15)
+        await s.verify(32)
         assert s.broken == []
 
 
@@ -155,14 +163,14 @@ async def test_indexes_wrap_under_load() -> None:
         job.stop()
         await soon(running)
         job.close()
-        await s.verify(16, 0.1)
+        await s.verify(16)
 
 
 @pytest.mark.parametrize(("pollers", "queues"), [(2, 1), (1, 3), (2, 2), (3, 2), (2, 3)])
 @in_loop
 async def test_any_number_of_pollers_works_with_any_number_of_queues(pollers: int, queues: int) -> None:
     async with system(pollers, queues, size=16) as s:
-        await s.verify(16, 0.2)
+        await s.verify(16)
         assert all(q.counters().completed for q in s.queues)
         assert [len(s.bdev.channel_stats()), len(s.pollers)] == [pollers, pollers]
         assert all(stats.ops["read"].completed for _, stats in s.bdev.channel_stats())
@@ -184,16 +192,23 @@ async def test_io_to_a_read_only_disk_fails() -> None:
         assert await soon(read) == 0
 
 
+def has_served(s: System, requests: int) -> bool:
+    return s.queues[0].counters().completed >= requests
+
+
 @pytest.mark.parametrize("pollers", [1, 2])
 @in_loop
 async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
     async with system(pollers, size=16) as s:
-        load = asyncio.ensure_future(s.verify(24, 0.5))
-        for _ in range(10):
-            await asyncio.sleep(0.02)
-            await soon(s.cut(0))
-            await soon(s.start(0))
-        assert await load > 0
+
+        async def come_and_go() -> None:
+            for _ in range(10):
+                before = s.queues[0].counters().completed
+                await until(partial(has_served, s, before + 50))
+                await soon(s.cut(0))
+                await soon(s.start(0))
+
+        await s.verify(24, come_and_go)
         assert s.broken == []
 
 
