@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+from functools import partial
 from random import Random
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.support.fake_scsi_units import descriptor_sense
 from tests.support.rig import in_loop
 from tests.support.waiting import soon, until
-from tests.target.scsi.frontend import REQUEST, connected, serving
+from tests.target.scsi.frontend import REQUEST, Pending, connected, serving
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.scsi.address import pack_listed
 from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
@@ -36,6 +37,13 @@ async def is_silent(*pending: object) -> bool:
         if one.head in one.ring.done:  # type: ignore[attr-defined]
             return False
     return True
+
+
+def are_done(*pending: Pending) -> bool:
+    """Whether all were answered."""
+    for one in pending:
+        one.ring.look()
+    return all(one.head in one.ring.done for one in pending)
 
 
 @in_loop
@@ -96,7 +104,9 @@ async def test_luns_come_change_and_go_with_an_event_each_and_silent_tasks_end_w
         assert await front.event(offered[1]) == (EventType.PARAM_CHANGE, pack_listed(0, 1), CAPACITY_CHANGED)
         assert (await front.run(0, 1, TEST_UNIT_READY)).what == (SenseKey.UNIT_ATTENTION, Asc.CAPACITY_CHANGED)
         device.fault(0, 1, SILENCE)
+        before = device.requests()
         task = front.send(0, 1, TEST_UNIT_READY, queue=1)
+        await until(lambda: device.requests() == before + 1, "the task to be taken")
         assert await is_silent(task)
         assert await device.hot_remove(0, 1)
         assert await front.event(offered[2]) == (1, bytes([1, 0, 0, 1, 0, 0, 0, 0]), 2)
@@ -150,10 +160,10 @@ async def test_each_fault_is_what_it_says(path: str) -> None:
         assert [status == Status.BUSY for status in statuses] == [False, False, True, False, True, False, False, False]
         assert set(statuses) == {Status.GOOD, Status.BUSY}
         assert device.lun(0, 0).spoiled() == 2
-        device.fault(0, 0, LunFault(delay_us=50_000))
+        device.fault(0, 0, LunFault(delay_us=200_000))
         slow, quick = front.send(0, 0, TEST_UNIT_READY), front.send(0, 1, TEST_UNIT_READY)
-        await quick.reply()
-        assert slow.head not in slow.ring.done
+        await until(partial(are_done, slow, quick), "both to be answered")
+        assert list(slow.ring.done) == [quick.head, slow.head]  # in this order
         assert (await slow.reply()).status == 0
 
 
