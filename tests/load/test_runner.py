@@ -66,10 +66,13 @@ async def test_a_report_has_the_keys_of_bdevperf_and_quantiles(rw: str) -> None:
 async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> None:
     async with engine("N0", "N1", pollers=2) as e:
         seen: list[Snapshot] = []
-        report = await e.load.run(["N0", "N1", "N0"], Workload(time_s=0.6, queue_depth=4), progress=seen.append)
+        workload = Workload(time_s=LOAD_S, queue_depth=4)
+        running = asyncio.create_task(e.load.run(["N0", "N1", "N0"], workload, progress=seen.append))
+        await until(lambda: seen)
+        await e.load.stop()
+        report = await soon(running)
         assert [r.job for r in report.results] == ["N0", "N0", "N1", "N1"]
         assert report.totals.ios == sum(r.ios for r in report.results) > 0
-        assert seen
         assert all(0 < s.share <= 1 and s.failed == 0 for s in seen)
 
 
