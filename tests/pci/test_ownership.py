@@ -345,10 +345,10 @@ def test_a_kernel_that_hangs_is_given_up_and_undone_when_it_ends(
     with pytest.raises(DeadlineError, match=r"take 0000:00:05\.0: not done within 0\.1 s"):
         take(host)
     go_on.set()
-    wait_until(lambda: host.writes and host.driver() == "virtio-pci", "what was done to be undone")
-    for thread in threading.enumerate():
+    for thread in threading.enumerate():  # it has the kernel's driver before and after
         if thread.name.startswith("take "):
             thread.join(PATIENCE_S)
+    wait_until(lambda: host.writes and host.driver() == "virtio-pci", "what was done to be undone")
 
 
 # ---- by command
