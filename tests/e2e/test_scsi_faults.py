@@ -135,7 +135,7 @@ def test_a_host_that_breaks_the_ring_is_connected_to_again(run_dir: Path, kind: 
         (result,) = virtiod.call("perform_tests", bdevs=["S0t0"], rw="verify", total_bytes=MIB)["results"]
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
         assert "the device wrote an invalid used ring" in virtiod.log.read_text()
-        assert virtiod.controller("S0")["reconnects"] == 1
+        wait_until(lambda: virtiod.controller("S0")["reconnects"] == 1, "the return to be counted")
 
 
 def test_a_host_that_dies_in_mid_io_leaves_it_to_its_successor(run_dir: Path) -> None:
@@ -151,4 +151,4 @@ def test_a_host_that_dies_in_mid_io_leaves_it_to_its_successor(run_dir: Path) ->
         with target(run_dir, "--scsi", spec):
             (result,) = load.result()["results"]
             assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
-            assert virtiod.controller("S0")["reconnects"] == 1
+            wait_until(lambda: virtiod.controller("S0")["reconnects"] == 1, "the return to be counted")

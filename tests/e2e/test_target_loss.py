@@ -134,7 +134,7 @@ def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path,
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
-        assert virtiod.controller()["reconnects"] >= 1
+        wait_until(lambda: virtiod.controller()["reconnects"] >= 1, "the return to be counted")
         assert "the device wrote an invalid used ring" in virtiod.log.read_text()
 
 
@@ -170,7 +170,7 @@ def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) 
         stack.enter_context(target(run_dir, "--file", image))
         (result,) = load.result()["results"]
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
-        assert virtiod.controller()["reconnects"] == 1
+        wait_until(lambda: virtiod.controller()["reconnects"] == 1, "the return to be counted")
 
 
 def test_another_disk_at_the_socket_gets_nothing_of_what_was_meant_for_the_old_one(run_dir: Path) -> None:
