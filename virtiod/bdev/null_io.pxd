@@ -1,4 +1,4 @@
-# A null device: every I/O succeeds in the next round.
+# A null device: every I/O succeeds in the next round, and a read gives zeroes.
 from virtiod.bdev.channel cimport BdevChannels
 from virtiod.core.types cimport Channel, Io
 

@@ -30,6 +30,7 @@ class Flag(enum.IntFlag):
 
     FUA = IoFlag.FUA
     NO_HOLE = IoFlag.NO_HOLE
+    UNSEEN = IoFlag.UNSEEN
 
 
 def _done(io: IoPtr) -> None:

@@ -49,7 +49,8 @@ class TargetOptions:
         Opt("--file", "a disk with its data in a file; SIGHUP: look at the file's size again", "PATH", excludes="kind"),
     ] = None
     null: Annotated[
-        int | None, Opt("--null", "a disk that moves no data", "SIZE", excludes="kind", convert=parse_size)
+        int | None,
+        Opt("--null", "a disk that keeps no data and reads as zeroes", "SIZE", excludes="kind", convert=parse_size),
     ] = None
     scsi: Annotated[
         str | None,

@@ -140,6 +140,7 @@ cdef enum:
 cdef enum IoFlag:
     FUA = 1            # WRITE, WRITE_ZEROES: on stable storage when completed
     NO_HOLE = 2        # WRITE_ZEROES: do not deallocate
+    UNSEEN = 4         # READ: nobody is shown what is read, so that a device without data need not clear the buffer
 
 # One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
 # offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);

@@ -21,6 +21,7 @@ from cython.cimports.virtiod.core.types import (
     CharPtr,
     CommandPtr,
     ErrorClass,
+    IoFlag,
     IoPtr,
     Op,
     OpStatsArray,
@@ -247,6 +248,7 @@ class LoadJob:
             # Safety: n < depth, and the memory has room for depth I/Os.
             i.buffer = cast(CharPtr, self.address) + n * self.g.io_size
             i.io.done = _done
+            i.io.flags = IoFlag.UNSEEN
             i.io.iov = address(i.io.one)
             i.io.iovcnt = 1
             i.io.one.iov_base = i.buffer

@@ -14,7 +14,8 @@ from cython.cimports.virtiod.target.disk import Disk, DiskKind, DiskPtr
 
 
 def read(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) -> cython.int:
-    """Fill the segments, total bytes, from offset on. What a null disk "reads" is what was there."""
+    """Fill the segments, total bytes, from offset on. A null disk reads zeroes: the front-end's buffer may hold
+    what another of its users left there."""
     i: uint32_t
     if d.kind == DiskKind.MEMORY:
         for i in range(n):
@@ -22,6 +23,9 @@ def read(d: DiskPtr, offset: uint64_t, total: uint64_t, v: IovPtr, n: uint32_t) 
             offset += v[i].iov_len
     elif d.kind == DiskKind.FILE and linux.preadv(d.fd, v, n, offset) != cast(cython.Py_ssize_t, total):
         return -EIO
+    elif d.kind == DiskKind.NOTHING:
+        for i in range(n):
+            memset(v[i].iov_base, 0, v[i].iov_len)
     return 0
 
 

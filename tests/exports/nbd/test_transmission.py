@@ -264,6 +264,20 @@ def test_connections_are_spread_over_the_pollers(run_dir: Path) -> None:
     serve(main())
 
 
+def test_a_client_of_a_null_bdev_reads_zeroes_not_what_another_client_wrote(run_dir: Path) -> None:
+    async def main() -> None:
+        async with Service(run_dir) as service:
+            await service.null()
+            one, other = await service.connect(), await service.connect()
+            for length in (512, 4096, 65536, 3 * 65536 + 1024):
+                assert (await one.ask(WRITE, 0, length, data=b"secret!!" * (length // 8))).error == 0
+                assert (await other.ask(READ, 0, length)).data == bytes(length)
+            await one.close()
+            await other.close()
+
+    serve(main())
+
+
 def test_smaller_bdev_refuses_what_is_beyond_its_end_now(run_dir: Path) -> None:
     async def main() -> None:
         async with Service(run_dir) as service:

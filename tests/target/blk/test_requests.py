@@ -183,6 +183,19 @@ async def test_get_id_tells_the_serial_of_the_target() -> None:
 
 
 @in_loop
+async def test_a_null_disk_reads_zeroes_not_what_the_buffer_holds() -> None:
+    async with system() as s:
+        null = TargetDisk(16 * MIB)
+        await s.cut(0)
+        s.unit = TargetUnit(null)
+        await s.start(0)
+        probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
+        probe.buffer[:8192] = b"secret!!" * 1024
+        assert await soon(probe.submit("read", 0, 4096, segments=[4095, 1])) == 0
+        assert probe.buffer[:8192] == bytes(4096) + b"secret!!" * 512
+
+
+@in_loop
 async def test_io_to_a_read_only_disk_fails() -> None:
     async with system(read_only=True) as s:
         probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
