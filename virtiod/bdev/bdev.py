@@ -145,13 +145,18 @@ class Bdev:
         self.handles.append(handle)
         return handle
 
-    def update(self, info: BdevInfo) -> None:
-        """Takes over what changed on the device: a new size holds for every later I/O, then every user is told."""
+    def update(self, info: BdevInfo, doubts: int | None = None) -> None:
+        """Takes over what changed on the device: a new size holds for every later I/O, then every user is told.
+
+        doubts: the channels' cache_doubts() of before the device was asked; None: those of now.
+        """
         info.check()
         resized = info.num_blocks != self.info.num_blocks
+        if info.write_cache != self.info.write_cache:
+            log.info("bdev %s: the device's write cache is %s", self.name, "on" if info.write_cache else "off")
         self.info = info
         self.channels.resize(self.size)
-        self.channels.set_write_cache(info.write_cache)
+        self.channels.settle_cache(info.write_cache, self.channels.cache_doubts() if doubts is None else doubts)
         if resized:
             for handle in list(self.handles):
                 if handle.on_resize:

@@ -20,6 +20,10 @@ cdef void submit(Channel *ch, Io *io) noexcept nogil
 cdef void finish(Io *io, int status, PollerCore *here) noexcept nogil
 # Called by what serves the bdev: has run(io, owner) called on the poller that owns the queue.
 cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
+# Any thread: what was written may be lost until a flush, or it is not known.
+cdef bint cache_is_volatile(BdevCore *b) noexcept nogil
+# Any thread: the device may have changed its cache's mode.
+cdef void doubt(BdevCore *b) noexcept nogil
 
 
 cdef class BdevChannels:

@@ -113,6 +113,16 @@ def forward(io: IoPtr, run: message_fn, owner: PollerPtr) -> None:
     rounds.push(owner, address(io.msg))
 
 
+def cache_is_volatile(b: BdevCorePtr) -> cython.bint:
+    # acquire: write_cache is at least as new as what is known; settle_cache() stores them the other way round
+    known: uint64_t = atomics.load_u64(address(b.cache_known))
+    return known != atomics.load_u64(address(b.cache_doubts)) or atomics.load_u8(address(b.write_cache)) != 0
+
+
+def doubt(b: BdevCorePtr) -> None:
+    atomics.fetch_add_u64(address(b.cache_doubts), 1)
+
+
 def _complete_message(m: MessagePtr, p: PollerPtr) -> None:
     _complete(cast(IoPtr, m))
 
@@ -200,18 +210,38 @@ class BdevChannels:
         self.core.max_write_zeroes = limits.max_write_zeroes
 
     def set_unit(self, unit: int, native_fua: bool, zeroes_unmap: bool) -> None:
-        """Sets which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O."""
+        """Sets which unit of its device it is, and what its WRITE and WRITE_ZEROES can do; before the first I/O.
+
+        A unit without a volatile cache is not asked to flush one: it may not know the command.
+        """
         self.core.unit = unit
         self.core.native_fua = native_fua
         self.core.zeroes_unmap = zeroes_unmap
+        self.core.flush_if_cached = 1
+
+    def forget_native_fua(self) -> None:
+        """Has FUA writes flushed from now on, for good: nobody knows whether a write in flight took FUA along."""
+        atomics.store_u8(address(self.core.native_fua), 0)
 
     def resize(self, size: int) -> None:
         """Changes the size (bytes) for every later I/O."""
         atomics.store_u64(address(self.core.size), size)
 
-    def set_write_cache(self, on: bool) -> None:
-        """Sets whether the device has a volatile cache, for every later I/O."""
+    def doubt_cache(self) -> None:
+        """Has the cache count as volatile until settle_cache(): the device may have changed its mode."""
+        doubt(address(self.core))
+
+    def cache_doubts(self) -> int:
+        """Returns how often the cache was doubted; to be read before the device is asked, for settle_cache()."""
+        return atomics.load_u64(address(self.core.cache_doubts))
+
+    def settle_cache(self, on: bool, doubts: int) -> None:
+        """Sets whether the device has a volatile cache, for every later I/O and for FUA writes in flight.
+
+        doubts: cache_doubts() of before the device was asked. A doubt since then outweighs the answer.
+        """
         atomics.store_u8(address(self.core.write_cache), on)
+        atomics.store_u64(address(self.core.cache_known), doubts)  # release: after the answer that it stands for
 
     def close(self) -> None:
         """Refuses every later I/O with ENODEV."""

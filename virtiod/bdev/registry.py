@@ -71,9 +71,9 @@ class BdevRegistry:
         if self._bdevs.pop(bdev.name, None) is not None:
             self._tell("bdev_unregister", bdev.name)
 
-    def update(self, bdev: Bdev, info: BdevInfo) -> None:
-        """Takes over what changed on the device, and tells listeners."""
+    def update(self, bdev: Bdev, info: BdevInfo, doubts: int | None = None) -> None:
+        """Takes over what changed on the device, and tells listeners. doubts: as of Bdev.update()."""
         before = bdev.num_blocks
-        bdev.update(info)
+        bdev.update(info, doubts)
         if bdev.num_blocks != before:
             self._tell("bdev_resize", bdev.name)

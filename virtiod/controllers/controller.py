@@ -252,6 +252,8 @@ class Controller(Device[Config]):
             self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
 
     def _config_change(self) -> None:
+        for bdev in self.bdevs:
+            bdev.channels.doubt_cache()
         spawn(self._reconfigure(), f"reconfigure {self.name}")
 
     async def _reconfigure(self) -> None:

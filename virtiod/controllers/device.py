@@ -92,6 +92,10 @@ class Device(ABC, Generic[Config]):
         """Raises ProtocolError unless a device that came back has the same disks. It runs; no I/O was submitted yet."""
 
     @abstractmethod
+    async def _find_caches(self) -> None:
+        """Look whether the disks' caches are volatile. The device came back and runs; no I/O yet."""
+
+    @abstractmethod
     def _make_queues(self) -> list[RequestQueue]:
         """The request queues that were negotiated, spread over the pollers."""
 
@@ -165,6 +169,7 @@ class Device(ABC, Generic[Config]):
         await self.transport.driver_ok()
         if self.bdevs:  # what was in flight must not reach another disk
             await self._check_identity()
+            await self._find_caches()  # held I/O must not take the mode of before
         for queue in self.all_queues:
             await queue.release()
 

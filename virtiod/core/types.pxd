@@ -224,7 +224,7 @@ cdef struct BdevCore:
     uint32_t block_size        # bytes, a power of two from 512
     uint32_t ops               # bit per Op
     uint8_t read_only
-    uint8_t write_cache
+    uint8_t write_cache        # what was written may be lost until a flush, as of cache_known
     uint8_t closed             # every new I/O fails with ENODEV
     # what one request to the device may be; I/O is split by it. Set before the first I/O
     uint32_t native            # bit per Op that the device has a command for
@@ -237,7 +237,11 @@ cdef struct BdevCore:
     uint64_t unit              # the unit's address, as requests carry it
     uint8_t native_fua         # WRITE takes FUA along: no flush is needed after it
     uint8_t zeroes_unmap       # WRITE_ZEROES may deallocate
+    uint8_t flush_if_cached    # without a volatile cache it may not know the command for FLUSH
     UnitShare *shares          # by IoQueue.number; NULL: a ring can't hold more than the unit takes
+    # counted by any thread, atomically
+    uint64_t cache_doubts      # times that the device may have changed its cache's mode
+    uint64_t cache_known       # the control plane's: those of them that write_cache covers
 
 # What one queue may have in flight for one unit. Owned by the queue's poller.
 cdef struct UnitShare:

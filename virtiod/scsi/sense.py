@@ -42,6 +42,7 @@ CODES = {
     Asc.DEVICE_RESET: "bus device reset function occurred",
     Asc.INTERNAL_RESET: "device internal reset",
     Asc.NEXUS_LOSS: "I_T nexus loss occurred",
+    Asc.PARAMETERS_CHANGED: "parameters changed",
     Asc.MODE_PARAMETERS_CHANGED: "mode parameters changed",
     Asc.CAPACITY_CHANGED: "capacity data has changed",
     Asc.CLEARED_BY_ANOTHER_INITIATOR: "commands cleared by another initiator",

@@ -1,7 +1,7 @@
 # What becomes of the I/O and the control commands of a request queue.
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.core.types cimport Channel, Command, Io, Message, PollerCore, Source
+from virtiod.core.types cimport BdevCore, Channel, Command, Io, Message, PollerCore, Source
 from virtiod.virtqueue.queue cimport IoQueue
 
 # Channel.submit
@@ -21,6 +21,7 @@ cdef void check_drained(IoQueue *q) noexcept nogil
 cdef uint64_t _piece_limit(Io *io) noexcept nogil
 cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil
+cdef bint _flush_reaches(BdevCore *b) noexcept nogil
 cdef bint _flush_needed(Io *io) noexcept nogil
 cdef void _finish(IoQueue *q, Io *io) noexcept nogil
 cdef uint32_t _take_slot(IoQueue *q) noexcept nogil

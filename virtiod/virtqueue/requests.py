@@ -14,7 +14,7 @@ from cython import NULL, address, cast
 from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, EPROTO
 from cython.cimports.libc.stdint import UINT64_MAX, uint16_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import channel
-from cython.cimports.virtiod.core import clock
+from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     BdevCorePtr,
     ChannelPtr,
@@ -149,12 +149,23 @@ def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     return True
 
 
+def _flush_reaches(b: BdevCorePtr) -> cython.bint:
+    """Whether a flush is something for the device, as its cache is now; else what was written is safe."""
+    if not (b.native >> Op.FLUSH) & 1:
+        return False
+    return not b.flush_if_cached or channel.cache_is_volatile(b)
+
+
 def _flush_needed(io: IoPtr) -> cython.bint:
     """Whether what a FUA write wrote may still be in the device's cache."""
     b: BdevCorePtr = io.channel.bdev
-    if not b.write_cache or (io.op != Op.WRITE and io.op != Op.WRITE_ZEROES):
+    if io.op != Op.WRITE and io.op != Op.WRITE_ZEROES:
         return False
-    return not b.native_fua or (io.op == Op.WRITE_ZEROES and (b.native >> Op.WRITE_ZEROES) & 1)
+    if not _flush_reaches(b) or not channel.cache_is_volatile(b):
+        return False
+    return not atomics.load_u8(address(b.native_fua)) or (
+        io.op == Op.WRITE_ZEROES and (b.native >> Op.WRITE_ZEROES) & 1
+    )
 
 
 def _finish(q: IoQueuePtr, io: IoPtr) -> None:
@@ -223,8 +234,8 @@ def submit(q: IoQueuePtr, io: IoPtr) -> None:
     if q.failed:
         _end_unsent(q, io, -cast(cython.int, q.failed))
         return
-    if io.op == Op.FLUSH and not (io.channel.bdev.native >> Op.FLUSH) & 1:
-        _end_unsent(q, io, 0)  # no volatile cache: what was written is safe
+    if io.op == Op.FLUSH and not _flush_reaches(io.channel.bdev):
+        _end_unsent(q, io, 0)
         return
     if q.waiting != NULL or q.stopped or not _advance(q, io):
         _wait(q, io)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from functools import partial
@@ -102,6 +103,13 @@ class BlkController(Controller[BlkConfig]):
                     f"{self.traddr}: the device came back as another disk: its serial is {now!r}, it was {before!r}"
                 )
 
+    async def _find_caches(self) -> None:
+        for bdev in self.bdevs:
+            doubts = bdev.channels.cache_doubts()
+            config = await self._read_config(self._features)
+            info = dataclasses.replace(bdev.info, write_cache=config.write_cache)
+            self.context.bdevs.update(bdev, info, doubts)
+
     def _limit(self, channels: BdevChannels) -> None:
         c = self._config
         limits = RequestLimits(
@@ -128,9 +136,10 @@ class BlkController(Controller[BlkConfig]):
         return {"virtio": self.description(), "blk": BlkUnit(serial=serial)}
 
     async def _config_changed(self) -> None:
+        doubts = [bdev.channels.cache_doubts() for bdev in self.bdevs]
         config = await self._read_config(self._features)
         if config.block_size != self._config.block_size:
             raise ProtocolError(f"{self.traddr}: the device changed its block size to {config.block_size}")
         self._config = config
-        for bdev in self.bdevs:
-            self.context.bdevs.update(bdev, self._config.bdev_info(bdev.info.serial))
+        for bdev, before in zip(self.bdevs, doubts, strict=True):
+            self.context.bdevs.update(bdev, self._config.bdev_info(bdev.info.serial), before)

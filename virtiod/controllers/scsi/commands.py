@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi import cause
@@ -49,12 +50,26 @@ class CheckCondition(DeviceError):
         reason = self.sense
         return reason is not None and reason.key == SenseKey.ILLEGAL_REQUEST and reason.asc in _UNSUPPORTED
 
+    @property
+    def passes(self) -> bool:
+        """The command was not processed, because the unit had something else to tell: it may be asked again."""
+        reason = self.sense
+        return reason is not None and reason.key == SenseKey.UNIT_ATTENTION
+
+
+# (target, LUN, what the unit said of itself)
+Told = Callable[[int, int, Sense], None]
+
 
 class Commands:
-    """The units behind a controller's queues. who: the controller, in messages."""
+    """The units behind a controller's queues. who: the controller, in messages.
 
-    def __init__(self, who: str, memory: DmaMemory, queues: list[ScsiQueue], control: ControlQueue) -> None:
+    told() hears of unit attentions that a command met: no I/O will meet them again.
+    """
+
+    def __init__(self, who: str, memory: DmaMemory, queues: list[ScsiQueue], control: ControlQueue, told: Told) -> None:
         self._who = who
+        self._told = told
         self._queues = queues
         self._control = control
         at_once = max(1, min(MAX_AT_ONCE, queues[0].size // 4))
@@ -92,10 +107,10 @@ class Commands:
                 if reason is None:
                     return call.data
                 if isinstance(reason, CheckCondition):
-                    key = reason.sense.key if reason.sense else None
                     attentions += 1
-                    if key != SenseKey.UNIT_ATTENTION or attentions > MAX_ATTENTIONS:
+                    if reason.sense is None or not reason.passes or attentions > MAX_ATTENTIONS:
                         raise reason
+                    self._told(target, lun, reason.sense)
                     continue
                 delay = next(delays, RETRY_S[-1])
                 if loop.time() + delay > ends:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from virtiod.bdev import Bdev
+from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
@@ -20,13 +21,15 @@ from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
 from virtiod.controllers.scsi.discovery import Discovery
-from virtiod.controllers.scsi.events import EventListener, ReportReader
+from virtiod.controllers.scsi.events import EventListener, ReportReader, is_change
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
+from virtiod.scsi.parse import Mode
+from virtiod.scsi.sense import Sense
 from virtiod.transports.interface import Transport
 from virtiod.virtio.features import Feature, ScsiFeature
 from virtiod.virtio.scsi import TmfType
@@ -79,6 +82,7 @@ class ScsiController(Controller[ScsiConfig]):
         self._leaving: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
         self._to_scan: set[int] | None = set()
+        self._doubts: dict[tuple[int, int], int] = {}  # of the disks' caches, when the scan began
         self._silent: dict[int, tuple[float, int]] = {}  # targets: when to look again, times that they did not answer
         self._scanning: asyncio.Task[None] | None = None
         self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
@@ -113,6 +117,26 @@ class ScsiController(Controller[ScsiConfig]):
                 f"{where}: the device came back with another disk: its serial is {now.serial!r}, it was {unit.serial!r}"
             )
 
+    async def _find_caches(self) -> None:
+        """By the caching mode page. That of a unit that does not answer counts as volatile until a scan knows."""
+        disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
+        await asyncio.gather(*map(self._find_cache, disks))
+
+    async def _find_cache(self, disk: _Disk) -> None:
+        doubts = disk.bdev.channels.cache_doubts()
+        try:
+            mode = await self._discovery.mode(disk.unit)
+        except VirtiodError:
+            disk.bdev.channels.doubt_cache()
+            return
+        self._set_mode(disk, mode, disk.bdev.info, doubts)
+
+    def _set_mode(self, disk: _Disk, mode: Mode, info: BdevInfo, doubts: int) -> None:
+        if not mode.fua:
+            disk.bdev.channels.forget_native_fua()
+        info = dataclasses.replace(info, write_cache=mode.write_cache is not False)
+        self.context.bdevs.update(disk.bdev, info, doubts)
+
     async def _read_config(self, features: int) -> ScsiConfig:
         try:
             data = await self.transport.read_config(0, CONFIG_SIZE)
@@ -141,7 +165,7 @@ class ScsiController(Controller[ScsiConfig]):
             for number, index in enumerate(range(FIRST_REQUEST, FIRST_REQUEST + self._queue_count(self._config)))
         ]
         self.service_queues = [control, events]
-        self._commands = Commands(self.name, memory, queues, control)
+        self._commands = Commands(self.name, memory, queues, control, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
         self._reports = ReportReader(self.name, queues, self._rescan)
         return list(queues)
@@ -203,7 +227,13 @@ class ScsiController(Controller[ScsiConfig]):
         self._rescan(None)
 
     def _rescan(self, targets: set[int] | None) -> None:
-        """Looks at targets (None: all) again, soon. Targets named during a scan are looked at after it."""
+        """Looks at targets (None: all) again, soon. Targets named during a scan are looked at after it.
+
+        Until they were looked at, their caches count as volatile.
+        """
+        for place, disk in self._disks.items():
+            if targets is None or place[0] in targets:
+                disk.bdev.channels.doubt_cache()
         self._to_scan = None if targets is None or self._to_scan is None else self._to_scan | targets
         self._start_scan()
 
@@ -216,6 +246,7 @@ class ScsiController(Controller[ScsiConfig]):
         try:
             while (self._to_scan is None or self._to_scan) and self.state in {State.ATTACHING, State.UP}:
                 targets, self._to_scan = self._to_scan, set()
+                self._doubts = {place: disk.bdev.channels.cache_doubts() for place, disk in self._disks.items()}
                 for target in await self._discovery.scan(targets, self._compare):
                     times = self._silent.get(target, (0.0, 0))[1]
                     delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
@@ -259,7 +290,12 @@ class ScsiController(Controller[ScsiConfig]):
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
         disk.unit = unit
-        self.context.bdevs.update(disk.bdev, unit.bdev_info(self._config, self.ring_size()))
+        self._set_mode(disk, unit.mode, unit.bdev_info(self._config, self.ring_size()), self._doubts.get(unit.place, 0))
+
+    def _told(self, target: int, lun: int, sense: Sense) -> None:
+        """A command met a unit attention."""
+        if (target, lun) in self._disks or is_change(sense):
+            self._rescan({target})
 
     async def _remove(self, place: tuple[int, int]) -> None:
         """Ends the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""

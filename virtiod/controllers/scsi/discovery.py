@@ -102,6 +102,10 @@ class Discovery:
             return None
         return Identity(serial or "", designators or [])
 
+    async def mode(self, unit: Unit) -> parse.Mode:
+        """Of the unit, as it is now. Raises NotFound, DeviceError."""
+        return await self._mode(*unit.place)
+
     async def _scan_target(self, target: int) -> list[Unit]:
         loop = asyncio.get_running_loop()
         self._asked[target] = loop.time()

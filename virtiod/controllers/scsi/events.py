@@ -15,6 +15,7 @@ from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
+from virtiod.scsi.sense import Sense
 from virtiod.scsi.spec import Asc, SenseKey
 
 log = logging.getLogger(__name__)
@@ -23,15 +24,15 @@ BUFFERS = 16  # that wait for events
 REPOST_S = 0.1  # while the queue does not run
 PAUSE_S = 0.02  # after an event, for each buffer: a device that floods is not served at its own rate
 GATHER_S = 0.05  # reports are read at most so often
-_CHANGES = {
-    Asc.CAPACITY_CHANGED,
-    Asc.MODE_PARAMETERS_CHANGED,
-    Asc.REPORTED_LUNS_CHANGED,
-    Asc.INQUIRY_DATA_CHANGED,
-}
+_CHANGES = {Asc.REPORTED_LUNS_CHANGED, Asc.INQUIRY_DATA_CHANGED}
 
 # (targets to look at again; None: all)
 Rescan = Callable[[set[int] | None], None]
+
+
+def is_change(attention: Sense) -> bool:
+    """Whether a unit attention tells of what a scan finds: PARAMETERS CHANGED of any kind (size, mode), LUNs, names."""
+    return attention.code in _CHANGES or attention.asc == Asc.PARAMETERS_CHANGED >> 8
 
 
 class EventListener:
@@ -105,7 +106,7 @@ class ReportReader:
         key = (report.unit, report.cause)
         if reason is not None and reason.key == SenseKey.UNIT_ATTENTION:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
-            if reason.code in _CHANGES:
+            if is_change(reason):
                 self._rescan({target})
             return
         if cause.is_gone(report.cause):

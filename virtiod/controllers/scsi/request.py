@@ -50,7 +50,7 @@ def _put_command(cdb: BytePtr, s: SlotPtr, lba: uint64_t, blocks: uint64_t) -> N
         cdb[0] = Opcode.READ_10 if small else Opcode.READ_16
     elif s.kind == Op.WRITE:
         cdb[0] = Opcode.WRITE_10 if small else Opcode.WRITE_16
-        if s.io.flags & IoFlag.FUA and b.native_fua:
+        if s.io.flags & IoFlag.FUA and atomics.load_u8(address(b.native_fua)):
             cdb[1] = CdbFlag.FUA
     elif s.kind == Op.FLUSH:  # of the whole unit
         lba = 0

@@ -14,6 +14,7 @@ cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
 cdef int _by_response(IoQueue *q, uint32_t slot, unsigned int response) noexcept nogil
 cdef int _by_status(IoQueue *q, uint32_t slot, unsigned int status) noexcept nogil
 cdef int _by_sense(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
+cdef int _no_flush(IoQueue *q, uint32_t slot, uint32_t cause) noexcept nogil
 cdef int _refused(Slot *s, uint8_t asc) noexcept nogil
 cdef int _again(IoQueue *q, uint32_t slot, uint64_t wait_ns, int instead) noexcept nogil
 cdef void _report(IoQueue *q, Slot *s, uint32_t cause) noexcept nogil

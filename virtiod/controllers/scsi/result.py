@@ -12,6 +12,7 @@ from cython import address, cast
 from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
+from cython.cimports.virtiod.bdev import channel
 from cython.cimports.virtiod.controllers.scsi.cause import Cause
 from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, PortPtr, ReportPtr
 from cython.cimports.virtiod.core import atomics
@@ -136,12 +137,15 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     if key == SenseKey.NO_SENSE or key == SenseKey.RECOVERED_ERROR:
         return 0
     if key == SenseKey.UNIT_ATTENTION:
+        channel.doubt(s.io.channel.bdev)  # whatever changed: the cache's mode may have, too
         _report(q, s, cause)
         return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
     if key == SenseKey.ABORTED_COMMAND and s.tries < MAX_TRIES:
         return _again(q, slot, _backoff(s), -EIO)
     if key == SenseKey.NOT_READY and found.asc == Asc.BECOMING_READY:
         return _again(q, slot, _backoff(s), -ETIMEDOUT)
+    if key == SenseKey.ILLEGAL_REQUEST and found.asc == Asc.INVALID_OPCODE and s.kind == Op.FLUSH:
+        return _no_flush(q, slot, cause)
     _report(q, s, cause)
     if key == SenseKey.DATA_PROTECT:
         return -ENOSPC if found.asc == Asc.SPACE_ALLOCATION_FAILED else -EPERM
@@ -150,6 +154,17 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     if key == SenseKey.ILLEGAL_REQUEST:
         return _refused(s, found.asc >> 8)
     return -EIO
+
+
+def _no_flush(q: IoQueuePtr, slot: uint32_t, cause: uint32_t) -> cython.int:
+    """The unit does not know SYNCHRONIZE CACHE. If it was asked only in doubt, whether it has a cache will be known."""
+    s: SlotPtr = address(q.slots[slot])
+    if not channel.cache_is_volatile(s.io.channel.bdev):
+        return 0
+    if not atomics.load_u8(address(s.io.channel.bdev.write_cache)):
+        return _again(q, slot, _backoff(s), -EOPNOTSUPP)
+    _report(q, s, cause)
+    return -EOPNOTSUPP
 
 
 def _refused(s: SlotPtr, asc: uint8_t) -> cython.int:

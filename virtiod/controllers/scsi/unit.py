@@ -66,7 +66,7 @@ class Unit:
         return {
             "read",
             "write",
-            *(["flush"] if self.write_cache else []),
+            "flush",  # sent while there is a cache, or may be
             *(["unmap"] if self._max_unmap() else []),
             *(["write_zeroes"] if self.provisioning.write_same_unmap or self.limits.max_write_same else []),
         }
