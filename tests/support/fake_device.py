@@ -16,6 +16,7 @@ from virtiod.virtqueue.handle import RequestQueue
 NEXT, WRITE, INDIRECT = 1, 2, 4  # §2.7.5
 IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES = 0, 1, 4, 8, 11, 13  # §5.2.6
 OK, IOERR, UNSUPP = 0, 1, 2
+ALL = 0xFFFFFFFF  # a used length that is enough for every request
 NO_KICK = 1  # §2.7.8 VIRTQ_USED_F_NO_NOTIFY
 
 
@@ -209,6 +210,6 @@ class FakeDevice:
             while flags & NEXT:
                 addr, _, flags, after = struct.unpack_from("<QIHH", self.desc, 16 * after)
             self.memory.view(addr, 1)[0] = OK
-            self.push(head, 1)
+            self.push(head, ALL)
             answered += 1
         return answered

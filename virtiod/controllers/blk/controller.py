@@ -127,10 +127,16 @@ class BlkController(Controller[BlkConfig]):
         assert isinstance(queue, BlkQueue)
         try:
             async with asyncio.timeout(ID_DEADLINE_S):
-                return await queue.get_id()
+                serial = await queue.get_id()
         except TimeoutError:
             log.warning("controller %s: no answer to GET_ID within %g s", self.name, ID_DEADLINE_S)
             return ""
+        if queue.counts_status_only:
+            log.info("controller %s: the device does not count what it writes: short reads go unnoticed", self.name)
+        for other in self.request_queues:
+            assert isinstance(other, BlkQueue)
+            other.expect_status_only(queue.counts_status_only)
+        return serial
 
     def _driver_specific(self, serial: str) -> dict[str, object]:
         return {"virtio": self.description(), "blk": BlkUnit(serial=serial)}

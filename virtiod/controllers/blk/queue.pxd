@@ -1,5 +1,5 @@
 # virtio-blk request queues.
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.virtqueue.handle cimport RequestQueue
@@ -14,10 +14,16 @@ cdef packed struct BlkArea:
     BlkRange range
     unsigned char id[ID_BYTES]
 
+# How the device counts what it wrote (used.len); IoQueue.kind points to it.
+ctypedef Habits *HabitsPtr
+cdef struct Habits:
+    uint8_t status_only    # it says 1, for the status, whatever it wrote
+
 
 cdef class BlkQueue(RequestQueue):
-    pass
+    cdef Habits habits
 
 # ---- private: for the module itself
 cdef int _build(IoQueue *q, uint32_t slot, uint32_t n) noexcept nogil
 cdef int _result(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
+cdef int _take_id(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil

@@ -8,8 +8,8 @@ import cython
 from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EIO, EOPNOTSUPP
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.controllers.blk.queue import BlkArea, BlkAreaPtr
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.virtiod.controllers.blk.queue import BlkArea, BlkAreaPtr, Habits, HabitsPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import BytePtr, IoFlag, Op
 from cython.cimports.virtiod.virtio import blk
@@ -60,6 +60,7 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
         area.header.sector = 0
         seg[1].addr = cast(uint64_t, address(area.id[0])) + q.vq.to_device
         seg[1].len = blk.ID_BYTES
+        memset(address(area.id[0]), 0, blk.ID_BYTES)
         n = 1
     seg[1 + n].addr = cast(uint64_t, address(area.status)) + q.vq.to_device
     seg[1 + n].len = 1
@@ -69,21 +70,42 @@ def _build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
 def _result(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     area: BlkAreaPtr = cast(BlkAreaPtr, layout.slot_area(address(q.vq), slot))
     status: cython.uchar = atomics.load_u8(address(area.status))
-    if status == Status.OK:
-        if q.slots[slot].command != NULL:
-            memcpy(q.slots[slot].command.out, address(area.id[0]), blk.ID_BYTES)
-        return 0
+    s: SlotPtr = address(q.slots[slot])
     if status == Status.UNSUPP:
         return -EOPNOTSUPP
-    return -EIO
+    if status != Status.OK:
+        return -EIO
+    if s.command != NULL:
+        return _take_id(q, slot, written)
+    # §2.7.8.2: what is beyond the used length may not have been written: it would be what another I/O left there. The
+    # status differs from what was there, so it need not count: Cloud Hypervisor, Firecracker and kvmtool leave it out.
+    if s.kind == Op.READ and written < s.length and not (written == 1 and cast(HabitsPtr, q.kind).status_only):
+        return -EIO
+    return 0
+
+
+def _take_id(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
+    """The serial, into the command's out. It also shows how the device counts: ACRN and bhyve say 1 to everything.
+
+    Cloud Hypervisor's vhost-user-blk says 0 here: what is there was written all the same, the room was empty.
+    """
+    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    cast(HabitsPtr, q.kind).status_only = written == 1
+    if 1 < written < blk.ID_BYTES:
+        return -EIO
+    memcpy(q.slots[slot].command.out, address(area.id[0]), blk.ID_BYTES)
+    return 0
 
 
 class BlkQueue(RequestQueue):
     """A request queue of a virtio-blk controller."""
 
+    habits: Habits
+
     def __init__(self, memory: DmaMemory, poller: Poller, spec: RingSpec) -> None:
         self.q.ops.build = _build
         self.q.ops.result = _result
+        self.q.kind = address(self.habits)
         self.allocate(memory, poller, spec, sizeof(BlkArea))
 
     async def get_id(self) -> str:
@@ -92,3 +114,12 @@ class BlkQueue(RequestQueue):
         data: BytePtr = text
         ret: int = await self.request(data, text)
         return text.split(b"\0")[0].decode("ascii", "replace").strip() if ret == 0 else ""
+
+    @property
+    def counts_status_only(self) -> bool:
+        """Since its last GET_ID: it counts 1 byte as written, the status, also for a read."""
+        return self.habits.status_only != 0
+
+    def expect_status_only(self, expected: bool) -> None:
+        """What another queue of the device found out. Before the first I/O since the device came."""
+        atomics.store_u8(address(self.habits.status_only), expected)
