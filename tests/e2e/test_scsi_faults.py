@@ -44,6 +44,7 @@ CASES = [
     Case("knows no such command", "sense,key=5,asc=20", errno.EOPNOTSUPP, NBD_EINVAL, "illegal request"),
     Case("no usable sense", "sense,key=3,length=2", errno.EIO, NBD_EIO, "check condition without"),
     Case("recovered", "sense,key=1,asc=17", 0),
+    Case("deferred", "sense,key=3,asc=c,deferred=1,times=3", 0, 0, "deferred medium error: write error (3/0c/00)"),
     Case("unit attention", "sense,key=6,asc=29,times=3", 0, 0, "unit attention"),
     Case("CONDITION, becoming ready", "sense,key=2,asc=4,ascq=1,times=3", 0),
     Case("aborted command", "sense,key=b,times=3", 0),

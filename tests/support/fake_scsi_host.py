@@ -36,6 +36,7 @@ class Answer:
     data: bytes = b""
     resid: int | None = None
     written: bool = True  # False: the response is not written at all
+    used: int = 0  # the used length; 0, as the kernel's vhost-scsi has it
 
 
 @dataclass
@@ -226,7 +227,7 @@ class FakeHost(TargetDevice):
             if data:
                 self._write(at, data[:size])
             data = data[size:]
-        self._push(index, head, 0)
+        self._push(index, head, answer.used)
 
     def release(self, answer: Answer | None = None) -> None:
         """Answer what was held: as its unit does, or so."""

@@ -20,6 +20,11 @@ def descriptor_sense(key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> bytes:
     return bytes([SenseFormat.DESCRIPTOR_CURRENT, key, code >> 8, code & 0xFF, 0, 0, 0, 0])
 
 
+def deferred(sense: bytes) -> bytes:
+    """The same sense, of an earlier command (SPC-4 §4.5.7): the response codes are the next ones."""
+    return bytes([sense[0] | 1]) + sense[1:]
+
+
 class Refused(Exception):
     """CHECK CONDITION with this sense."""
 

@@ -243,6 +243,14 @@ class BdevChannels:
         atomics.store_u8(address(self.core.write_cache), on)
         atomics.store_u64(address(self.core.cache_known), doubts)  # release: after the answer that it stands for
 
+    def count_loss(self) -> None:
+        """The device told of acknowledged writes that it lost."""
+        atomics.fetch_add_u64(address(self.core.losses), 1)
+
+    def losses(self) -> int:
+        """How often the device told of acknowledged writes that it lost."""
+        return atomics.relaxed_u64(address(self.core.losses))
+
     def close(self) -> None:
         """Refuses every later I/O with ENODEV."""
         atomics.store_u8(address(self.core.closed), 1)

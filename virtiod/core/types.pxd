@@ -242,6 +242,7 @@ cdef struct BdevCore:
     # counted by any thread, atomically
     uint64_t cache_doubts      # times that the device may have changed its cache's mode
     uint64_t cache_known       # the control plane's: those of them that write_cache covers
+    uint64_t losses            # times that the device told of acknowledged writes that it lost
 
 # What one queue may have in flight for one unit. Owned by the queue's poller.
 cdef struct UnitShare:

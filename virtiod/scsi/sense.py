@@ -10,7 +10,7 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.virtiod.core.types import BytePtr
 from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
-from cython.cimports.virtiod.scsi.spec import DESCRIPTOR_SENSE, FIXED_SENSE, Asc, SenseFormat
+from cython.cimports.virtiod.scsi.spec import DESCRIPTOR_SENSE, FIXED_SENSE, Asc, SenseFormat, SenseKey
 
 from virtiod.scsi import spec
 
@@ -69,14 +69,19 @@ class Sense:
     deferred: bool = False
 
     @property
+    def is_success(self) -> bool:
+        """The command that it is about was done."""
+        return is_success(self.key) != 0
+
+    @property
     def code(self) -> int:
         """asc << 8 | ascq, as Asc has them."""
         return self.asc << 8 | self.ascq
 
     def __str__(self) -> str:
-        """A text such as "medium error: unrecovered read error (3/11/00)"."""
+        """A text such as "medium error: unrecovered read error (3/11/00)", "deferred medium error (3/00/00)"."""
         what = CODES.get(self.code) or CODES.get(self.asc << 8)
-        key = spec.SenseKey(self.key).name.lower().replace("_", " ")
+        key = ("deferred " if self.deferred else "") + spec.SenseKey(self.key).name.lower().replace("_", " ")
         words = f"{key}: {what}" if what and self.code else key
         return f"{words} ({self.key:x}/{self.asc:02x}/{self.ascq:02x})"
 
@@ -98,6 +103,10 @@ def decode(data: BytePtr, length: uint32_t, found: SenseDataPtr) -> cython.bint:
         found.asc = data[2] << 8 | data[3]
         return True
     return False
+
+
+def is_success(key: uint8_t) -> cython.bint:
+    return key == SenseKey.NO_SENSE or key == SenseKey.RECOVERED_ERROR or key == SenseKey.COMPLETED
 
 
 def encode(to: BytePtr, key: uint8_t, asc: uint16_t, descriptor: cython.bint) -> uint32_t:

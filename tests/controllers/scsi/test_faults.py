@@ -7,17 +7,20 @@ import errno
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.clocks import Stopwatch, threads
-from tests.support.fake_scsi_host import Answer, Command, FakeHost, stack
-from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, descriptor_sense, fixed_sense
+from tests.support.fake_scsi_host import SENSE_SIZE, Answer, Command, FakeHost, stack
+from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, deferred, descriptor_sense, fixed_sense
 from tests.support.rig import in_loop
 from virtiod.controllers.scsi.controller import ScsiController
-from virtiod.scsi.spec import Asc, SenseKey, Status
-from virtiod.virtio.scsi import Response
+from virtiod.scsi import cdb
+from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status, VpdPage
+from virtiod.target.scsi.device import CAPACITY_CHANGED
+from virtiod.virtio.scsi import RESP_HEADER, EventType, Response
 
 
 def on_io(
@@ -67,6 +70,14 @@ def check(sense: bytes) -> Answer:
         (check(fixed_sense(SenseKey.VOLUME_OVERFLOW)), errno.ENOSPC),
         (check(fixed_sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)), errno.EIO),
         (Answer(data=bytes(100), resid=412), errno.EIO),
+        (Answer(data=bytes(100), resid=412, status=Status.CONDITION_MET), errno.EIO),
+        (replace(check(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17)), data=bytes(100), resid=412), errno.EIO),
+        (replace(check(descriptor_sense(SenseKey.NO_SENSE)), data=bytes(100), resid=412), errno.EIO),
+        (Answer(data=bytes(512), used=1), errno.EIO),
+        (Answer(data=bytes(512), used=RESP_HEADER + SENSE_SIZE), errno.EIO),
+        (Answer(data=bytes(512), used=RESP_HEADER + 511), errno.EIO),
+        (replace(check(fixed_sense(SenseKey.RECOVERED_ERROR)), data=bytes(512), used=RESP_HEADER + 100), errno.EIO),
+        (check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR))), errno.EIO),
         (Answer(response=Response.RESET), errno.EIO),
         (Answer(response=Response.TRANSPORT_FAILURE), errno.EIO),
         (check(fixed_sense(SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET)), errno.EIO),
@@ -98,6 +109,12 @@ async def test_an_answer_that_stays_wrong_fails_the_io(run_dir: Path, answer: An
         check(descriptor_sense(SenseKey.UNIT_ATTENTION, Asc.MODE_PARAMETERS_CHANGED)),
         check(fixed_sense(SenseKey.ABORTED_COMMAND, Asc.PARITY_ERROR)),
         check(fixed_sense(SenseKey.NOT_READY, Asc.BECOMING_READY)),
+        check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR))),
+        check(deferred(descriptor_sense(SenseKey.HARDWARE_ERROR))),
+        check(deferred(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17))),
+        check(deferred(descriptor_sense(SenseKey.RECOVERED_ERROR, 0x17))),
+        check(deferred(fixed_sense(SenseKey.NO_SENSE))),
+        check(deferred(fixed_sense(SenseKey.ILLEGAL_REQUEST, Asc.LUN_NOT_SUPPORTED))),
     ],
 )
 @in_loop
@@ -112,7 +129,64 @@ async def test_what_passes_is_retried(run_dir: Path, answer: Answer) -> None:
         assert [unit.data[i] for i in range(4)] == [b"x" * 512] * 4
 
 
-@pytest.mark.parametrize("key", [0, 1])
+@in_loop
+async def test_a_deferred_error_is_told_as_a_loss_of_what_was_acknowledged_before(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await s.attach()
+        channels = s.engine.bdevs.get("S0t0").channels
+        s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR))), times=1)
+        s.probe("S0t0").buffer[:512] = b"x" * 512
+        assert await s.do("S0t0", "write") == 0
+        assert unit.data[0] == b"x" * 512
+        assert channels.losses() == 1
+        await s.until(lambda: "deferred medium error: write error (3/0c/00)" in caplog.text)
+        s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1)
+        assert await s.do("S0t0", "read") == 0
+        assert channels.losses() == 1
+
+
+@in_loop
+async def test_a_deferred_error_that_a_command_of_the_control_plane_meets_is_told_too(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        lost = check(deferred(descriptor_sense(SenseKey.ILLEGAL_REQUEST, Asc.LUN_NOT_SUPPORTED)))
+        s.host.hook = on_io(lost, times=1, ops=frozenset({Opcode.TEST_UNIT_READY}))
+        s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
+        await s.until(lambda: "deferred illegal request: logical unit not supported" in caplog.text)
+        assert s.engine.bdevs.get("S0t0").channels.losses() == 1
+        assert await s.do("S0t0", "read") == 0
+
+
+@pytest.mark.parametrize("used", [RESP_HEADER + 512, RESP_HEADER + SENSE_SIZE + 512, 0xFFFFFFFF, 0])
+@in_loop
+async def test_a_used_length_that_covers_the_data_or_says_nothing_is_a_success(run_dir: Path, used: int) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        s.host.hook = on_io(Answer(data=bytes(512), used=used))
+        assert await s.do("S0t0", "read") == 0
+        assert await s.do("S0t0", "write") == 0
+
+
+@in_loop
+async def test_a_unit_that_writes_nothing_does_not_seem_to_say_what_was_said_before(run_dir: Path) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit(serial="before")}) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        assert isinstance(controller, ScsiController)
+        commands = controller._commands
+        assert commands is not None
+        asked = cdb.inquiry(VpdPage.UNIT_SERIAL_NUMBER)
+        assert b"before" in await commands.run(0, 0, asked, cdb.LONG)
+        s.host.hook = lambda _: Answer(resid=0)
+        assert await commands.run(0, 0, asked, cdb.LONG) == bytes(cdb.LONG)
+
+
+@pytest.mark.parametrize("key", [SenseKey.NO_SENSE, SenseKey.RECOVERED_ERROR, SenseKey.COMPLETED])
 @in_loop
 async def test_recovered_errors_are_successes(run_dir: Path, key: int) -> None:
     async with stack(run_dir, {(0, 0): FakeUnit()}) as s:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,9 +179,15 @@ async def test_units_come_grow_and_go_under_load(run_dir: Path) -> None:
 
 def sense_fault(key: SenseKey, code: Asc, descriptor: bool = False, sense_length: int = 18, times: int = 0) -> LunFault:
     """Spoils READ (10)."""
-    sense = {"key": key, "asc": code >> 8, "ascq": code & 0xFF}
     return LunFault(
-        "sense", opcode=Opcode.READ_10, **sense, descriptor=descriptor, sense_length=sense_length, times=times
+        "sense",
+        opcode=Opcode.READ_10,
+        key=key,
+        asc=code >> 8,
+        ascq=code & 0xFF,
+        descriptor=descriptor,
+        sense_length=sense_length,
+        times=times,
     )
 
 
@@ -191,6 +198,9 @@ def sense_fault(key: SenseKey, code: Asc, descriptor: bool = False, sense_length
         (sense_fault(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE, descriptor=True), errno.EIO),
         (sense_fault(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR, sense_length=2), errno.EIO),
         (sense_fault(SenseKey.UNIT_ATTENTION, Asc.POWER_ON_OR_RESET, times=3), 0),
+        (sense_fault(SenseKey.RECOVERED_ERROR, Asc.UNRECOVERED_READ_ERROR), 0),
+        (replace(sense_fault(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR, times=3), deferred=True), 0),
+        (replace(sense_fault(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR), deferred=True, descriptor=True), errno.EIO),
         (LunFault("status", opcode=Opcode.READ_10, value=Status.BUSY, times=4), 0),
         (LunFault("status", opcode=Opcode.READ_10, value=Status.TASK_SET_FULL, times=4), 0),
         (LunFault("response", opcode=Opcode.READ_10, value=Response.FAILURE), errno.EIO),

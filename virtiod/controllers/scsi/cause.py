@@ -34,12 +34,12 @@ def sense_of(cause: int) -> Sense | None:
     """The sense of a cause; None if the cause is something else."""
     if cause & _KIND != Cause.SENSE:
         return None
-    return Sense(cause >> 16 & 0xF, cause >> 8 & 0xFF, cause & 0xFF)
+    return Sense(cause >> 16 & 0xF, cause >> 8 & 0xFF, cause & 0xFF, bool(cause & Cause.DEFERRED))
 
 
 def is_missing(sense: Sense) -> bool:
     """Whether the sense says that there is no such unit."""
-    return sense.key == SenseKey.ILLEGAL_REQUEST and sense.asc == Asc.LUN_NOT_SUPPORTED >> 8
+    return not sense.deferred and sense.key == SenseKey.ILLEGAL_REQUEST and sense.asc == Asc.LUN_NOT_SUPPORTED >> 8
 
 
 def is_gone(cause: int) -> bool:

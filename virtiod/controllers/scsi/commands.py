@@ -54,17 +54,17 @@ class CheckCondition(DeviceError):
     def passes(self) -> bool:
         """The command was not processed, because the unit had something else to tell: it may be asked again."""
         reason = self.sense
-        return reason is not None and reason.key == SenseKey.UNIT_ATTENTION
+        return reason is not None and (reason.deferred or reason.key == SenseKey.UNIT_ATTENTION)
 
 
-# (target, LUN, what the unit said of itself)
+# (target, LUN, what the unit said of itself, or of an earlier command)
 Told = Callable[[int, int, Sense], None]
 
 
 class Commands:
     """The units behind a controller's queues. who: the controller, in messages.
 
-    told() hears of unit attentions that a command met: no I/O will meet them again.
+    told() hears of unit attentions and deferred errors that a command met: no I/O will meet them again.
     """
 
     def __init__(self, who: str, memory: DmaMemory, queues: list[ScsiQueue], control: ControlQueue, told: Told) -> None:
@@ -167,7 +167,7 @@ class Commands:
             reason = sense.parse(call.sense)
             if reason is not None and cause.is_missing(reason):
                 raise NotFound(f"{what}: {reason}")
-            if reason is not None and reason.key in {SenseKey.NO_SENSE, SenseKey.RECOVERED_ERROR}:
+            if reason is not None and reason.is_success and not reason.deferred:
                 return None
             return CheckCondition(f"{what}: {reason or 'check condition without sense'}", reason)
         if call.status != Status.GOOD:

@@ -293,8 +293,13 @@ class ScsiController(Controller[ScsiConfig]):
         self._set_mode(disk, unit.mode, unit.bdev_info(self._config, self.ring_size()), self._doubts.get(unit.place, 0))
 
     def _told(self, target: int, lun: int, sense: Sense) -> None:
-        """A command met a unit attention."""
-        if (target, lun) in self._disks or is_change(sense):
+        """A command met a unit attention, or the error of an earlier command."""
+        disk = self._disks.get((target, lun))
+        if sense.deferred:
+            if not sense.is_success and disk is not None:
+                log.warning("controller %s: target %d LUN %d: %s", self.name, target, lun, sense)
+                disk.bdev.channels.count_loss()
+        elif disk is not None or is_change(sense):
             self._rescan({target})
 
     async def _remove(self, place: tuple[int, int]) -> None:

@@ -104,7 +104,7 @@ class ReportReader:
         what = cause.describe(report.cause)
         reason = cause.sense_of(report.cause)
         key = (report.unit, report.cause)
-        if reason is not None and reason.key == SenseKey.UNIT_ATTENTION:
+        if reason is not None and reason.key == SenseKey.UNIT_ATTENTION and not reason.deferred:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
             if is_change(reason):
                 self._rescan({target})

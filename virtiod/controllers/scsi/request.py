@@ -148,6 +148,7 @@ def _build_call(q: IoQueuePtr, slot: uint32_t, req: CmdReqPtr, resp: CmdRespPtr)
     _header(q, slot, req, resp, call.lun)
     atomics.store_u64(address(call.id), port.tags[slot].id)
     memcpy(address(req.cdb[0]), address(call.cdb[0]), port.cdb_size)
+    memset(cast(CharPtr, call.data), 0, call.length)  # a unit that writes less must not seem to say what another said
     seg[0].addr = at
     seg[0].len = scsi.CMD_HEADER + port.cdb_size
     seg[1].addr = at + port.response_at

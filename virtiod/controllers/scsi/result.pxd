@@ -10,9 +10,11 @@ cdef int judge(IoQueue *q, uint32_t slot, uint32_t written) noexcept nogil
 
 # ---- private: for the module itself
 cdef int _result_call(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
-cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp) noexcept nogil
+cdef int _done(IoQueue *q, uint32_t slot, CmdResp *resp, uint32_t written) noexcept nogil
+cdef int _by_check(IoQueue *q, uint32_t slot, CmdResp *resp, uint32_t written) noexcept nogil
 cdef int _by_response(IoQueue *q, uint32_t slot, unsigned int response) noexcept nogil
 cdef int _by_status(IoQueue *q, uint32_t slot, unsigned int status) noexcept nogil
+cdef int _deferred(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
 cdef int _by_sense(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
 cdef int _no_flush(IoQueue *q, uint32_t slot, uint32_t cause) noexcept nogil
 cdef int _refused(Slot *s, uint8_t asc) noexcept nogil

@@ -1,8 +1,9 @@
 """virtio-scsi: what the device's answer to a request means (virtio 1.2 §5.6.6.1, SAM-5 §5.3, SPC-4 §4.5).
 
 The answer is checked: a response that was not written, sense that is too short or data that is missing fails the I/O.
-What ends by itself (busy, resets, unit attentions) is retried. What the control plane should know or log is reported
-to it, once for equal causes until it has taken the reports.
+What ends by itself (busy, resets, unit attentions) is retried, and so is a command that was not processed because the
+answer tells of an earlier one (deferred sense). What the control plane should know or log is reported to it, once for
+equal causes until it has taken the reports.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.scsi import sense
 from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
 from cython.cimports.virtiod.scsi.spec import Asc, SenseKey, Status
-from cython.cimports.virtiod.virtio.scsi import CmdRespPtr, Response
+from cython.cimports.virtiod.virtio.scsi import RESP_HEADER, CmdRespPtr, Response
 from cython.cimports.virtiod.virtqueue import layout, queue
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
@@ -41,17 +42,28 @@ def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     if response != Response.OK:
         return _by_response(q, slot, response)
     if status == Status.CHECK_CONDITION:
-        return _by_check(q, slot, resp)
-    if status != Status.GOOD:
+        return _by_check(q, slot, resp, written)
+    if status != Status.GOOD and status != Status.CONDITION_MET:
         return _by_status(q, slot, status)
-    # A device that transferred less than all of the data has not done what was asked.
-    if s.kind <= Op.WRITE and atomics.load_u32(address(resp.resid)):
+    return _done(q, slot, resp, written)
+
+
+def _done(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr, written: uint32_t) -> cython.int:
+    """The result of a success. One that transferred less than the data of a READ or WRITE has not done what was asked.
+
+    Of other commands the residual means little (SPDK's UNMAP leaves all of its list). A used length of 0 says nothing:
+    the kernel's vhost-scsi and QEMU's vhost-user-scsi write no other.
+    """
+    s: SlotPtr = address(q.slots[slot])
+    if s.kind > Op.WRITE:
+        return 0
+    if atomics.load_u32(address(resp.resid)) or (s.kind == Op.READ and written and written < RESP_HEADER + s.length):
         _report(q, s, Cause.SHORT)
         return -EIO
     return 0
 
 
-def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
+def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr, written: uint32_t) -> cython.int:
     """The result of CHECK CONDITION, as its sense says."""
     port: PortPtr = cast(PortPtr, q.kind)
     length: uint32_t = atomics.load_u32(address(resp.sense_len))
@@ -61,10 +73,14 @@ def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
         length = port.sense_size
     # A private copy: the device may still write to it. Safety: the area has room for at least 18 bytes of sense.
     memcpy(address(data[0]), address(resp.sense[0]), 14)
-    if sense.decode(address(data[0]), length, address(found)):
-        return _by_sense(q, slot, address(found))
-    _report(q, address(q.slots[slot]), Cause.NO_SENSE)
-    return -EIO
+    if not sense.decode(address(data[0]), length, address(found)):
+        _report(q, address(q.slots[slot]), Cause.NO_SENSE)
+        return -EIO
+    if found.deferred:
+        return _deferred(q, slot, address(found))
+    if sense.is_success(found.key):
+        return _done(q, slot, resp, written)
+    return _by_sense(q, slot, address(found))
 
 
 def _result_call(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
@@ -117,10 +133,8 @@ def _by_response(q: IoQueuePtr, slot: uint32_t, response: cython.uint) -> cython
 
 
 def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int:
-    """The result of a status other than GOOD and CHECK CONDITION (SAM-5 §5.3)."""
+    """The result of a status that is no success, nor CHECK CONDITION (SAM-5 §5.3)."""
     s: SlotPtr = address(q.slots[slot])
-    if status == Status.CONDITION_MET:
-        return 0
     if status == Status.BUSY or status == Status.TASK_SET_FULL:
         return _again(q, slot, _backoff(s), -ETIMEDOUT)
     if status == Status.TASK_ABORTED and s.tries < MAX_TRIES:
@@ -129,13 +143,20 @@ def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int
     return -EIO
 
 
+def _deferred(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
+    """An earlier command failed after it was acknowledged; this one was not processed (SPC-4 §4.5.7)."""
+    s: SlotPtr = address(q.slots[slot])
+    if not sense.is_success(found.key):
+        atomics.fetch_add_u64(address(s.io.channel.bdev.losses), 1)
+        _report(q, s, Cause.SENSE | Cause.DEFERRED | cast(uint32_t, found.key) << 16 | found.asc)
+    return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
+
+
 def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     """The result that sense data says (SPC-4 §4.5.6, annex F)."""
     s: SlotPtr = address(q.slots[slot])
     key: uint8_t = found.key
     cause: uint32_t = Cause.SENSE | cast(uint32_t, key) << 16 | found.asc
-    if key == SenseKey.NO_SENSE or key == SenseKey.RECOVERED_ERROR:
-        return 0
     if key == SenseKey.UNIT_ATTENTION:
         channel.doubt(s.io.channel.bdev)  # whatever changed: the cache's mode may have, too
         _report(q, s, cause)

@@ -7,11 +7,14 @@ from cython import address
 from cython.cimports.libc.signal import SIGKILL
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.virtiod.core import atomics, linux
+from cython.cimports.virtiod.scsi import sense
+from cython.cimports.virtiod.scsi.spec import Status
 from cython.cimports.virtiod.target import ring
 from cython.cimports.virtiod.target.ring import DevRingPtr, HeldPtr
-from cython.cimports.virtiod.target.scsi import task
+from cython.cimports.virtiod.target.scsi import primary, task
 from cython.cimports.virtiod.target.scsi.lun import ANY_OPCODE, Fault, LunFaultPtr
 from cython.cimports.virtiod.target.scsi.task import ScsiTaskPtr
+from cython.cimports.virtiod.virtio.scsi import Response
 
 
 def hit(f: LunFaultPtr, opcode: uint8_t) -> cython.bint:
@@ -29,12 +32,16 @@ def hit(f: LunFaultPtr, opcode: uint8_t) -> cython.bint:
 
 
 def spoil(t: ScsiTaskPtr, h: HeldPtr) -> cython.bint:
-    """Do what the fault asks for in place of the command; true if it gets no response."""
+    """Do what the fault asks for, in place of the command or after it; true if it gets no response."""
     f: LunFaultPtr = address(t.lun.fault)
     q: DevRingPtr = t.q
     kind: uint32_t = f.kind
     if kind == Fault.SENSE:
-        task.check(t, f.key, f.asc)
+        if sense.is_success(f.key) and not f.deferred:
+            primary.execute(t)
+        if t.response == Response.OK and t.status == Status.GOOD:
+            task.check(t, f.key, f.asc)
+        t.deferred = f.deferred
         t.sense_length = f.sense_length
         t.descriptor = f.descriptor
     elif kind == Fault.STATUS:

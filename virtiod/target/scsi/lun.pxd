@@ -23,10 +23,10 @@ cdef struct Page:
     uint32_t length
     unsigned char *data
 
-# What a fault does to a command in place of carrying it out.
+# What a fault does to a command, in place of carrying it out if nothing else is said.
 cdef enum Fault:
     NONE = 0
-    SENSE = 1              # CHECK CONDITION with key, asc; sense_length cuts it off
+    SENSE = 1              # CHECK CONDITION with key, asc; sense_length cuts it off. Of a success: after the command
     STATUS = 2             # value as SCSI status: BUSY, TASK SET FULL ...
     RESPONSE = 3           # value as virtio response
     SILENCE = 4            # never completes, unless it is aborted
@@ -49,6 +49,7 @@ cdef struct LunFault:
     uint8_t key
     uint8_t value
     uint8_t descriptor     # sense in descriptor format
+    uint8_t deferred       # sense of an earlier command
     uint32_t sense_length  # of what is told
 
 cdef enum:

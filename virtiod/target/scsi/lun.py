@@ -125,6 +125,7 @@ class TargetLun:
         ascq: int = 0,
         value: int = 0,
         descriptor: bool = False,
+        deferred: bool = False,
         sense_length: int = 18,
     ) -> None:
         """Spoil commands (of one opcode, or any) from now on, after so many good ones: all, or each so many."""
@@ -134,7 +135,7 @@ class TargetLun:
         f.after, f.every, f.times, f.delay_ns = after, every, times, delay_us * 1000
         f.opcode = ANY_OPCODE if opcode is None else opcode
         f.key, f.asc, f.value = key, asc << 8 | ascq, value
-        f.descriptor, f.sense_length = descriptor, sense_length
+        f.descriptor, f.deferred, f.sense_length = descriptor, deferred, sense_length
         atomics.store_u32(address(f.kind), FAULTS[kind])
 
     def spoiled(self) -> int:

@@ -9,7 +9,7 @@ from virtiod.core.sizes import parse_size
 from virtiod.target.scsi.lun import FAULTS
 
 _NUMBERS = {"after": 10, "every": 10, "times": 10, "delay": 10, "opcode": 16, "key": 16, "asc": 16, "ascq": 16}
-_NUMBERS |= {"value": 16, "descriptor": 10, "length": 10}
+_NUMBERS |= {"value": 16, "descriptor": 10, "deferred": 10, "length": 10}
 _FIELDS = {"delay": "delay_us", "length": "sense_length"}
 
 
@@ -17,7 +17,8 @@ _FIELDS = {"delay": "delay_us", "length": "sense_length"}
 class LunFault:
     """How to spoil commands, of one opcode or all: see TargetLun.fault.
 
-    value: what SCSI status (BUSY 8, TASK SET FULL 28h) or virtio response to give.
+    value: what SCSI status (BUSY 8, TASK SET FULL 28h) or virtio response to give. deferred: the sense is of an
+    earlier command.
     """
 
     kind: str = ""
@@ -31,14 +32,15 @@ class LunFault:
     ascq: int = 0
     value: int = 0
     descriptor: bool = False
+    deferred: bool = False
     sense_length: int = 18
 
     @classmethod
     def parse(cls, text: str) -> LunFault:
         """From "KIND[,SETTING=N]..."; raises InvalidArgument.
 
-        Settings are after, every, times, delay (us), length (of the sense data) and descriptor, in decimal; opcode,
-        key, asc, ascq and value in hexadecimal.
+        Settings are after, every, times, delay (us), length (of the sense data), descriptor and deferred, in decimal;
+        opcode, key, asc, ascq and value in hexadecimal.
         """
         kind, *settings = text.split(",")
         values: dict[str, int] = {}

@@ -84,6 +84,7 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     t.response = Response.OK
     t.status = Status.GOOD
     t.descriptor = 0
+    t.deferred = 0
     t.sense_length = SENSE_ROOM
     t.in_bytes = _bytes(t.into, t.n_in)
     t.out_bytes = _bytes(address(q.out[first]), q.n_out - first)

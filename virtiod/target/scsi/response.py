@@ -55,6 +55,7 @@ def _fill(to: CmdRespPtr, t: ScsiTaskPtr, sense_size: uint32_t) -> None:
     memset(address(to.sense[0]), 0, sense_size)
     if t.response == Response.OK and t.status == Status.CHECK_CONDITION:
         n = sense.encode(address(to.sense[0]), t.key, t.asc, t.descriptor)
+        to.sense[0] |= t.deferred  # SPC-4 §4.5.1: the response codes of deferred errors are the odd ones
         if t.sense_length < n:
             memset(address(to.sense[t.sense_length]), 0, n - t.sense_length)
             n = t.sense_length

@@ -23,6 +23,7 @@ cdef struct ScsiTask:
     uint8_t key
     uint16_t asc
     uint8_t descriptor     # sense in descriptor format
+    uint8_t deferred       # sense of an earlier command
     uint32_t sense_length  # at most so much of it is told
 
 cdef void check(ScsiTask *t, uint8_t key, uint16_t asc) noexcept nogil
