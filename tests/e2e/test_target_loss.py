@@ -26,10 +26,11 @@ def start_target(stack: ExitStack, run_dir: Path, kind: str) -> Peer:
             file.truncate(16 * MIB)
     if kind == "qemu":
         return stack.enter_context(storage_daemon(run_dir, f"driver=file,filename={image}", queues=2, name="t"))
-    return stack.enter_context(target(run_dir, "--file", image, "--queues", "2"))
+    plain = ("--no-indirect", "--no-event-idx") if kind == "plain rings" else ()
+    return stack.enter_context(target(run_dir, "--file", image, "--queues", "2", *plain))
 
 
-@pytest.mark.parametrize("kind", ["qemu", "embedded"])
+@pytest.mark.parametrize("kind", ["qemu", "embedded", "plain rings"])
 def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, kind: str) -> None:
     with ExitStack() as stack, daemon(run_dir) as virtiod:
         victim = start_target(stack, run_dir, kind)

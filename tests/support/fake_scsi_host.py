@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.fake_scsi_units import FakeUnit, Refused
+from tests.support.rings import Ring
 from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
 from virtiod.controllers import AttachRequest
@@ -263,7 +264,7 @@ class Stack:
     def probe(self, name: str) -> Probe:
         if name not in self._probes:
             bdev = self.engine.bdevs.get(name)
-            self._probes[name] = Probe(self.engine.memory, self.engine.pollers[0], bdev.channels)
+            self._probes[name] = Probe(self.engine.memory, self.engine.pollers[-1], bdev.channels)
         return self._probes[name]
 
     async def do(self, name: str, op: str, offset: int = 0, length: int = 512, flags: int = 0, at: int = 0) -> int:
@@ -282,10 +283,13 @@ async def stack(
     pollers: int = 1,
     io_timeout_s: float = 30.0,
     host: FakeHost | None = None,
+    ring: Ring | None = None,
 ) -> AsyncIterator[Stack]:
-    host = host or FakeHost(units, 2 + pollers)
+    """ring: what all queues are like; there is one request queue then, of the first of its pollers."""
+    pollers = ring.pollers if ring else pollers
+    host = host or FakeHost(units, 3 if ring else 2 + pollers)
     path = run_dir / "s.sock"
-    backend = Backend(str(path), host)
+    backend = Backend(str(path), host, ring_features=(ring or Ring()).features)
     await backend.start()
     engine = System([-1] * pollers, memory_mib=32, io_timeout_s=io_timeout_s)
     engine.start()

@@ -40,7 +40,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 class Rig:
-    """See the module. block_size and sizes in bytes."""
+    """See the module. block_size and sizes in bytes. pollers: the first owns the queue, the last submits."""
 
     def __init__(
         self,
@@ -54,20 +54,22 @@ class Rig:
         max_unmap: int = NO_LIMIT,
         max_write_zeroes: int = NO_LIMIT,
         capacity: int = 4 * MIB,
+        pollers: int = 1,
         **info: Any,
     ) -> None:
         self.control = Control()
         self.memory = DmaMemory(16 * MIB)
-        self.poller = Poller(self.control, 0, -1)
+        self.pollers = [Poller(self.control, i, -1) for i in range(pollers)]
+        self.poller = self.pollers[0]
         segments = max_segments or size - 2
         self.queue = BlkQueue(self.memory, self.poller, RingSpec(0, size, indirect, event_idx, segments, "q0"))
-        self.channels = BdevChannels([self.poller])
+        self.channels = BdevChannels(self.pollers)
         limits = RequestLimits(segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
         self.channels.limit(set(native), limits)
         self.routes = Routes(self.channels, [self.queue])
         info.setdefault("block_size", 512)
         self.bdev = Bdev("B0", BdevInfo(num_blocks=capacity // info["block_size"], **info), self.channels)
-        self.probe = Probe(self.memory, self.poller, self.channels)
+        self.probe = Probe(self.memory, self.pollers[-1], self.channels)
         self.device = FakeDevice(self.memory, self.queue, event_idx, capacity)
         self.submit = self.probe.submit
         self.broken = 0
@@ -93,7 +95,7 @@ class Rig:
         stats = self.bdev.stats([])
         assert stats.in_flight == 0
         assert stats.oldest_ns == 0
-        assert self.poller.stats().in_flight == 0
+        assert [p.stats().in_flight for p in self.pollers] == [0] * len(self.pollers)
         for op, s in stats.ops.items():
             assert s.submitted == s.completed + s.failed, op
             assert s.below == [s.submitted]
@@ -105,15 +107,21 @@ class Rig:
     # ---- rounds
 
     def turn(self, rounds: int = 1) -> None:
-        """Rounds of the poller, and what it tells the control plane. The device does nothing."""
-        run_rounds(self.poller, rounds)
+        """Rounds of the pollers, and what they tell the control plane. The device does nothing."""
+        self._rounds(rounds)
         self.control.drain()
+
+    def _rounds(self, times: int) -> int:
+        """Work that was done. One that does not own the queue comes before and after the owner: what it hands over,
+        and what comes back, takes no longer than without it."""
+        others = self.pollers[1:]
+        return sum(run_rounds(p) for _ in range(times) for p in (*others, self.poller, *others))
 
     def settle(self, status: Callable[[Request], int | None] | None = None) -> int:
         """Device and driver take turns until neither has work; how many requests were answered."""
         answered = 0
         for _ in range(ROUNDS):
-            work = run_rounds(self.poller, 2)
+            work = self._rounds(2)
             self.control.drain()
             n = self.device.serve(status)
             answered += n
@@ -124,7 +132,7 @@ class Rig:
     def rush(self) -> int:
         """settle() for very many requests, which all succeed unseen; how many were answered."""
         answered = 0
-        while run_rounds(self.poller, 2) + (served := self.device.rush()):
+        while self._rounds(2) + (served := self.device.rush()):
             self.control.drain()
             answered += served
         return answered

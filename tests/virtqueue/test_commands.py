@@ -9,17 +9,16 @@ import time
 import pytest
 
 from tests.support.fake_device import FLUSH, GET_ID, OUT
-from tests.support.rig import Rig, in_loop
+from tests.support.rig import in_loop
+from tests.support.rings import Ring, each_ring
 from tests.support.waiting import soon
 from virtiod.bdev.probe import Flag
 
-BOTH = [True, False]
 
-
-@pytest.mark.parametrize("indirect", BOTH)
+@each_ring
 @in_loop
-async def test_what_was_in_flight_or_waited_is_submitted_again_exactly_once(indirect: bool) -> None:
-    async with Rig(size=16, indirect=indirect) as rig:
+async def test_what_was_in_flight_or_waited_is_submitted_again_exactly_once(ring: Ring) -> None:
+    async with ring.rig(size=16) as rig:
         rig.probe.buffer[:] = bytes(i & 0xFF for i in range(512)) * (rig.probe.size // 512)
         done = [rig.submit("write", 512 * i, 512) for i in range(40)]
         rig.turn(2)
@@ -36,10 +35,10 @@ async def test_what_was_in_flight_or_waited_is_submitted_again_exactly_once(indi
         assert rig.device.disk[: 40 * 512] == rig.probe.buffer[: 40 * 512]
 
 
-@pytest.mark.parametrize("indirect", BOTH)
+@each_ring
 @in_loop
-async def test_pieces_are_submitted_again_as_they_were(indirect: bool) -> None:
-    async with Rig(size=16, indirect=indirect, max_segments=3, max_segment=700, max_transfer=1024) as rig:
+async def test_pieces_are_submitted_again_as_they_were(ring: Ring) -> None:
+    async with ring.rig(size=16, max_segments=3, max_segment=700, max_transfer=1024) as rig:
         rig.probe.buffer[:8192] = bytes(range(256)) * 32
         done = rig.submit("write", 4096, 8192, segments=[1, 4000, 95, 4096])
         for _ in range(3):
@@ -58,9 +57,10 @@ async def test_pieces_are_submitted_again_as_they_were(indirect: bool) -> None:
         assert rig.device.disk[4096:12288] == rig.probe.buffer[:8192]
 
 
+@each_ring
 @in_loop
-async def test_a_loss_between_write_and_flush_repeats_the_flush_only() -> None:
-    async with Rig(write_cache=True) as rig:
+async def test_a_loss_between_write_and_flush_repeats_the_flush_only(ring: Ring) -> None:
+    async with ring.rig(write_cache=True) as rig:
         done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
         (write,) = rig.device.take()
@@ -72,9 +72,10 @@ async def test_a_loss_between_write_and_flush_repeats_the_flush_only() -> None:
         assert [r.type for r in rig.device.requests] == [OUT, FLUSH]
 
 
+@each_ring
 @in_loop
-async def test_a_loss_after_the_flush_was_sent_sends_it_again() -> None:
-    async with Rig(write_cache=True) as rig:
+async def test_a_loss_after_the_flush_was_sent_sends_it_again(ring: Ring) -> None:
+    async with ring.rig(write_cache=True) as rig:
         done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
         rig.device.complete(rig.device.take()[0])
@@ -86,9 +87,10 @@ async def test_a_loss_after_the_flush_was_sent_sends_it_again() -> None:
         assert [r.type for r in rig.device.requests] == [OUT, FLUSH, FLUSH]
 
 
+@each_ring
 @in_loop
-async def test_io_to_a_stopped_queue_waits_for_the_start() -> None:
-    async with Rig() as rig:
+async def test_io_to_a_stopped_queue_waits_for_the_start(ring: Ring) -> None:
+    async with ring.rig() as rig:
         await rig.do(rig.queue.stop())
         done = [rig.submit(op, 0, 512) for op in ("read", "write", "unmap", "write_zeroes")]
         done.append(rig.submit("flush", 0, 0))
@@ -100,17 +102,19 @@ async def test_io_to_a_stopped_queue_waits_for_the_start() -> None:
         assert [d.result() for d in done] == [0] * 5
 
 
+@each_ring
 @in_loop
-async def test_stop_may_be_called_twice() -> None:
-    async with Rig() as rig:
+async def test_stop_may_be_called_twice(ring: Ring) -> None:
+    async with ring.rig() as rig:
         await rig.do(rig.queue.stop())
         await rig.do(rig.queue.stop())
 
 
 @pytest.mark.parametrize("size", [4, 256])
+@each_ring
 @in_loop
-async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
-    async with Rig(size=size) as rig:
+async def test_only_what_was_submitted_before_a_time_fails(size: int, ring: Ring) -> None:
+    async with ring.rig(size=size) as rig:
         old = [rig.submit("read", 512 * i, 512) for i in range(10)]
         rig.turn(2)
         between = time.monotonic_ns()
@@ -118,7 +122,7 @@ async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
         rig.turn(2)
         await rig.do(rig.queue.stop())
         failed = await rig.do(rig.queue.fail(errno.ETIMEDOUT, between))
-        assert failed == min(10, size - 1)
+        assert failed == min(10, ring.at_once(size))
         assert [d.result() for d in old] == [-errno.ETIMEDOUT] * 10
         assert not any(d.done() for d in new)
         assert rig.bdev.stats().ops["read"].failures == {"timeout": 10}
@@ -127,10 +131,11 @@ async def test_only_what_was_submitted_before_a_time_fails(size: int) -> None:
         assert [d.result() for d in new] == [0] * 10
 
 
+@each_ring
 @in_loop
-async def test_a_running_queue_fails_nothing() -> None:
+async def test_a_running_queue_fails_nothing(ring: Ring) -> None:
     """Its device may yet answer, and write to the buffers."""
-    async with Rig() as rig:
+    async with ring.rig() as rig:
         done = rig.submit("read", 0, 512)
         rig.turn(2)
         assert await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns())) == 0
@@ -139,9 +144,10 @@ async def test_a_running_queue_fails_nothing() -> None:
         assert done.result() == 0
 
 
+@each_ring
 @in_loop
-async def test_after_the_end_every_io_fails_at_once() -> None:
-    async with Rig() as rig:
+async def test_after_the_end_every_io_fails_at_once(ring: Ring) -> None:
+    async with ring.rig() as rig:
         rig.submit("read", 0, 512)
         rig.turn()
         await rig.do(rig.queue.stop())
@@ -152,23 +158,25 @@ async def test_after_the_end_every_io_fails_at_once() -> None:
         assert rig.bdev.stats().ops["write"].failures == {"nodevice": 1}
 
 
+@each_ring
 @in_loop
-async def test_an_io_with_a_failed_piece_in_line_ends_once() -> None:
-    async with Rig(size=4, max_transfer=512) as rig:
+async def test_an_io_with_a_failed_piece_in_line_ends_once(ring: Ring) -> None:
+    async with ring.rig(size=4, max_transfer=512) as rig:
         done = rig.submit("read", 0, 512 * 10)
         rig.turn(2)
-        assert len(rig.device.take()) == 3
+        assert len(rig.device.take()) == ring.at_once(4)
         await rig.do(rig.queue.stop())
-        assert await rig.do(rig.queue.fail(errno.ENODEV)) == 3
+        assert await rig.do(rig.queue.fail(errno.ENODEV)) == ring.at_once(4)
         assert done.result() == -errno.ENODEV
 
 
 # ---- drain
 
 
+@each_ring
 @in_loop
-async def test_drain_returns_when_the_last_io_is_back() -> None:
-    async with Rig() as rig:
+async def test_drain_returns_when_the_last_io_is_back(ring: Ring) -> None:
+    async with ring.rig() as rig:
         await rig.do(rig.queue.drain())
         for _ in range(20):
             rig.submit("read", 0, 512)
@@ -184,9 +192,10 @@ async def test_drain_returns_when_the_last_io_is_back() -> None:
         await soon(drained)
 
 
+@each_ring
 @in_loop
-async def test_fail_ends_a_drain() -> None:
-    async with Rig() as rig:
+async def test_fail_ends_a_drain(ring: Ring) -> None:
+    async with ring.rig() as rig:
         rig.submit("read", 0, 512)
         rig.turn(2)
         drained = asyncio.ensure_future(rig.queue.drain())
@@ -197,9 +206,10 @@ async def test_fail_ends_a_drain() -> None:
         await soon(drained)
 
 
+@each_ring
 @in_loop
-async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up() -> None:
-    async with Rig() as rig:
+async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up(ring: Ring) -> None:
+    async with ring.rig() as rig:
         done = rig.submit("read", 0, 512)
         rig.turn(2)
         drains = [asyncio.ensure_future(rig.queue.drain()) for _ in range(3)]
@@ -216,16 +226,18 @@ async def test_a_second_drain_returns_with_the_first_even_if_that_was_given_up()
 # ---- commands
 
 
+@each_ring
 @in_loop
-async def test_get_id_on_a_stopped_queue_has_no_answer() -> None:
-    async with Rig() as rig:
+async def test_get_id_on_a_stopped_queue_has_no_answer(ring: Ring) -> None:
+    async with ring.rig() as rig:
         await rig.do(rig.queue.stop())
         assert await rig.do(rig.queue.get_id()) == ""
 
 
+@each_ring
 @in_loop
-async def test_get_id_in_flight_is_asked_again() -> None:
-    async with Rig() as rig:
+async def test_get_id_in_flight_is_asked_again(ring: Ring) -> None:
+    async with ring.rig() as rig:
         rig.device.serial = b"disk 7".ljust(20, b"\0")
         asked = asyncio.ensure_future(rig.queue.get_id())
         await asyncio.sleep(0)

@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.fake_device import ALL, OK, FakeDevice, Request
 from tests.support.rig import Rig, in_loop
+from tests.support.rings import Ring, each_ring
 from tests.support.waiting import soon
 
-BOTH = [True, False]
 Lie = Callable[[FakeDevice, list[Request]], None]
 
 
@@ -68,11 +68,11 @@ LIES = [
 ]
 
 
-@pytest.mark.parametrize("indirect", BOTH)
+@each_ring
 @pytest.mark.parametrize("lie", LIES)
 @in_loop
-async def test_a_lie_in_the_used_ring_breaks_the_queue_once_and_loses_nothing(lie: Lie, indirect: bool) -> None:
-    async with Rig(size=16, indirect=indirect) as rig:
+async def test_a_lie_in_the_used_ring_breaks_the_queue_once_and_loses_nothing(lie: Lie, ring: Ring) -> None:
+    async with ring.rig(size=16) as rig:
         await _some_good_io(rig)
         done = [rig.submit("read", 512 * i, 512) for i in range(12)]
         rig.turn(2)
@@ -96,10 +96,11 @@ async def test_a_lie_in_the_used_ring_breaks_the_queue_once_and_loses_nothing(li
         assert [d.result() for d in done if d not in truly] == [-errno.EIO] * (12 - len(truly))
 
 
+@each_ring
 @pytest.mark.parametrize("lie", LIES)
 @in_loop
-async def test_what_was_in_flight_at_a_lie_runs_after_the_device_came_back(lie: Lie) -> None:
-    async with Rig(size=16) as rig:
+async def test_what_was_in_flight_at_a_lie_runs_after_the_device_came_back(lie: Lie, ring: Ring) -> None:
+    async with ring.rig(size=16) as rig:
         done = [rig.submit("read", 512 * i, 512) for i in range(12)]
         rig.turn(2)
         lie(rig.device, rig.device.take())
@@ -114,9 +115,10 @@ async def test_what_was_in_flight_at_a_lie_runs_after_the_device_came_back(lie: 
         assert rig.broken == 2, "a second lie, after the restart, is told again"
 
 
+@each_ring
 @in_loop
-async def test_io_that_arrives_after_the_lie_waits_with_the_rest() -> None:
-    async with Rig(size=8) as rig:
+async def test_io_that_arrives_after_the_lie_waits_with_the_rest(ring: Ring) -> None:
+    async with ring.rig(size=8) as rig:
         rig.device.push(99)
         rig.turn(2)
         done = [rig.submit("read", 0, 512) for _ in range(20)]
@@ -127,9 +129,10 @@ async def test_io_that_arrives_after_the_lie_waits_with_the_rest() -> None:
         assert [d.result() for d in done] == [0] * 20
 
 
+@each_ring
 @in_loop
-async def test_answers_before_the_lie_in_the_same_round_count() -> None:
-    async with Rig(size=8) as rig:
+async def test_answers_before_the_lie_in_the_same_round_count(ring: Ring) -> None:
+    async with ring.rig(size=16) as rig:
         done = [rig.submit("read", 0, 512) for _ in range(4)]
         rig.turn(2)
         first, second, *_ = rig.device.take()
@@ -141,10 +144,10 @@ async def test_answers_before_the_lie_in_the_same_round_count() -> None:
         assert rig.broken == 1
 
 
-@pytest.mark.parametrize("indirect", BOTH)
+@each_ring
 @in_loop
-async def test_scribbling_over_descriptors_and_the_avail_ring_harms_nobody_else(indirect: bool) -> None:
-    async with Rig(size=16, indirect=indirect) as rig:
+async def test_scribbling_over_descriptors_and_the_avail_ring_harms_nobody_else(ring: Ring) -> None:
+    async with ring.rig(size=16) as rig:
         done = [rig.submit("read", 512 * i, 512) for i in range(5)]
         rig.turn(2)
         requests = rig.device.take()

@@ -21,7 +21,9 @@ from virtiod.poller.poller import POLL_MODES
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns
+from virtiod.target.session import RING_FEATURES
 from virtiod.target.target import Target
+from virtiod.virtio.features import Feature
 
 __all__ = ["add_arguments", "run"]
 
@@ -66,6 +68,8 @@ class TargetOptions:
     block_size: Annotated[int, Opt("--block-size", "size of a block (default: %(default)s)", "BYTES")] = 512
     read_only: Annotated[bool, Opt("--read-only", "refuse writes")] = False
     no_write_cache: Annotated[bool, Opt("--no-write-cache", "do not offer FLUSH")] = False
+    no_indirect: Annotated[bool, Opt("--no-indirect", "do not offer indirect descriptors, for tests")] = False
+    no_event_idx: Annotated[bool, Opt("--no-event-idx", "do not offer event indexes, for tests")] = False
     serial: Annotated[str, Opt("--serial", "serial number, at most 20 characters (default: %(default)s)")] = (
         "virtiod-target"
     )
@@ -100,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     if (options.file or "file:" in (options.scsi or "")) and len(options.sockets) > 1:
         raise InvalidArgument("--file and file:PATH serve one socket only")
     spec = _host(options, options.scsi) if options.scsi else _disk(options)
-    target = Target(dict.fromkeys(options.sockets, spec), options.cpus, options.poll_mode, options.poll_us)
+    rings = RING_FEATURES & ~(options.no_indirect << Feature.INDIRECT_DESC | options.no_event_idx << Feature.EVENT_IDX)
+    target = Target(dict.fromkeys(options.sockets, spec), options.cpus, options.poll_mode, options.poll_us, rings)
     asyncio.run(_serve(target))
     return 0
 

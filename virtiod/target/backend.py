@@ -13,7 +13,7 @@ from pathlib import Path
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument
 from virtiod.core.tasks import spawn
 from virtiod.target.interface import TargetDevice
-from virtiod.target.session import OFFERED, Session
+from virtiod.target.session import OFFERED, RING_FEATURES, Session
 from virtiod.transports.vhost_user.connection import Channel
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,17 @@ BACKLOG = 8
 class Backend:
     """Offers a device at `path`. Front-ends that come while one is served wait in the listen queue."""
 
-    def __init__(self, path: str, device: TargetDevice, protocol_features: int = OFFERED) -> None:
+    def __init__(
+        self,
+        path: str,
+        device: TargetDevice,
+        protocol_features: int = OFFERED,
+        ring_features: int = RING_FEATURES,
+    ) -> None:
         self._path = path
         self._device = device
         self._protocol_features = protocol_features
+        self._ring_features = ring_features
         self._listener: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._session: Session | None = None
@@ -66,7 +73,7 @@ class Backend:
                 log.warning("%s: accept: %s", self._path, error.strerror)
                 await asyncio.sleep(0.1)  # out of descriptors or memory: it may pass
                 continue
-            self._session = Session(Channel(sock), self._device, self._protocol_features)
+            self._session = Session(Channel(sock), self._device, self._protocol_features, self._ring_features)
             try:
                 await self._serve_one(self._session)
             except Exception:

@@ -88,9 +88,12 @@ class Ring:
 class Session:
     """Serves one front-end until it leaves. `run` once, then `close`."""
 
-    def __init__(self, channel: Channel, device: TargetDevice, protocol_features: int) -> None:
+    def __init__(
+        self, channel: Channel, device: TargetDevice, protocol_features: int, ring_features: int = RING_FEATURES
+    ) -> None:
         self._channel = channel
         self._device = device
+        self._offered = device.features | ring_features | wire.F_PROTOCOL_FEATURES
         self._offered_protocol = protocol_features
         self._features = 0
         self._protocol = 0
@@ -194,11 +197,11 @@ class Session:
     # ---- features and configuration
 
     async def _get_features(self, payload: bytes, fds: list[int]) -> bytes:
-        return wire.U64.pack(self._device.features | RING_FEATURES | wire.F_PROTOCOL_FEATURES)
+        return wire.U64.pack(self._offered)
 
     async def _set_features(self, payload: bytes, fds: list[int]) -> None:
         features = wire.parse_u64(payload, Request.SET_FEATURES)
-        excess = features & ~(self._device.features | RING_FEATURES | wire.F_PROTOCOL_FEATURES)
+        excess = features & ~self._offered
         if excess:
             raise InvalidArgument(f"features {feature_names(excess)} are not offered")
         if features != self._features and any(ring.running for ring in self._rings):

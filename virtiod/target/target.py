@@ -10,7 +10,7 @@ from virtiod.target.backend import Backend
 from virtiod.target.blk.device import BlkDevice, DiskSpec
 from virtiod.target.interface import TargetDevice
 from virtiod.target.scsi.device import HostSpec, ScsiDevice
-from virtiod.target.session import OFFERED
+from virtiod.target.session import OFFERED, RING_FEATURES
 from virtiod.transports.vhost_user.wire import ProtocolFeature
 
 _CONFIG = 1 << ProtocolFeature.CONFIG
@@ -19,7 +19,7 @@ _CONFIG = 1 << ProtocolFeature.CONFIG
 class Target:
     """Serves a disk or a SCSI host at each socket path. start() once, then stop(). Event-loop thread only.
 
-    cpus: a poller for each (-1: not pinned).
+    cpus: a poller for each (-1: not pinned). ring_features: what the rings of all can do.
     """
 
     def __init__(
@@ -28,7 +28,9 @@ class Target:
         cpus: Sequence[int] = (-1,),
         poll_mode: str = "adaptive",
         poll_us: int = 200,
+        ring_features: int = RING_FEATURES,
     ) -> None:
+        self._ring_features = ring_features
         self._control = Control()
         self.pollers = [Poller(self._control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
         self.devices: dict[str, BlkDevice] = {}
@@ -61,7 +63,7 @@ class Target:
             raise
 
     async def _listen(self, path: str, device: TargetDevice, protocol_features: int) -> None:
-        backend = Backend(path, device, protocol_features)
+        backend = Backend(path, device, protocol_features, self._ring_features)
         await backend.start()
         self._backends[path] = backend
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.fake_scsi_host import Answer, FakeHost, Stack, stack
 from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rig import in_loop
+from tests.support.rings import Ring, each_ring
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi import cdb
@@ -110,12 +111,13 @@ async def test_a_change_that_only_a_command_of_the_control_plane_heard_of_counts
         await s.until(lambda: s.engine.bdevs.get("S0t0").write_cache)
 
 
+@each_ring
 @in_loop
 async def test_a_fua_write_that_waited_for_the_return_is_flushed_by_the_mode_of_the_device_that_came(
-    run_dir: Path,
+    run_dir: Path, ring: Ring
 ) -> None:
     unit = FakeUnit(write_cache=False, fua=False)
-    async with stack(run_dir, {(0, 0): unit, (1, 0): FakeUnit(naa=2)}) as s:
+    async with stack(run_dir, {(0, 0): unit, (1, 0): FakeUnit(naa=2)}, ring=ring) as s:
         await s.attach()
         s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
         write = asyncio.ensure_future(s.do("S0t0", "write", flags=Flag.FUA))

@@ -16,6 +16,7 @@ from tests.support.clocks import Stopwatch, threads
 from tests.support.fake_scsi_host import SENSE_SIZE, Answer, Command, FakeHost, stack
 from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, deferred, descriptor_sense, fixed_sense
 from tests.support.rig import in_loop
+from tests.support.rings import Ring, each_ring
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi import cdb
 from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status, VpdPage
@@ -129,12 +130,13 @@ async def test_what_passes_is_retried(run_dir: Path, answer: Answer) -> None:
         assert [unit.data[i] for i in range(4)] == [b"x" * 512] * 4
 
 
+@each_ring
 @in_loop
 async def test_a_deferred_error_is_told_as_a_loss_of_what_was_acknowledged_before(
-    run_dir: Path, caplog: pytest.LogCaptureFixture
+    run_dir: Path, caplog: pytest.LogCaptureFixture, ring: Ring
 ) -> None:
     unit = FakeUnit()
-    async with stack(run_dir, {(0, 0): unit}) as s:
+    async with stack(run_dir, {(0, 0): unit}, ring=ring) as s:
         await s.attach()
         channels = s.engine.bdevs.get("S0t0").channels
         s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR))), times=1)
@@ -280,10 +282,11 @@ async def test_a_silent_target_delays_only_its_own_scan(run_dir: Path) -> None:
         assert [b.name for b in s.engine.bdevs.list()] == ["S0t0", "S0t200"]
 
 
+@each_ring
 @in_loop
-async def test_io_in_flight_survives_a_device_that_dies(run_dir: Path) -> None:
+async def test_io_in_flight_survives_a_device_that_dies(run_dir: Path, ring: Ring) -> None:
     unit = FakeUnit()
-    async with stack(run_dir, {(0, 0): unit}) as s:
+    async with stack(run_dir, {(0, 0): unit}, ring=ring) as s:
         await s.attach()
         s.host.hook = on_io(FakeHost.SILENCE, times=3)
         s.probe("S0t0").buffer[:512] = b"y" * 512

@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from tests.support.rig import ALL, in_loop
+from tests.support.rings import Ring, each_ring
 from tests.support.waiting import PATIENCE_S, soon, until
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
@@ -209,10 +210,10 @@ def has_served(s: System, requests: int) -> bool:
     return s.queues[0].counters().completed >= requests
 
 
-@pytest.mark.parametrize("pollers", [1, 2])
+@each_ring
 @in_loop
-async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
-    async with system(pollers, size=16) as s:
+async def test_a_target_that_comes_and_goes_loses_nothing(ring: Ring) -> None:
+    async with system(ring.pollers, size=16, indirect=ring.indirect, event_idx=ring.event_idx) as s:
 
         async def come_and_go() -> None:
             for _ in range(10):
@@ -227,11 +228,12 @@ async def test_a_target_that_comes_and_goes_loses_nothing(pollers: int) -> None:
 
 @pytest.mark.parametrize("fault", ["used-id", "used-index"])
 @pytest.mark.parametrize("depth", [1, 24])
+@each_ring
 @in_loop
-async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: str, depth: int) -> None:
-    async with system(size=16) as s:
+async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: str, depth: int, ring: Ring) -> None:
+    async with system(ring.pollers, size=16, indirect=ring.indirect, event_idx=ring.event_idx) as s:
         s.unit.fault(fault, 50)
-        job = s.job(s.pollers[0], "verify", depth)
+        job = s.job(s.pollers[-1], "verify", depth)
         running = asyncio.ensure_future(job.run())
         await until(lambda: s.broken)
         s.unit.fault("")
@@ -247,25 +249,27 @@ async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: st
 
 
 @pytest.mark.parametrize(("fault", "result"), [("error", -errno.EIO), ("no-status", -errno.EIO)])
+@each_ring
 @in_loop
-async def test_a_target_that_fails_some_requests_fails_just_those(fault: str, result: int) -> None:
-    async with system() as s:
+async def test_a_target_that_fails_some_requests_fails_just_those(fault: str, result: int, ring: Ring) -> None:
+    async with system(ring.pollers, indirect=ring.indirect, event_idx=ring.event_idx) as s:
         s.unit.fault(fault, 2, 3)  # the 5th, the 8th ...
-        probe = Probe(s.memory, s.pollers[0], s.bdev.channels)
+        probe = Probe(s.memory, s.pollers[-1], s.bdev.channels)
         results = [await soon(probe.submit("read", 0, 512)) for _ in range(9)]
         assert results == [0, 0, 0, 0, result, 0, 0, result, 0]
 
 
+@pytest.mark.parametrize("indirect", BOTH)
 @in_loop
-async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all() -> None:
-    async with system(pollers=2, size=16) as s:
+async def test_the_end_with_io_in_flight_at_a_silent_target_fails_it_all(indirect: bool) -> None:
+    async with system(pollers=2, size=16, indirect=indirect) as s:
         s.unit.fault("silence")
         probes = [Probe(s.memory, p, s.bdev.channels) for p in s.pollers]
         done = [probe.submit("read", 512 * i, 512) for probe in probes for i in range(40)]
         await until(lambda: s.bdev.channels.in_flight() == 80)
         s.bdev.channels.close()
         await s.cut(0)
-        assert await s.queues[0].fail(errno.ENODEV) == 15
+        assert await s.queues[0].fail(errno.ENODEV) == Ring(indirect).at_once(16)
         results = await soon(asyncio.gather(*done))
         assert results == [-errno.ENODEV] * 80
 

@@ -89,7 +89,7 @@ def _take_id(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
 
     Cloud Hypervisor's vhost-user-blk says 0 here: what is there was written all the same, the room was empty.
     """
-    area: BlkAreaPtr = cast(BlkAreaPtr, split.area(address(q.vq), slot))
+    area: BlkAreaPtr = cast(BlkAreaPtr, layout.slot_area(address(q.vq), slot))
     cast(HabitsPtr, q.kind).status_only = written == 1
     if 1 < written < blk.ID_BYTES:
         return -EIO
