@@ -68,11 +68,9 @@ def requires(*programs: str) -> None:
 def is_listening(path: Path) -> bool:
     """Whether a Unix socket accepts connections, without making one: some servers take one client."""
     accepts = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[7] == str(path):
-            return bool(int(fields[3], 16) & accepts)
-    return False
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    found = [fields for line in lines if len(fields := line.split(maxsplit=7)) == 8 and fields[7] == str(path)]
+    return any(int(fields[3], 16) & accepts for fields in found)  # the connections that it accepted have its path, too
 
 
 def run(*command: str | Path, seconds: float = PATIENCE_S, input: str | None = None) -> str:

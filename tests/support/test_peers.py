@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,22 @@ def test_storage_daemon_listens_inside_the_block_and_is_gone_after_it(run_dir: P
         assert is_listening(target.socket)
     assert target.process.returncode is not None
     assert not is_listening(target.socket)
+
+
+def test_a_socket_listens_whatever_it_has_accepted(tmp_path: Path) -> None:
+    for number in range(8):  # the order of the kernel's list is by chance
+        path = tmp_path / f"{number}.sock"
+        with ExitStack() as stack:
+            listener, client = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+            listener.bind(str(path))
+            assert not is_listening(path)
+            listener.listen()
+            client.connect(str(path))
+            accepted = stack.enter_context(listener.accept()[0])
+            assert is_listening(path)
+            listener.close()
+            assert accepted.getsockname() == str(path)
+            assert not is_listening(path)
 
 
 @pytest.mark.programs
