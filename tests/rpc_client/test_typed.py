@@ -102,6 +102,15 @@ def test_members_of_a_newer_daemon_are_left_out_and_choices_it_added_are_taken()
     assert (one.state, one.virtio.socket, one.virtio.pci_address) == ("quiesced", "/x", None)
 
 
+def test_a_member_that_an_older_daemon_does_not_have_yet_is_none() -> None:
+    virtio = {"vq_count": 1, "vq_size": 1, "type": "user", "socket": "/x"}
+    old = {"name": "B0", "dev_type": "scsi", "trtype": "user", "traddr": "/x", "state": "up", "reconnects": 0}
+    (one,) = Recorded([{**old, "virtio": virtio, "queues": []}]).virtiod_get_controllers()
+    assert one.unused is None
+    (one,) = Recorded([{**old, "virtio": virtio, "queues": [], "unused": ["x"]}]).virtiod_get_controllers()
+    assert one.unused == ["x"]
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

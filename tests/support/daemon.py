@@ -199,6 +199,7 @@ class FakeControllers:
             state="up",
             shown_state="up",
             reconnects=0,
+            unused=[],
             fixed_queues=0,
             queues=[queue],
             description=lambda: described,

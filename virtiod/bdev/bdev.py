@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.counters import BdevCounters, bdev_counters, channel_counters, latencies
 from virtiod.bdev.histogram import Cuts
-from virtiod.core.errors import InvalidArgument, NotFound
+from virtiod.core.errors import NotFound
+from virtiod.core.sizes import check_geometry
 from virtiod.poller.poller import Poller
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,7 @@ class BdevInfo:
 
     def check(self) -> None:
         """Raises InvalidArgument for values that no block device can have."""
-        b = self.block_size
-        if b < 512 or b > 65536 or b & (b - 1):
-            raise InvalidArgument(f"block size {b} is not a power of two from 512 to 65536")
-        if self.num_blocks <= 0:
-            raise InvalidArgument(f"capacity is {self.num_blocks} blocks")
-        if self.num_blocks * b >= 1 << 63:
-            raise InvalidArgument(f"capacity of {self.num_blocks} blocks of {b} bytes is too large")
+        check_geometry(self.block_size, self.num_blocks)
 
 
 class BdevHandle:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_DEADLINE_S = 10.0  # for all of it, whatever the device does
 DEFAULT_VQ_SIZE = 512
+MIN_VQ_SIZE = 4  # entries of a ring: the smallest power of two that has room for header, data and status
 DRAIN_DEADLINE_S = 5.0
 STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 
@@ -134,6 +135,11 @@ class Device(ABC, Generic[Config]):
     def vq_size(self) -> int:
         return self.request_queues[0].size if self.request_queues else 0
 
+    @property
+    def unused(self) -> list[str]:
+        """What the device has that can't be used, and why."""
+        return []
+
     def description(self) -> VirtioDescription:
         """What SPDK's "virtio" object shows."""
         return VirtioDescription(vq_count=self.vq_count, vq_size=self.vq_size, **self.transport.info())
@@ -183,6 +189,8 @@ class Device(ABC, Generic[Config]):
             raise ProtocolError(f"{self.traddr}: the device came back without {names}")
         features = self._features or features
         await self.transport.acknowledge_features(features)
+        if (entries := self.ring_size()) < MIN_VQ_SIZE:
+            raise ProtocolError(f"{self.traddr}: the device's queues have {entries} entries, too few for a disk")
         config = await self._read_config(features)
         queues = self._queue_count(config)
         if queues < max(1, len(self.request_queues)):

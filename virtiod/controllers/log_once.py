@@ -16,9 +16,13 @@ class LogOnce:
         self._who = who
         self._keys: set[Hashable] = set()
 
-    def say(self, level: int, key: Hashable, message: str, *args: object) -> None:
-        """Logs the message; key tells it from others."""
+    def say(
+        self, level: int, key: Hashable, message: str, *args: object, exc_info: BaseException | None = None
+    ) -> None:
+        """Logs the message; key tells it from others. exc_info: an exception whose traceback belongs to it."""
         again = key in self._keys or len(self._keys) >= MAX_LOGGED
         if not again:
             self._keys.add(key)
-        self._log.log(logging.DEBUG if again else level, f"controller %s: {message}", self._who, *args)
+        self._log.log(
+            logging.DEBUG if again else level, f"controller %s: {message}", self._who, *args, exc_info=exc_info
+        )

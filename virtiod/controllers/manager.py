@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.controller import BACKOFF_S, Controller, State
-from virtiod.controllers.device import Context
+from virtiod.controllers.device import MIN_VQ_SIZE, Context
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.controller import ScsiController
@@ -51,8 +51,8 @@ def check_request(request: AttachRequest) -> None:
     count, size = request.vq_count, request.vq_size
     if count is not None and not 1 <= count <= MAX_VQ_COUNT:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
-    if size is not None and (not 4 <= size <= transport.max_vq_size or size & (size - 1)):
-        raise InvalidArgument(f"vq_size {size}: must be a power of two from 4 to {transport.max_vq_size}")
+    if size is not None and (not MIN_VQ_SIZE <= size <= transport.max_vq_size or size & (size - 1)):
+        raise InvalidArgument(f"vq_size {size}: must be a power of two from {MIN_VQ_SIZE} to {transport.max_vq_size}")
 
 
 class ControllerManager:

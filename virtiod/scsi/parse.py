@@ -10,7 +10,8 @@ import uuid
 from dataclasses import dataclass
 
 from virtiod.core.counted import counted
-from virtiod.core.errors import ProtocolError
+from virtiod.core.errors import InvalidArgument, ProtocolError
+from virtiod.core.sizes import check_geometry
 from virtiod.scsi.spec import (
     CapacityFlag,
     DesignatorType,
@@ -191,7 +192,7 @@ def luns(data: bytes) -> tuple[list[int], int]:
 
 @dataclass(frozen=True)
 class Capacity:
-    """blocks of block_size bytes; thin: logical block provisioning is enabled. full: (10) could not say."""
+    """blocks of block_size bytes, which a disk can have; thin: logical block provisioning is enabled."""
 
     blocks: int
     block_size: int
@@ -199,11 +200,20 @@ class Capacity:
     thin: bool = False
 
 
+def _capacity(blocks: int, block_size: int, physical_exponent: int = 0, thin: bool = False) -> Capacity:
+    """Raises ProtocolError for what no disk can be: all sizes and limits of a unit are computed from it."""
+    try:
+        check_geometry(block_size, blocks)
+    except InvalidArgument as error:
+        raise ProtocolError(f"READ CAPACITY data: {error}") from None
+    return Capacity(blocks, block_size, physical_exponent, thin)
+
+
 def capacity_10(data: bytes) -> Capacity | None:
     """Parses READ CAPACITY (10) data (SBC-4 §5.20); None when the unit is too large for it."""
     _need(data, 8, "READ CAPACITY(10) data")
     last, size = struct.unpack_from(">II", data)
-    return None if last == 0xFFFFFFFF else Capacity(last + 1, size)
+    return None if last == 0xFFFFFFFF else _capacity(last + 1, size)
 
 
 def capacity_16(data: bytes) -> Capacity:
@@ -211,7 +221,7 @@ def capacity_16(data: bytes) -> Capacity:
     _need(data, 12, "READ CAPACITY(16) data")
     last, size = struct.unpack_from(">QI", data)
     rest = data[12:16].ljust(4, b"\0")
-    return Capacity(last + 1, size, rest[1] & 0xF, bool(rest[2] & CapacityFlag.LBPME))
+    return _capacity(last + 1, size, rest[1] & 0xF, bool(rest[2] & CapacityFlag.LBPME))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import UNSET, UnsetType
+
 from virtiod.controllers.controller import State
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.described import Member
@@ -43,3 +45,7 @@ class ControllerDescription:
     reconnects: Annotated[int, Member("times that its device was lost and came back")]
     virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
     queues: Annotated[list[QueueDescription], Member("its virtqueues")]
+    unused: Annotated[
+        list[str] | UnsetType,
+        Member("what the device has that can't be used, as a unit of block size 0, and why; absent when there is none"),
+    ] = UNSET

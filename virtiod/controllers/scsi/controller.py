@@ -183,9 +183,17 @@ class ScsiController(Controller[ScsiConfig]):
             if not patience:
                 break
             await asyncio.wait({scanning}, timeout=patience)
+        if scanning.done() and not scanning.cancelled():
+            scanning.result()
         if self._clash:
             raise self._clash
+        if not self.bdevs and self.unused:
+            raise ProtocolError(f"{self.traddr}: {'; '.join(self.unused)}")
         self.bdevs.sort(key=[disk.bdev for _, disk in sorted(self._disks.items())].index)
+
+    @property
+    def unused(self) -> list[str]:
+        return self._discovery.unused if self.request_queues else []
 
     def _make_disk(self, unit: Unit) -> _Disk:
         channels = BdevChannels(list(self.context.pollers))

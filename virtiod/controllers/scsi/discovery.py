@@ -23,6 +23,7 @@ TARGET_DEADLINE_S = 6.0
 READY_DEADLINE_S = 4.0
 READY_POLL_S = 0.05
 GRACE_S = 0.5  # for a target's first answer, when others have given theirs
+MAX_TOLD = 64  # units that can't be used
 
 _NOT_READY = Asc.NOT_READY_CAUSE_NOT_REPORTABLE >> 8
 Result = TypeVar("Result")
@@ -52,6 +53,15 @@ class Discovery:
         self._left = 0  # targets of the scan
         self._asked: dict[int, float] = {}  # those that gave no answer yet, and since when
         self._heard = 0.0  # when one gave its first
+        self._unused: dict[int, dict[int | None, str]] = {}  # by target and LUN (None: the target itself): why
+
+    @property
+    def unused(self) -> list[str]:
+        """Units that answer nonsense and targets that could not be scanned, as they were looked at last, and why."""
+        places = [(t, -1 if lun is None else lun, why) for t, luns in self._unused.items() for lun, why in luns.items()]
+        told = [why for _, _, why in sorted(places)]
+        more = [f"and {len(told) - MAX_TOLD} more"] if len(told) > MAX_TOLD else []
+        return told[:MAX_TOLD] + more
 
     async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
         """Scans targets (None: all); calls found() for each, as soon as it is known. Returns the silent ones."""
@@ -68,23 +78,28 @@ class Discovery:
         return max(0.0, max(self._heard, *self._asked.values()) + GRACE_S - now) if self._asked else 0.0
 
     async def _target(self, target: int, found: Found) -> int | None:
-        """Scans a target; returns its number if it did not answer."""
+        """Scans a target; returns its number if it is to be scanned again: it did not answer, or nobody foresaw what it
+        answered."""
+        self._unused.pop(target, None)
         try:
             async with self._room:
                 if self._commands.silent(target):
                     return target
                 async with asyncio.timeout(TARGET_DEADLINE_S):
                     units = await self._scan_target(target)
-        except NotFound:
-            units = []
+            found(target, units)
         except (TimeoutError, VirtiodError) as error:
             why = str(error) or f"target {target}: the scan took too long"
             self._said.say(logging.WARNING, (target, why), "%s", why)
             return target
+        except Exception as error:  # a bug of virtiod's, which must not cost the disks of other targets
+            why = f"target {target} is not used: {type(error).__name__}: {error}"
+            self._unused[target] = {None: why}
+            self._said.say(logging.ERROR, (target, why), "%s", why, exc_info=error)
+            return target
         finally:
             self._left -= 1
             self._asked.pop(target, None)
-        found(target, units)
         return None
 
     async def identity(self, unit: Unit) -> Identity | None:
@@ -107,6 +122,17 @@ class Discovery:
         return await self._mode(*unit.place)
 
     async def _scan_target(self, target: int) -> list[Unit]:
+        """Its disks in order of their LUNs; none where there is no such target."""
+        try:
+            await self._greet(target)
+            luns = await self._luns(target)
+        except NotFound:
+            return []
+        units = await asyncio.gather(*(self._unit(target, lun) for lun in luns if lun <= self._config.max_lun))
+        return [unit for unit in units if unit is not None]
+
+    async def _greet(self, target: int) -> None:
+        """Have it answer, whatever it answers."""
         loop = asyncio.get_running_loop()
         self._asked[target] = loop.time()
         try:
@@ -119,9 +145,6 @@ class Discovery:
             raise
         self._heard = loop.time()
         del self._asked[target]
-        luns = await self._luns(target)
-        units = await asyncio.gather(*(self._unit(target, lun) for lun in luns if lun <= self._config.max_lun))
-        return [unit for unit in units if unit is not None]
 
     async def _inquire(self, target: int, lun: int) -> parse.Inquiry:
         return parse.inquiry(await self._commands.run(target, lun, cdb.inquiry(), cdb.LONG))
@@ -149,8 +172,10 @@ class Discovery:
         except NotFound:
             return None
         except (DeviceError, InvalidArgument) as error:
-            why = str(error)
-            self._said.say(logging.WARNING, (target, lun, why), "target %d LUN %d is not used: %s", target, lun, why)
+            why = f"target {target} LUN {lun} is not used: {error}"
+            if isinstance(error, (ProtocolError, InvalidArgument)):
+                self._unused.setdefault(target, {})[lun] = why
+            self._said.say(logging.WARNING, (target, lun, why), "%s", why)
             return None
         return unit
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
@@ -145,4 +146,5 @@ def _describe(controller: AnyController) -> ControllerDescription:
             )
             for queue in controller.queues
         ],
+        unused=controller.unused or UNSET,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.sizes import is_block_size
 from virtiod.poller.poller import Poller
 from virtiod.target.blk.requests import FAULTS, BlkRing, TargetUnit
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
@@ -62,7 +63,7 @@ class DiskSpec:
     def check(self) -> None:
         """Raise InvalidArgument for what can't be."""
         b = self.block_size
-        if b < SECTOR or b > 65536 or b & (b - 1):
+        if not is_block_size(b):
             raise InvalidArgument(f"block size {b}: must be a power of two from 512 to 65536")
         if not 1 <= self.queues <= 256:
             raise InvalidArgument(f"{self.queues} queues: must be from 1 to 256")
