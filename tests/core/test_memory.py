@@ -64,6 +64,28 @@ def test_no_peer_can_shrink_it(memory: DmaMemory) -> None:
         os.ftruncate(memory.fd, 0)
 
 
+@pytest.mark.parametrize("seal", [fcntl.F_SEAL_GROW, fcntl.F_SEAL_WRITE, 0x10])  # 10h: F_SEAL_FUTURE_WRITE
+def test_no_peer_can_seal_it_and_it_goes_on_growing(memory: DmaMemory, seal: int) -> None:
+    peer = os.dup(memory.fd)  # what any target has got
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(peer, fcntl.F_ADD_SEALS, seal)
+    os.close(peer)
+    address = memory.allocate(3 * MIB)
+    memory.view(address, 3 * MIB)[-1] = 7
+    assert memory.size >= 4 * MIB
+
+
+@pytest.mark.parametrize("length", [2 * MIB, RESERVED * 2])
+def test_a_peer_that_makes_the_file_longer_does_not_keep_it_from_growing(memory: DmaMemory, length: int) -> None:
+    peer = os.dup(memory.fd)
+    os.ftruncate(peer, length)
+    os.close(peer)
+    for _ in range(4):
+        address = memory.allocate(MIB)
+        memory.view(address, MIB)[-1] = 7
+    assert memory.size >= 4 * MIB
+
+
 def test_memory_that_was_used_before_is_zeroed(memory: DmaMemory) -> None:
     address = memory.allocate(8192)
     memory.view(address, 8192)[:] = b"\xff" * 8192

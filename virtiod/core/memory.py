@@ -1,8 +1,9 @@
 """DMA memory: what devices and targets may read and write.
 
-It is one memfd, sealed so that no peer can shrink it, and mapped at an address that never changes. It grows by whole
-regions, each mapped after the last one; users of the memory (transports) are told of each new region. Its pages are
-huge pages (1 GB, else 2 MB) when enough are free, and plain ones otherwise, which peers need not know.
+It is one memfd, mapped at an address that never changes, and sealed: no peer can shrink it, nor keep it from growing by
+a seal of its own. It grows by whole regions, each mapped after the last one; users of the memory (transports) are told
+of each new region. Its pages are huge pages (1 GB, else 2 MB) when enough are free, and plain ones otherwise, which
+peers need not know.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class DmaMemory:
         if self.page_size > mmap.PAGESIZE:
             flags |= os.MFD_HUGETLB | (self.page_size.bit_length() - 1) << os.MFD_HUGE_SHIFT
         fd = os.memfd_create("virtiod", flags)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         return fd
 
     def _round(self, size: int) -> int:
@@ -133,7 +134,7 @@ class DmaMemory:
         if offset + size > RESERVED:
             raise NoMemory(f"DMA memory is limited to {RESERVED >> 30} GiB")
         try:
-            os.ftruncate(self.fd, offset + size)
+            self._extend_file(offset + size)
             protection = mmap.PROT_READ | mmap.PROT_WRITE
             flags = mmap.MAP_SHARED | libc.MAP_FIXED
             address = libc.mmap(self._base + offset, size, protection, flags, self.fd, offset)
@@ -150,6 +151,14 @@ class DmaMemory:
         log.info("DMA memory: %d MiB of %d KiB pages", self.size // MIB, self.page_size // 1024)
         for listener in list(self._listeners):
             listener(region)
+
+    def _extend_file(self, end: int) -> None:
+        """Makes the file at least that long. It may be longer already: a peer can make it so."""
+        try:
+            os.ftruncate(self.fd, end)
+        except PermissionError:  # it would have to shrink
+            if os.fstat(self.fd).st_size < end:
+                raise
 
     def allocate(self, size: int, align: int = 4096, in_one_page: bool = False) -> int:
         """Allocates size bytes, zeroed, aligned to align (a power of two); returns the address. Grows if needed; raises
