@@ -17,6 +17,7 @@ from tests.support.vhost_user import ALL_PROTOCOL, BookDevice, layout_at
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument, LostError
 from virtiod.core.memory import DmaMemory
+from virtiod.target import session
 from virtiod.target.backend import Backend
 from virtiod.target.session import OFFERED
 from virtiod.transports.vhost_user import wire
@@ -397,5 +398,22 @@ def test_a_disabled_ring_stops_and_goes_on_where_it_was(path: str, memory: DmaMe
             await client.set_vring_call(1, event)
             os.close(event)
             assert device.starts == 3, "a new call descriptor takes effect at once"
+
+    asyncio.run(main())
+
+
+def test_a_front_end_that_says_nothing_makes_room_for_the_next(
+    path: str, memory: DmaMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "FIRST_MESSAGE_S", 0.1)
+
+    async def main() -> None:
+        async with serving(path, BookDevice()):
+            silent = await open_socket(path, 1)
+            async with attached(path, memory) as transport:
+                assert await transport.read_config(0, 60)
+                await asyncio.sleep(0.2)  # one that has spoken may be silent for as long as it likes
+                assert await transport.read_config(0, 60) == bytes(range(60))
+            silent.close()
 
     asyncio.run(main())

@@ -6,6 +6,7 @@ it is answered with an error where the protocol allows one, else the connection 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from virtiod.core.counted import counted
-from virtiod.core.errors import InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
+from virtiod.core.errors import DeadlineError, InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
 from virtiod.target.interface import QueueSetup, TargetDevice
 from virtiod.target.memory import MAX_SLOTS, MemoryTable
 from virtiod.transports.vhost_user import wire
@@ -32,6 +33,8 @@ OFFERED = (
     | 1 << ProtocolFeature.CONFIGURE_MEM_SLOTS
 )
 RING_FEATURES = 1 << Feature.VERSION_1 | 1 << Feature.INDIRECT_DESC | 1 << Feature.EVENT_IDX
+
+FIRST_MESSAGE_S = 3.0  # for a front-end to say something: others wait while it is served
 
 Handler = Callable[[bytes, list[int]], Awaitable[bytes | None]]
 
@@ -126,12 +129,17 @@ class Session:
         }
 
     async def run(self) -> None:
-        """Handles messages one after the other. Returns when the front-end disconnected; ProtocolError drops it."""
+        """Handles messages one after the other. Returns when the front-end disconnected; DeviceError drops it."""
+        patience: float | None = FIRST_MESSAGE_S
         while True:
             try:
-                frame, fds = await self._channel.receive()
+                async with asyncio.timeout(patience):
+                    frame, fds = await self._channel.receive()
             except LostError:
                 return
+            except TimeoutError:
+                raise DeadlineError(f"it has said nothing for {patience:g} s") from None
+            patience = None
             try:
                 reply = await self._handle(frame, fds)
             finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.clocks import Stopwatch, threads
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
@@ -24,6 +25,7 @@ from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
+from virtiod.exports.nbd.places import Places
 from virtiod.exports.nbd.wire import Option, Reply
 
 
@@ -132,6 +134,10 @@ class Peer:
         self.writer.close()
 
 
+def negotiations() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("NBD negotiation")]
+
+
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path / "n.sock")
@@ -229,6 +235,72 @@ def test_client_that_leaves_in_negotiation_frees_its_place(setup: Setup, monkeyp
             peer.leave()
 
     run(main())
+
+
+@pytest.mark.parametrize("idle", [192, 300])
+def test_clients_that_sit_in_the_handshake_hold_up_no_other(setup: Setup, idle: int) -> None:
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            sitting = [await asyncio.open_unix_connection(s.path) for _ in range(idle)]
+            for _ in range(3):
+                watch = Stopwatch(threads())
+                peer = await Peer.connect(s.path)
+                assert (await peer.go("disk"))[-1] == Reply.ACK
+                assert watch.own_s() < 5  # and not after deadlines of 10 s each
+                peer.leave()
+            assert len(negotiations()) <= server.MAX_OF_PEER  # all of them are this process's
+            for _, writer in sitting:
+                writer.close()
+
+    run(main())
+
+
+def test_many_clients_of_one_process_that_come_at_once_are_all_served(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENT_S", 5.0)
+
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk", max_connections=256)
+
+            async def client() -> Peer:
+                peer = await Peer.connect(s.path)
+                assert (await peer.go("disk"))[-1] == Reply.ACK
+                return peer
+
+            peers = await asyncio.gather(*(client() for _ in range(200)))
+            for peer in peers:
+                peer.leave()
+
+    run(main())
+
+
+def test_an_acceptor_outlives_what_nobody_foresaw(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Places.in_the_way
+
+    def broken(_: Places, peer: object) -> None:
+        monkeypatch.setattr(Places, "in_the_way", real)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Places, "in_the_way", broken)
+
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            reader, writer = await asyncio.open_unix_connection(s.path)
+            assert await reader.read() == b""
+            writer.close()
+            peer = await Peer.connect(s.path)
+            assert (await peer.go("disk"))[-1] == Reply.ACK
+            peer.leave()
+
+    run(main())
+    assert "a client was not served" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_removal_of_the_bdev_ends_the_export(setup: Setup) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from virtiod.http.security.buckets import Buckets, origin
+from virtiod.http.security.buckets import Buckets
 
 
 def test_a_burst_is_taken_at_once_and_the_rest_at_the_rate() -> None:
@@ -37,18 +35,3 @@ def test_the_number_of_keys_is_bounded_and_the_least_recent_goes() -> None:
     assert len(buckets) == 2
     assert [buckets.wait(key, 0.0) for key in "ca"] == [1, 1]
     assert buckets.wait("b", 0.0) == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("::1", "::/64"),
-        ("", ""),
-    ],
-)
-def test_hosts_count_once_whichever_of_their_addresses_they_use(address: str, expected: str) -> None:
-    assert origin(address) == expected

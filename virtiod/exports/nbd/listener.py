@@ -1,6 +1,7 @@
 """Listeners: accept clients on a Unix or TCP socket, negotiate with each, hand the socket to the data plane.
 
-A client that is slow, silent or hostile costs one of MAX_NEGOTIATING places until its deadline, nothing else.
+A client that is slow, silent or hostile costs one of MAX_NEGOTIATING places until its deadline or, if another client
+needs the place, for as long as SILENT_S.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ import logging
 import os
 import socket
 import stat
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument
+from virtiod.core.lograte import LogRate
+from virtiod.core.peers import Peer, peer_of
 from virtiod.core.tasks import cancel, spawn
 from virtiod.exports.nbd.export import Client
 from virtiod.exports.nbd.handshake import Directory, Handshake, Phase
+from virtiod.exports.nbd.places import Place, Places
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 10809  # "Newstyle negotiation": assigned by IANA
 HANDSHAKE_S = 10.0  # from accept to transmission
-MAX_NEGOTIATING = 64  # on one listener; more wait in the backlog
+MAX_NEGOTIATING = 128  # on one listener; more wait in the backlog
+MAX_OF_PEER = 64  # of them, of one process or, over TCP, one address
+SILENT_S = 0.25  # without a byte, after which a client that negotiates makes room for another
+PLACE_POLL_S = 0.01
 BACKLOG = 256
 RECEIVE = 16 << 10
 SOCKET_BUFFER = 1 << 20  # asked for; the kernel caps it: fewer, larger sends
@@ -95,8 +101,9 @@ class Listener:
         self._sock = sock
         self._directory = directory
         self._connect = connect
-        self._free = asyncio.Semaphore(MAX_NEGOTIATING)
+        self._places = Places(MAX_NEGOTIATING, MAX_OF_PEER)
         self._negotiations: set[asyncio.Task[None]] = set()
+        self._said = LogRate(log)
         self._acceptor = spawn(self._accept(), f"NBD accept on {address}")
 
     @classmethod
@@ -128,53 +135,78 @@ class Listener:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._free.acquire()
             try:
                 client, _ = await loop.sock_accept(self._sock)
             except OSError as error:
-                self._free.release()
-                log.warning("NBD accept on %s: %s", self.address, error.strerror)
+                self._said.say(logging.WARNING, "accept", "NBD accept on %s: %s", self.address, error.strerror)
                 await asyncio.sleep(ACCEPT_RETRY_S)
                 continue
+            try:
+                await self._admit(client)
+            except OSError:  # it has gone already
+                client.close()
+            except Exception:
+                client.close()
+                log.exception("NBD on %s: a client was not served", self.address)
             except BaseException:
-                self._free.release()
+                client.close()
                 raise
-            task = spawn(self._negotiate(client), f"NBD negotiation on {self.address}")
-            self._negotiations.add(task)
-            task.add_done_callback(self._negotiated)
 
-    def _negotiated(self, task: asyncio.Task[None]) -> None:
-        self._negotiations.discard(task)
-        self._free.release()
+    async def _admit(self, client: socket.socket) -> None:
+        """Gives it a place, as soon as there is one."""
+        _tune(client)
+        peer = peer_of(client)
+        await self._make_room(peer)
+        task = spawn(self._negotiate(client, peer), f"NBD negotiation on {self.address}")
+        self._negotiations.add(task)
+        task.add_done_callback(self._negotiations.discard)
+        await asyncio.sleep(0)  # those that negotiate get their turn, however many come
 
-    async def _negotiate(self, sock: socket.socket) -> None:
+    async def _make_room(self, peer: Peer) -> None:
+        now = asyncio.get_running_loop().time
+        while (place := self._places.in_the_way(peer)) is not None:
+            if now() < place.heard + SILENT_S:
+                await asyncio.sleep(PLACE_POLL_S)
+                continue
+            self._places.leave(place)
+            place.drop()
+            self._said.say(
+                logging.WARNING,
+                "room",
+                "NBD on %s: %d clients negotiate; %s was silent and made room for another",
+                *(self.address, len(self._places) + 1, place.peer.name),
+            )
+
+    async def _negotiate(self, sock: socket.socket, peer: Peer) -> None:
         """Owns `sock` until a client starts."""
         handshake = Handshake(self._directory)
         client: Client | None = None
-        peer = "?"
+        negotiation = asyncio.current_task()
+        assert negotiation is not None
+        place = self._places.take(peer, asyncio.get_running_loop().time(), negotiation.cancel)
         try:
-            _tune(sock)
-            peer = peer_name(sock)
             async with asyncio.timeout(HANDSHAKE_S):
-                client = await self._run_negotiation(sock, handshake, peer)
+                client = await self._run_negotiation(sock, handshake, place)
         except (TimeoutError, OSError) as error:
             handshake.reason = str(error) or f"no negotiation within {HANDSHAKE_S:g} s"
         finally:
+            self._places.leave(place)
             if client is None:
                 sock.close()
         if client is None:
-            log.debug("%s: NBD negotiation ended: %s", peer, handshake.reason)
+            log.debug("%s: NBD negotiation ended: %s", peer.name, handshake.reason)
             return
         client.start(sock, handshake.leftover, handshake.structured)
 
-    async def _run_negotiation(self, sock: socket.socket, handshake: Handshake, peer: str) -> Client | None:
+    async def _run_negotiation(self, sock: socket.socket, handshake: Handshake, place: Place) -> Client | None:
         """Negotiates until the client has chosen an export; None when it is to be closed instead."""
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(sock, handshake.greeting())
         while True:
             while (answer := handshake.next_reply()) is not None:
-                if handshake.export is not None:  # the place is taken before anything else can run
-                    return await self._enter(sock, handshake.export.name, peer, answer)
+                if handshake.export is not None:  # the place there is taken before anything else can run
+                    self._places.leave(place)
+                    return await self._enter(sock, handshake.export.name, place.peer.name, answer)
                 await loop.sock_sendall(sock, answer)
             if handshake.phase is Phase.CLOSED:
                 return None
@@ -182,6 +214,7 @@ class Listener:
             if not data:
                 handshake.reason = "client left"
                 return None
+            place.heard = loop.time()
             handshake.feed(data)
 
     async def _enter(self, sock: socket.socket, name: str, peer: str, answer: bytes) -> Client:
@@ -206,15 +239,6 @@ def _tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def peer_name(sock: socket.socket) -> str:
-    """The name of the peer: process and user of a Unix socket, address of a TCP one."""
-    if sock.family == socket.AF_UNIX:
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return f"pid {pid} uid {uid}"
-    host, port = sock.getpeername()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind_tcp(address: ListenAddress) -> socket.socket:

@@ -16,7 +16,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from virtiod.api.caller import Caller
-from virtiod.http.security.buckets import Buckets, origin
+from virtiod.core.peers import origin
+from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.tokens import Tokens
 
 CALLER = web.RequestKey("CALLER", Caller)

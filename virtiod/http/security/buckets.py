@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from ipaddress import IPv6Address, ip_address, ip_network
 
 MAX_KEYS = 4096
 
@@ -41,14 +40,3 @@ class Buckets:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         return max(0.0, (min(amount, self._burst) - left) / self._rate)
-
-
-def origin(address: str) -> str:
-    """What addresses of one client have in common: an IPv6 host can choose among those of its /64."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(found, IPv6Address):
-        return address
-    return str(found.ipv4_mapped or ip_network((found, 64), strict=False))

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from virtiod.core.peers import origin
 from virtiod.core.tasks import cancel, spawn
-from virtiod.http.security.buckets import Buckets, origin
+from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.tls import Tls
 
 MAX_CONNECTIONS = 64  # of those that have no call running

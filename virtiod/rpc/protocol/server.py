@@ -15,13 +15,13 @@ import os
 import select
 import socket
 import stat
-import struct
 from asyncio.trsock import TransportSocket
 from pathlib import Path
 
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import INTERNAL_ERROR, PARSE_ERROR
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
+from virtiod.core.peers import credentials
 from virtiod.core.tasks import spawn
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.protocol.framer import Framer
@@ -265,8 +265,8 @@ def _bind(path: str, group: str | None) -> socket.socket:
 
 
 def _peer(connected: TransportSocket) -> str:
-    pid, uid, gid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return f"pid={pid} uid={uid} gid={gid}"
+    who = credentials(connected)
+    return f"pid={who.pid} uid={who.uid} gid={who.gid}"
 
 
 def _hung_up(connected: TransportSocket) -> bool:
