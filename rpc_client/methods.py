@@ -40,6 +40,7 @@ class Methods(Caller):
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
         MethodError -22: the bdev has no such I/O type, or min_nsec is not below max_nsec
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -143,6 +144,7 @@ class Methods(Caller):
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
         MethodError -22: parameters that exclude each other, or per_channel without one bdev
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -177,6 +179,7 @@ class Methods(Caller):
         MethodError -13: it needs the role admin
         MethodError -17: a bdev has that name
         MethodError -22: a size or UUID that is not valid
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -203,6 +206,7 @@ class Methods(Caller):
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
         MethodError -22: it is no null bdev
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -231,6 +235,7 @@ class Methods(Caller):
         MethodError -95: its device can't be reset
         MethodError -107: the device was lost
         MethodError -110: the device did not answer in time
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -255,6 +260,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -287,6 +293,7 @@ class Methods(Caller):
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -315,6 +322,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -356,6 +364,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -22: an address that is not valid, or options that the transport does not take
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: the device could not be attached, or parameters that are not valid
         MethodError -32603: parameters that do not fit
         """
@@ -393,6 +402,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -22: a period that is not valid
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -416,6 +426,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -19: there is no such controller
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: it is being detached already
         MethodError -32603: parameters that do not fit
         """
@@ -514,6 +525,7 @@ class Methods(Caller):
         MethodError -5: it failed; also any other -errno
         MethodError -13: it needs the role admin
         MethodError -16: it has begun already
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         return self._ask(bool, "framework_start_init", {}, timeout_s)
@@ -544,6 +556,7 @@ class Methods(Caller):
         Returns: true when it is done
 
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit, or there is no such flag
         """
         params = {
@@ -603,6 +616,7 @@ class Methods(Caller):
         Returns: true when it is done
 
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit, or there is no such flag
         """
         params = {
@@ -623,6 +637,7 @@ class Methods(Caller):
         Returns: true when it is done
 
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -643,6 +658,7 @@ class Methods(Caller):
         Returns: true when it is done
 
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -674,6 +690,7 @@ class Methods(Caller):
         MethodError -17: an export has that name
         MethodError -19: there is no such bdev
         MethodError -22: a name, description or number that is not valid
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -700,6 +717,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -19: there is no such export
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -799,6 +817,7 @@ class Methods(Caller):
         MethodError -13: it needs the role admin
         MethodError -19: there is no such bdev
         MethodError -22: a load that is not valid, or that a bdev can't take
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -879,6 +898,7 @@ class Methods(Caller):
         Returns: true when it is done
 
         MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         params = {
@@ -969,6 +989,7 @@ class Methods(Caller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -22: something failed; the message lists it
+        MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
         return self._ask(results.ReloadedConfig, "virtiod_reload_config", {}, timeout_s)

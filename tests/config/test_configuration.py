@@ -13,7 +13,7 @@ import pytest
 from tests.support.live import attach, disks, export, live, names, null, states, write_config
 from tests.support.waiting import LOAD_S, until
 from virtiod.api.caller import Caller, Role
-from virtiod.api.errors import RpcError
+from virtiod.api.errors import NOT_SAVED, RpcError
 from virtiod.controllers.controller import Controller, State
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
@@ -315,24 +315,57 @@ def test_a_state_that_can_not_be_read_ends_the_start_and_stays(run_dir: Path) ->
     assert state.read_text() == '{"subsystems": '
 
 
-def test_a_full_disk_is_logged_and_the_call_succeeds(
+async def code_of(daemon: Daemon, call: dict[str, Any]) -> tuple[int, str]:
+    """Code and message of the error that a call is answered with; 0 for none."""
+    answer = await daemon.rpc.handle({"id": 1, **call}, Caller("test", Role.ADMIN))
+    assert isinstance(answer, dict)
+    error = answer.get("error", {"code": 0, "message": ""})
+    assert isinstance(error, dict)
+    return error["code"], error["message"]
+
+
+def test_a_change_that_can_not_be_saved_is_made_and_answered_as_not_saved(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = run_dir / "state.json"
+    flag = {"method": "log_set_flag", "params": {"flag": "rpc"}}
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     async def run() -> None:
         async with live(run_dir, state=str(state)) as daemon:
+            assert daemon.health.unsaved() == ""
             before = state.read_text()
             monkeypatch.setattr(os, "fsync", full)
-            await by_rpc(daemon, null("N0"))
-            assert names(daemon) == (["N0"], [])
+            answers = await asyncio.gather(*(code_of(daemon, null(name)) for name in ("N0", "N1")))
+            why = f"the change was made, but not saved: state file {state}: No space left on device"
+            assert answers == [(NOT_SAVED, why)] * 2
+            assert names(daemon) == (["N0", "N1"], [])
             assert state.read_text() == before
+            assert daemon.health.unsaved() == f"state file {state}: No space left on device"
+            assert "not saved: state file" in daemon.health.status()
+            assert daemon.health.problem() == ""
+            assert await code_of(daemon, flag) == (0, "")  # which has nothing to do with the state
+            assert (await code_of(daemon, null("N2")))[0] == NOT_SAVED
             monkeypatch.undo()
-            await by_rpc(daemon, null("N1"))
-            assert in_state(state) == ["N0", "N1"]
+            await by_rpc(daemon, flag)  # it is tried again at each occasion
+            assert in_state(state) == ["N0", "N1", "N2"]
+            assert daemon.health.unsaved() == ""
 
     asyncio.run(run())
     assert f"state file {state}: No space left on device" in caplog.text
+    assert f"state file {state}: written again" in caplog.text
+
+
+def test_a_change_is_saved_though_its_client_went_away(run_dir: Path) -> None:
+    state = run_dir / "state.json"
+
+    async def run() -> None:
+        async with live(run_dir, state=str(state)) as daemon:
+            call = asyncio.ensure_future(code_of(daemon, null("N0")))
+            await until(lambda: names(daemon) == (["N0"], []))
+            call.cancel()
+            await until(lambda: in_state(state) == ["N0"])
+
+    asyncio.run(run())

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from virtiod import __version__
 from virtiod.api.caller import Role
-from virtiod.api.errors import INVALID_STATE
+from virtiod.api.errors import INVALID_STATE, NOT_SAVED
 from virtiod.api.params import Param
 from virtiod.api.registry import Method, State
 from virtiod.api.schema import Schema, components, schema_of
@@ -44,6 +44,7 @@ def errors_of(method: Method) -> dict[int, str]:
         found[INVALID_STATE] = "it can't be called now"
     if not method.reads or method.changing:
         found[-errno.EACCES] = "it needs the role admin"
+        found[NOT_SAVED] = "it changed something, which could not be saved"
     for code, meaning in method.errors.items():
         found[code] = f"{found[code]}, or {meaning}" if code in found else meaning
     return found

@@ -27,6 +27,9 @@ class Health(Protocol):
     def problem(self) -> str:
         """What is wrong with it; "" for nothing."""
 
+    def unsaved(self) -> str:
+        """Why the state file does not have the state; "" when it has, or when there is none."""
+
 
 class Logs(Protocol):
     """The daemon's log: the level from which messages are made, that from which they are printed, and flags."""
@@ -44,7 +47,7 @@ class Logs(Protocol):
 class Calls(Protocol):
     """The methods, for calls from the daemon itself."""
 
-    on_change: Callable[[], Awaitable[None]] | None  # awaited before a client gets the result of a change
+    on_change: Callable[[], Awaitable[None]] | None  # awaited before a client is answered about a change; RpcError
 
     @property
     def methods(self) -> Mapping[str, Method]:

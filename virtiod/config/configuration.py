@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from virtiod.api.errors import RpcError
+from virtiod.api.errors import NotSaved, RpcError
 from virtiod.api.registry import Method
 from virtiod.api.services import Calls
 from virtiod.config.check import check_calls
@@ -23,6 +23,7 @@ from virtiod.config.document import Call, Identity, read_config
 from virtiod.config.saved import running_identities, saved_document
 from virtiod.config.state import StateFile
 from virtiod.core.errors import InvalidArgument, NotFound, VirtiodError
+from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
 from virtiod.system import System
 
@@ -53,6 +54,9 @@ class Configuration:
         self._calls = calls
         self._file = file
         self._state = StateFile(state) if state else None
+        self.unsaved = ""  # why the state file does not have the state; "": it has
+        self._refused = ""  # the state that could not be written last, spelt out
+        self._failures = 0  # to write it
         self._made: dict[Identity, Call] = {}  # of the file
         self._said: set[str] = set()  # the same calls, spelt out
         self._kept: dict[Identity, Call] = {}  # of the state file, not to be made: they failed
@@ -105,7 +109,7 @@ class Configuration:
             )
         self._to_make = []
         self._late = spawn(self._make_late(), "late calls of the configuration")
-        self._calls.on_change = self.save
+        self._calls.on_change = self._save_change
         await self.save()
 
     async def _start_with(self, calls: list[Call]) -> None:
@@ -274,17 +278,43 @@ class Configuration:
     # ---- state
 
     async def save(self) -> None:
-        """Writes what is not from the file to the state file, if there is one. A failure is logged only."""
+        """Writes what is not from the file to the state file, if there is one. The daemon continues if it can't:
+        `unsaved` tells."""
+        await self._save()
+
+    async def _save_change(self) -> None:
+        """Saves what a call may have changed. Raises NotSaved if it changed something that can't be written now."""
+        if await self._save():
+            raise NotSaved(self.unsaved)
+
+    async def _save(self) -> bool:
+        """Returns whether there is something that is not written, which was not known to be so before."""
         if self._state is None:
-            return
+            return False
+        failures = self._failures
         async with self._saving:
-            running = running_identities(self._system)
-            absent = [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]
-            document = saved_document(self._system, self._made, [c for c in absent if c.identity not in running])
+            document = self._document()
+            told = _text(document) == self._refused and failures == self._failures
             try:
                 await asyncio.to_thread(self._state.write, document)
             except OSError as error:
-                logger.error("state file %s: %s", self._state.path, error.strerror)
+                self.unsaved = f"state file {self._state.path}: {error.strerror}"
+                self._refused, self._failures = _text(document), self._failures + 1
+                logger.error("%s", self.unsaved)
+                return not told
+            if self.unsaved:
+                logger.log(NOTICE, "state file %s: written again, with all that was not", self._state.path)
+            self.unsaved = self._refused = ""
+            return False
+
+    def _document(self) -> dict[str, list[dict[str, object]]]:
+        running = running_identities(self._system)
+        absent = [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]
+        return saved_document(self._system, self._made, [c for c in absent if c.identity not in running])
+
+
+def _text(document: dict[str, list[dict[str, object]]]) -> str:
+    return json.dumps(document)
 
 
 def _spelt(call: Call) -> str:

@@ -56,6 +56,10 @@ class Health:
                 return f"{poller.name} has not completed a round for {age_s:.1f} s"
         return ""
 
+    def unsaved(self) -> str:
+        """Why the state file does not have the state; "" when it has, or when there is none."""
+        return self._process.configuration.unsaved
+
     def status(self) -> str:
         """One line, such as "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
         if self._process.stopping:
@@ -74,4 +78,6 @@ class Health:
             text += f"; {counted(configuration.waiting, 'call')} waiting for a bdev"
         if configuration.failed:
             text += f"; {len(configuration.failed)} of the configuration failed: {configuration.failed[0]}"
+        if configuration.unsaved:
+            text += f"; not saved: {configuration.unsaved}"
         return text if self._process.running else f"starting: {text}"

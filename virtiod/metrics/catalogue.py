@@ -87,6 +87,7 @@ class Process(NamedTuple):
     python: str
     started_s: float
     healthy: bool
+    saved: bool
 
 
 class CountedBdev(NamedTuple):
@@ -125,6 +126,13 @@ PROCESS = Group[Process](
             "virtiod_start_time_seconds", "gauge", (), "When the daemon started, as Unix time.", lambda p: p.started_s
         ),
         Value("virtiod_healthy", "gauge", (), "1 while /healthz says ok, else 0.", lambda p: int(p.healthy)),
+        Value(
+            "virtiod_state_saved",
+            "gauge",
+            (),
+            "0 while the file of --state could not be written, else 1.",
+            lambda p: int(p.saved),
+        ),
     )
 )
 

@@ -22,8 +22,9 @@ In the tables of results `a.b` is member b of the object a, and `a[].b` that of 
 
 Errors: -32700 not JSON (the connection is closed), -32600 not a request, -32601 no such method, -32602 parameters that
 do not fit, -32603 internal error, -1 the method can't be called now, and -errno with the cause as the message (-13,
-EACCES, also when it needs the role admin). Methods whose parameters are answered with -32603 when they do not fit, as
-SPDK does, say so.
+EACCES, also when it needs the role admin). -32001: the call was made, all of it, but the file of `--state` could not be
+written, so that a restart would undo it; a call that could be saved later saves it, too. Methods whose parameters are
+answered with -32603 when they do not fit, as SPDK does, say so.
 """
 
 

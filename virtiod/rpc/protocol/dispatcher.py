@@ -35,6 +35,7 @@ from virtiod.api.errors import (
     INVALID_REQUEST,
     INVALID_STATE,
     METHOD_NOT_FOUND,
+    NotSaved,
     RpcError,
 )
 from virtiod.api.params import ParamError, check_params
@@ -168,10 +169,7 @@ class Dispatcher:
 
     async def _answer(self, entry: Method, caller: Caller, /, **params: object) -> Result:
         try:
-            result = await self.call(entry.name, params, caller)
-            if self.on_change is not None and entry.changes(params):
-                await self.on_change()
-            return Success(result)
+            return Success(await self.call(entry.name, params, caller))
         except RpcError as error:
             return Error(code=error.code, message=error.message)
 
@@ -188,7 +186,7 @@ class Dispatcher:
         except ParamError as error:
             raise RpcError(entry.bad_params, f"{entry.name}: {error}") from None
         try:
-            result = msgspec.to_builtins(await self._run_as_described(entry, params))
+            result = msgspec.to_builtins(await self._run_as_described(entry, params, caller))
             if self.strict:
                 msgspec.convert(result, entry.result)
             return result
@@ -198,15 +196,17 @@ class Dispatcher:
             logger.exception("%s failed", entry.name)
             raise RpcError(INTERNAL_ERROR, f"{entry.name}: {type(error).__name__}: {error}") from error
 
-    async def _run_as_described(self, entry: Method, params: Mapping[str, object]) -> object:
+    async def _run_as_described(self, entry: Method, params: Mapping[str, object], caller: Caller | None) -> object:
         """Runs a method. Raises RpcError for the method's own errors."""
         try:
             if entry.passive:
                 return await entry.handler(*self._needed(entry), **params)
-            return await self._run_to_its_end(entry, params)
+            return await self._run_to_its_end(entry, params, changes=caller is not None and entry.changes(params))
         except VirtiodError as error:
             self._check_error(entry, -error.errno)
             raise RpcError(-error.errno, str(error)) from error
+        except NotSaved:  # which any change may be answered with
+            raise
         except RpcError as error:
             self._check_error(entry, error.code)
             raise
@@ -215,12 +215,18 @@ class Dispatcher:
         if self.strict and not entry.describes(code):
             raise LookupError(f"{code} is not among the errors of {entry.name}")
 
-    async def _run_to_its_end(self, entry: Method, params: Mapping[str, object]) -> object:
-        # A client that disconnects must not leave a change half made.
-        task = spawn(entry.handler(*self._needed(entry), **params), entry.name, awaited=True)
+    async def _run_to_its_end(self, entry: Method, params: Mapping[str, object], *, changes: bool) -> object:
+        # A client that disconnects must not leave a change half made, nor one that is not saved.
+        task = spawn(self._run_and_tell(entry, params, changes), entry.name, awaited=True)
         self._running.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
+
+    async def _run_and_tell(self, entry: Method, params: Mapping[str, object], changes: bool) -> object:
+        result = await entry.handler(*self._needed(entry), **params)
+        if changes and self.on_change is not None:
+            await self.on_change()
+        return result
 
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
