@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
+import os
 import re
 import socket
 import time
@@ -15,11 +17,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.http_server import Live, options, run_live, serving
+from tests.http.security.test_tokens import ADMIN, READER, written
+from tests.support.http_server import Live, get_by_socket, options, run_live, serving
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import ConnectError, InvalidArgument
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
+from virtiod.http.app import create_app
+from virtiod.http.security.auth import FAILURES_AT_ONCE
+from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.connections import MAX_CONNECTIONS
 from virtiod.http.server import MAX_LINE
 
@@ -257,3 +263,60 @@ def test_without_file_descriptors_it_waits_and_goes_on(run_dir: Path, monkeypatc
 
     monkeypatch.setattr("virtiod.http.security.connections._NO_FILES_S", 0.01)
     run_live(run_dir, test)
+
+
+def test_a_unix_socket_that_was_handed_over_is_served_and_its_users_are_told_apart_by_their_ids(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "virtiod")
+    path = run_dir / "http"
+    tokens = written(run_dir / "tokens")
+
+    async def run() -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(5)
+        daemon = Daemon(options(run_dir, http_tokens=tokens, http_rpc=True), {"http": listener})
+        await daemon.start()
+        try:
+            assert await get_by_socket(path, "/healthz") == (200, "ok\n")
+            for _ in range(int(FAILURES_AT_ONCE)):
+                assert (await get_by_socket(path, "/metrics", Authorization="Bearer wrong"))[0] == 401
+            assert (await get_by_socket(path, "/metrics", Authorization="Bearer wrong"))[0] == 429
+            assert (await get_by_socket(path, "/metrics", Authorization=f"Bearer {READER}"))[0] == 200
+            call = {"jsonrpc": "2.0", "id": 1, "method": "log_set_flag", "params": {"flag": "rpc"}}
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+                session.post(
+                    "http://localhost/rpc", json=call, headers={"Authorization": f"Bearer {ADMIN}"}
+                ) as response,
+            ):
+                assert (await response.json())["result"] is True
+        finally:
+            await daemon.stop(10)
+
+    asyncio.run(run())
+    assert f"HTTP at unix:{path}" in caplog.text
+    uid = os.getuid()
+    assert f"GET /metrics from uid {uid}: wrong token" in caplog.text
+    assert f"alice at pid {os.getpid()} uid {uid} (admin): log_set_flag" in caplog.text
+    assert path.exists()  # it is not virtiod's to remove
+
+
+def test_a_connection_that_can_not_be_served_costs_itself_only(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Buckets.take
+
+    def broken(*_: object) -> float:
+        monkeypatch.setattr(Buckets, "take", real)
+        raise ZeroDivisionError
+
+    async def test(live: Live) -> None:
+        monkeypatch.setattr(Buckets, "take", broken)
+        with contextlib.suppress(ConnectionResetError):
+            assert await live.send(b"GET /healthz HTTP/1.1\r\n\r\n") == b""
+        assert (await live.get("/healthz"))[0] == 200
+
+    run_live(run_dir, test)
+    assert "a connection was not served" in caplog.text

@@ -78,6 +78,15 @@ def options(run_dir: Path, **more: Any) -> Options:
     return Options(**{"rpc_socket": str(run_dir / "rpc"), "cpus": cpus, "http": ("127.0.0.1", 0), **more})
 
 
+async def get_by_socket(path: Path, target: str, **headers: str) -> tuple[int, str]:
+    """Status and text of a page that is served on a Unix socket."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)), timeout=aiohttp.ClientTimeout(10)) as session,
+        session.get(f"http://localhost{target}", headers=headers) as response,
+    ):
+        return response.status, await response.text()
+
+
 @contextlib.asynccontextmanager
 async def live(run_dir: Path, **more: Any) -> AsyncIterator[Live]:
     daemon = Daemon(options(run_dir, **more))

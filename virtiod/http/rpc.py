@@ -17,7 +17,7 @@ from aiohttp import web
 from virtiod.api.errors import INVALID_REQUEST, PARSE_ERROR
 from virtiod.core.counted import counted
 from virtiod.http.security.auth import CALLER, too_many
-from virtiod.http.security.connections import REQUEST_S, Connections
+from virtiod.http.security.connections import PEER, REQUEST_S, Connections
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.protocol.framer import MAX_REQUEST_BYTES, FrameError, Framer
 
@@ -32,7 +32,7 @@ def rpc_page(dispatcher: Dispatcher, connections: Connections) -> Callable[[web.
     running: Counter[str] = Counter()
 
     async def rpc(request: web.Request) -> web.Response:
-        caller = dataclasses.replace(request[CALLER], at=request.remote or "")
+        caller = dataclasses.replace(request[CALLER], at=request.remote or request[PEER].name)
         if running[caller.name] >= MAX_RUNNING:
             return too_many(1.0, f"{MAX_RUNNING} requests of {caller.name} are running")
         running[caller.name] += 1

@@ -70,10 +70,8 @@ class HttpServer:
         except VirtiodError:
             await self.stop()
             raise
-        if listeners[0].family != socket.AF_UNIX:
-            self.host, self.port = listeners[0].getsockname()[:2]
         self.connections.start(listeners, self._runner.server, self._tls)
-        logger.info("HTTP%s at %s port %d", "S" if self._tls else "", self.host, self.port)
+        logger.info("HTTP%s at %s", "S" if self._tls else "", self._where(listeners[0]))
 
     async def stop(self) -> None:
         """Ends the listeners and all connections. Idempotent."""
@@ -85,6 +83,12 @@ class HttpServer:
         for files in (self._tokens, self._tls):
             if files is not None:
                 files.reload()
+
+    def _where(self, listener: socket.socket) -> str:
+        if listener.family == socket.AF_UNIX:
+            return f"unix:{listener.getsockname()}"
+        self.host, self.port = listener.getsockname()[:2]
+        return f"{self.host} port {self.port}"
 
     def _check_secrecy(self, where: str, host: str) -> None:
         if self._tokens is not None and self._tls is None and not ipaddress.ip_address(host).is_loopback:

@@ -1,4 +1,4 @@
-"""Who may make requests, and how often: a middleware in front of every page.
+"""Who may make requests, and how often: a middleware in front of every page, behind that of Connections.
 
 Without tokens everybody may, at a bounded rate. With tokens (--http-tokens) all but OPEN_PAGES needs one: as Bearer, or
 by Basic as the password of its name, which browsers ask for. request[CALLER] is then who it is.
@@ -16,14 +16,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from virtiod.api.caller import Caller
-from virtiod.core.peers import origin
 from virtiod.http.security.buckets import Buckets
+from virtiod.http.security.connections import PEER
 from virtiod.http.security.tokens import Tokens
 
 CALLER = web.RequestKey("CALLER", Caller)
 OPEN_PAGES = frozenset({"/healthz"})  # says nothing worth hiding, and load balancers have no tokens
 REQUESTS_PER_S, REQUESTS_AT_ONCE = 50.0, 100.0  # of one caller; without a token, of one address
-FAILURES_PER_S, FAILURES_AT_ONCE = 1.0, 10.0  # wrong tokens of one address
+FAILURES_PER_S, FAILURES_AT_ONCE = 1.0, 10.0  # wrong tokens of one address; a right one is taken in spite of them
 
 _CHALLENGES = ('Basic realm="virtiod", charset="UTF-8"', 'Bearer realm="virtiod"')
 
@@ -37,18 +37,17 @@ def guard(tokens: Tokens | None, clock: Callable[[], float] = time.monotonic) ->
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        address = origin(request.remote or "")
+        address = request[PEER].origin
         if _is_foreign(request):
             return web.Response(status=403, text="requests of other sites' pages are refused\n")
         key = f"address {address}"
         if tokens is not None and request.path not in OPEN_PAGES:
-            wait = failures.wait(address, clock())
-            if wait:
-                return too_many(wait, "too many wrong tokens from this address")
             caller = tokens.find(request.headers.get("Authorization", ""))
             if caller is None:
                 if "Authorization" in request.headers:  # browsers ask once without, to be told how
-                    failures.take(address, clock())
+                    wait = failures.take(address, clock())
+                    if wait:
+                        return too_many(wait, "too many wrong tokens from this address")
                     logger.warning("%s %s from %s: wrong token", request.method, request.path[:64], address)
                 return _unauthorised()
             request[CALLER] = caller

@@ -2,7 +2,8 @@
 
 A connection carries one request. It has REQUEST_S to be made (with TLS, the handshake too) and RESPONSE_S to be
 answered; only a call that runs may take its own time. When there are too many, the oldest of the address that has
-most is cut off: a client that is slow, by nature. An address that connects too often is cut off at once.
+most is cut off: a client that is slow, by nature. An address that connects too often is cut off at once. On a Unix
+socket, a user stands for an address.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from virtiod.core.peers import origin
+from virtiod.core.peers import Peer, peer_of
 from virtiod.core.tasks import cancel, spawn
 from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.tls import Tls
@@ -34,12 +35,15 @@ _REAP_S = 1.0
 _NO_FILES_S = 1.0  # until connections are accepted again when there are no file descriptors
 _RESET = struct.pack("ii", 1, 0)
 
+PEER = web.RequestKey("PEER", Peer)  # who sent a request
+_GONE = Peer("?", "?")
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Connection:
-    origin: str
+    peer: Peer
     protocol: web.RequestHandler
     deadline: float  # of the loop's time; infinite while a call runs
     opening: asyncio.Task[None] | None = field(default=None)
@@ -100,6 +104,8 @@ class Connections:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = self._open.get(request.protocol)
+            request[PEER] = connection.peer if connection else _GONE
             self._set_deadline(request.protocol, self.response_s)
             try:
                 response = await handler(request)
@@ -119,7 +125,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         for _ in range(_ACCEPTS_PER_ROUND):
             try:
-                accepted, address = listener.accept()
+                accepted, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -127,15 +133,24 @@ class Connections:
                 loop.remove_reader(listener)
                 loop.call_later(_NO_FILES_S, self._resume, listener)
                 return
-            source = origin(address[0])
-            if self._budget.take(source, loop.time()):
-                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            try:
+                self._admit(accepted)
+            except OSError:  # it has gone already
                 accepted.close()
-                continue
-            self._make_room()
-            connection = _Connection(source, self._factory(), loop.time() + self.request_s)
-            self._open[connection.protocol] = connection
-            connection.opening = spawn(self._serve(connection, accepted), f"HTTP connection of {source}")
+            except Exception:
+                accepted.close()
+                logger.exception("a connection was not served")
+
+    def _admit(self, accepted: socket.socket) -> None:
+        peer, now = peer_of(accepted), asyncio.get_running_loop().time()
+        if self._budget.take(peer.origin, now):
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            accepted.close()
+            return
+        self._make_room()
+        connection = _Connection(peer, self._factory(), now + self.request_s)
+        self._open[connection.protocol] = connection
+        connection.opening = spawn(self._serve(connection, accepted), f"HTTP connection of {peer.name}")
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -149,9 +164,9 @@ class Connections:
                 lambda: connection.protocol, accepted, ssl=None if self._tls is None else self._tls.context, **secure
             )
         except (OSError, EOFError) as error:
-            logger.debug("%s: %s", connection.origin, error)
+            logger.debug("%s: %s", connection.peer.name, error)
             accepted.close()
-        except asyncio.CancelledError:
+        except BaseException:
             accepted.close()
             raise
 
@@ -159,8 +174,8 @@ class Connections:
         self._forget()
         hurried = [one for one in self._open.values() if one.deadline < float("inf")]
         if len(hurried) >= MAX_CONNECTIONS:
-            (most, _), *_ = Counter(one.origin for one in hurried).most_common(1)
-            oldest = next(one for one in hurried if one.origin == most)
+            (most, _), *_ = Counter(one.peer.origin for one in hurried).most_common(1)
+            oldest = next(one for one in hurried if one.peer.origin == most)
             del self._open[oldest.protocol]
             oldest.cut_off()
 
