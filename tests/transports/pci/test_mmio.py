@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +18,20 @@ from virtiod.transports.pci.registers import MappedWindow
 from virtiod.transports.pci.wire import Place
 
 PAGE = mmap.PAGESIZE
+MANY = 2048
 
 
 @pytest.fixture
 def fd() -> object:
     fd = os.memfd_create("registers")
     os.ftruncate(fd, 4 * PAGE)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def big() -> Iterator[int]:
+    fd = os.memfd_create("registers")
     yield fd
     os.close(fd)
 
@@ -45,6 +56,34 @@ def test_registers_that_vanish_read_as_ones_and_can_be_written(fd: int) -> None:
     window.write(2, 12, 5)
     assert window.read(1, 15) == 0xFF
     window.close()
+
+
+def test_no_thread_sees_anything_but_registers_and_ones(big: int) -> None:
+    memchr = ctypes.CDLL(None).memchr  # without the GIL
+    memchr.restype = ctypes.c_void_p
+    memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    zeros: list[int] = []
+
+    def look(window: MappedWindow, enough: threading.Event) -> None:
+        while not enough.is_set():
+            if memchr(window.address, 0, MANY * PAGE):
+                zeros.append(1)
+
+    for _ in range(10):
+        os.pwrite(big, b"\xaa" * MANY * PAGE, 0)
+        window, enough = MappedWindow(big, 0, Place(0, 0, MANY * PAGE)), threading.Event()
+        threads = [threading.Thread(target=look, args=(window, enough)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        os.ftruncate(big, 0)
+        while window.read(4, (MANY - 1) * PAGE) != 0xFFFFFFFF:
+            pass
+        enough.set()
+        for thread in threads:
+            thread.join()
+        assert window.lost
+        window.close()
+    assert not zeros
 
 
 def test_one_window_that_vanishes_leaves_the_others(fd: int) -> None:

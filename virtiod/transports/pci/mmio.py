@@ -2,8 +2,8 @@
 
 When a device is removed, the kernel unmaps its registers, and the next access is a SIGBUS, in whatever thread it
 happens: a poller that rings a doorbell, the control plane that reads a status. The signal handler then replaces the
-guarded range by memory, page by page, and the thread continues. It reads all ones, as from a slot without a device;
-what it writes has no effect.
+guarded range by pages of ones, one by one, and the thread continues. It reads all ones, as from a slot without a
+device; what it writes has no effect.
 """
 
 from __future__ import annotations
