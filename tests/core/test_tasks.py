@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from virtiod.core import tasks
-from virtiod.core.tasks import cancel, spawn
+from virtiod.core.tasks import cancel, keep_going, spawn
 
 SOURCES = Path(tasks.__file__).parents[1]
 
@@ -70,6 +71,27 @@ def test_cancelling_waits_for_the_end_and_is_no_failure(caplog: pytest.LogCaptur
 
     asyncio.run(run())
     assert caplog.records == []
+
+
+def test_work_that_is_to_last_begins_again_after_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tasks, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(tasks, "LAST_PAUSE_S", 0.02)
+    times: list[float] = []
+
+    async def work() -> None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) < 4:
+            raise ValueError("broken")
+
+    asyncio.run(keep_going(work, "looking"))
+    pauses = [after - before for before, after in pairwise(times)]
+    assert [pause >= least for pause, least in zip(pauses, (0.009, 0.019, 0.019), strict=True)] == [True] * 3
+    said = [(one.levelno, one.getMessage(), bool(one.exc_info)) for one in caplog.records]
+    assert said == [
+        (logging.ERROR, f"looking failed; it begins again in {pause:g} s", True) for pause in (0.01, 0.02, 0.02)
+    ]
 
 
 def test_every_task_is_spawned() -> None:

@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 
 from virtiod.core.errors import VirtiodError
-from virtiod.core.tasks import spawn
+from virtiod.core.tasks import keep_going, spawn
 from virtiod.daemon.daemon import Daemon
 from virtiod.daemon.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
 from virtiod.daemon.service import Service
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(daemon: Daemon, notifier: Notifier) -> int:
     """Runs the daemon, notifies the service manager, and handles signals."""
     service = Service(daemon, notifier)
-    telling = spawn(service.run(), "tell the service manager")
+    telling = spawn(keep_going(service.run, "telling the service manager"), "tell the service manager")
     _hear_signals(daemon, service)
     try:
         return await _run(daemon, service)

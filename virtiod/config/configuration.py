@@ -24,7 +24,7 @@ from virtiod.config.saved import running_identities, saved_document
 from virtiod.config.state import StateFile
 from virtiod.core.errors import InvalidArgument, NotFound, VirtiodError
 from virtiod.core.levels import NOTICE
-from virtiod.core.tasks import cancel, spawn
+from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.system import System
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ class Configuration:
                 "%s: %s was not called: it is possible only before framework_start_init", call.where, call.method
             )
         self._to_make = []
-        self._late = spawn(self._make_late(), "late calls of the configuration")
+        late = "late calls of the configuration"
+        self._late = spawn(keep_going(self._make_late, late), late)
         self._calls.on_change = self._save_change
         await self.save()
 

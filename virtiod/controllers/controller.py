@@ -127,8 +127,15 @@ class Controller(Device[Config]):
         self.transport.on_config_change = self._config_change
         self._up_since = time.monotonic()
         self._enter(State.UP)
-        await self.share_memory()  # it may have grown since it was shared first
+        await self._catch_up()
         return [b.name for b in self.bdevs]
+
+    async def _catch_up(self) -> None:
+        """Memory may have grown while it came up. What fails now is a loss: it is up, and its bdevs are in use."""
+        try:
+            await self.share_memory()
+        except VirtiodError as error:
+            self._lost(error if isinstance(error, DeviceError) else DeviceError(str(error), error.errno))
 
     async def _first_time(self) -> None:
         await self._connect_and_start()
@@ -188,8 +195,7 @@ class Controller(Device[Config]):
             self.on_removed(self)
 
     async def _return(self) -> None:
-        await self._cut_off()
-        await self._expire()
+        await self._let_go()
         while True:
             await asyncio.sleep(BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)])
             self._attempt += 1
@@ -200,18 +206,33 @@ class Controller(Device[Config]):
             except (RemovedError, NotFound) as error:
                 self._removed(error)
                 return
-            except (VirtiodError, TimeoutError, OSError) as error:
-                message = str(error) or f"{self.traddr}: no answer within {CONNECT_DEADLINE_S:g} s"
-                if message != self.last_error:
-                    log.warning("controller %s: %s", self.name, message)
-                self.last_error = message
-                await self._cut_off()
+            except Exception as error:
+                self._did_not_return(error)
+                await self._let_go()
         self.reconnects += 1
         self._up_since = time.monotonic()
         self._returning = None
         self._enter(State.UP, "reconnected")
-        await self.share_memory()
+        await self._catch_up()
         self._config_change()
+
+    def _did_not_return(self, error: Exception) -> None:
+        """Log why, unless it is the same as the last time."""
+        foreseen = isinstance(error, (VirtiodError, TimeoutError, OSError))
+        message = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        message = message or f"{self.traddr}: no answer within {CONNECT_DEADLINE_S:g} s"
+        if message != self.last_error:
+            level = logging.WARNING if foreseen else logging.ERROR
+            log.log(level, "controller %s: %s", self.name, message, exc_info=None if foreseen else error)
+        self.last_error = message
+
+    async def _let_go(self) -> None:
+        """Cut off a device that was lost. Raises nothing: it is to be tried again whatever fails here."""
+        try:
+            await self._cut_off()
+            await self._expire()
+        except Exception:
+            log.exception("controller %s: cut its device off", self.name)
 
     # ---- supervision
 

@@ -119,10 +119,12 @@ class ControllerManager:
             try:
                 await controller.attach()
                 break
-            except VirtiodError as error:
-                message = str(error)
+            except Exception as error:
+                foreseen = isinstance(error, VirtiodError)
+                message = str(error) if foreseen else f"{type(error).__name__}: {error}"
                 if message != known:
-                    log.warning("controller %s: %s", controller.name, message)
+                    level = logging.WARNING if foreseen else logging.ERROR
+                    log.log(level, "controller %s: %s", controller.name, message, exc_info=None if foreseen else error)
                 known = message
                 controller = self._add(controller.request)
         self._awaited.pop(controller.name, None)

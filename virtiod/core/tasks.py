@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 60.0  # before what failed begins again: longer each time
 
 Result = TypeVar("Result")
 
@@ -27,6 +30,24 @@ def spawn(work: Coroutine[object, object, Result], name: str, *, awaited: bool =
     _running.add(task)
     task.add_done_callback(_ended if awaited else _ended_alone)
     return task
+
+
+async def keep_going(work: Callable[[], Coroutine[object, object, None]], what: str) -> None:
+    """Does work that is to last: what ends it unexpectedly is logged with its traceback, and it begins again soon.
+
+    what: for the log. Returns when the work does.
+    """
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began = time.monotonic()
+        try:
+            return await work()
+        except Exception:
+            if time.monotonic() - began > LAST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S
+            log.exception("%s failed; it begins again in %g s", what, pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
 
 async def cancel(*tasks: asyncio.Task[object] | None) -> None:

@@ -13,7 +13,7 @@ from virtiod.controllers.scsi.control import EventQueue
 from virtiod.controllers.scsi.event import Event, What
 from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
-from virtiod.core.tasks import cancel, spawn
+from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.scsi import address
 from virtiod.scsi.sense import Sense
 from virtiod.scsi.spec import Asc, SenseKey
@@ -44,7 +44,7 @@ class EventListener:
         self._queue = queue
         self._rescan = rescan
         count = min(BUFFERS, queue.size)
-        self._tasks = [spawn(self._listen(), f"events {who}") for _ in range(count)]
+        self._tasks = [spawn(keep_going(self._listen, f"events {who}"), f"events {who}") for _ in range(count)]
 
     async def _listen(self) -> None:
         while True:

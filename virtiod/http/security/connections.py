@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from virtiod.core.peers import Peer, peer_of
-from virtiod.core.tasks import cancel, spawn
+from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.tls import Tls
 
@@ -79,7 +79,7 @@ class Connections:
         for listener in listeners:
             listener.setblocking(False)
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
-        self._reaper = spawn(self._reap(), "HTTP deadlines")
+        self._reaper = spawn(keep_going(self._reap, "HTTP deadlines"), "HTTP deadlines")
 
     async def stop(self) -> None:
         """Accepts no more connections, and ends those without a request. Idempotent."""
@@ -189,7 +189,7 @@ class Connections:
         while True:
             await asyncio.sleep(min(_REAP_S, self.request_s, self.response_s))
             self._forget()
-            for connection in self._open.values():
+            for connection in list(self._open.values()):
                 if now() >= connection.deadline:
                     connection.cut_off()
 

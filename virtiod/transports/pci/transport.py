@@ -165,8 +165,8 @@ class PciTransport(Transport):
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_now)
 
     def _look_now(self) -> None:
+        self._look_again()  # whatever this look ends in
         self._look(False)
-        self._look_again()
 
     # ---- features and configuration
 

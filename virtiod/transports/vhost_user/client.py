@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,6 +17,8 @@ from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Request
+
+log = logging.getLogger(__name__)
 
 CONNECT_RETRY = 0.02  # seconds between attempts while the listen queue is full
 BACKEND_PAUSE = 0.001  # seconds after each of the back-end's own requests, so that a flood costs little
@@ -266,6 +269,13 @@ class Client:
             self.fail(LostError(f"{self.path}: {waiting}{error}"))
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: {error}"))
+        except Exception as error:
+            self._fail_unforeseen("replies", error)
+
+    def _fail_unforeseen(self, what: str, error: Exception) -> None:
+        """A bug of virtiod's: without the task that ends by it nobody would hear of the back-end any more."""
+        log.error("%s: %s: %s: %s", self.path, what, type(error).__name__, error, exc_info=error)
+        self.fail(ProtocolError(f"{self.path}: {what}: {type(error).__name__}: {error}"))
 
     async def _serve(self, channel: Channel) -> None:
         """Answers the back-end's own requests."""
@@ -289,3 +299,5 @@ class Client:
             pass  # the back-end closed this channel; the main one tells when the back-end is gone itself
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: back-end channel: {error}"))
+        except Exception as error:
+            self._fail_unforeseen("back-end channel", error)
