@@ -22,6 +22,7 @@ from virtiod.bdev import Bdev
 from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
+from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_STEP_S = 0.05  # between failures of I/O that users of a lost device wait for
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+CHANGE_PAUSE_S = 0.02  # between two reads of the configuration: a device may tell of changes without end
 STEADY_S = 10.0  # up for so long, a controller starts again with the shortest back-off
 
 
@@ -55,8 +57,10 @@ class Controller(Device[Config]):
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
+        self._said = LogRate(log)
         self._attempt = 0
-        self._changing = asyncio.Lock()  # configuration changes, one after the other
+        self._changed = False  # the configuration, since it was read
+        self._reconfiguring: asyncio.Task[None] | None = None
 
     # ---- what a kind of controller brings
 
@@ -273,18 +277,25 @@ class Controller(Device[Config]):
             self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
 
     def _config_change(self) -> None:
+        """The configuration has to be read again: once, for however many changes the device tells of meanwhile."""
         for bdev in self.bdevs:
             bdev.channels.doubt_cache()
-        spawn(self._reconfigure(), f"reconfigure {self.name}")
+        self._changed = True
+        if self._reconfiguring is None:
+            self._reconfiguring = spawn(self._reconfigure(), f"reconfigure {self.name}")
 
     async def _reconfigure(self) -> None:
-        async with self._changing:
-            if self.state is not State.UP:
-                return
-            try:
-                await self._config_changed()
-            except VirtiodError as error:
-                log.warning("controller %s: could not apply the device's new configuration: %s", self.name, error)
+        try:
+            while self._changed and self.state is State.UP:
+                self._changed = False
+                try:
+                    await self._config_changed()
+                except VirtiodError as error:
+                    told = "controller %s: could not apply the device's new configuration: %s"
+                    self._said.say(logging.WARNING, "change", told, self.name, str(error))
+                await asyncio.sleep(CHANGE_PAUSE_S)
+        finally:
+            self._reconfiguring = None
 
     # ---- detach
 
@@ -316,6 +327,7 @@ class Controller(Device[Config]):
 
     async def _end(self) -> None:
         await self._cut_off()
+        await cancel(self._reconfiguring)
         await self._give_up()
         for queue in self.all_queues:
             queue.close()
