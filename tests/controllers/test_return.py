@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
+import os
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,16 @@ import pytest
 from tests.support.fake_scsi_host import Stack, stack
 from tests.support.fake_scsi_units import FakeUnit
 from tests.support.rig import in_loop
-from virtiod.controllers.controller import Controller, State
+from virtiod.controllers import attempts
+from virtiod.controllers.controller import BRIEF_S, Controller, State
 from virtiod.controllers.request import AttachRequest
+from virtiod.core import libc
 from virtiod.core.errors import LostError, NotSupported, ProtocolError
+from virtiod.core.lograte import LogRate
 from virtiod.core.memory import Region
 from virtiod.target.blk.device import DiskSpec
 from virtiod.target.target import Target
-from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user import arrivals, wire
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 
 UNITS = {(0, 0): FakeUnit()}
@@ -126,3 +134,95 @@ async def test_a_connection_whose_replies_can_not_be_read_for_an_unforeseen_reas
         await s.until(lambda: controller.reconnects == 1)
     assert any(r.exc_info for r in caplog.records)
     caplog.clear()
+
+
+# ---- found at once
+
+
+@pytest.fixture
+def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not heard of is not found within a test."""
+    monkeypatch.setattr(attempts, "BACKOFF_S", (3600.0,))
+
+
+async def lost_target(s: Stack, path: str, name: str = "D0") -> Controller[Any]:
+    """A controller whose target has ended, socket and all."""
+    target = Target({path: DiskSpec(1 << 20)})
+    await target.start()
+    await s.engine.controllers.attach(AttachRequest(name, "user", path, "blk"))
+    controller = s.engine.controllers.get(name)
+    await target.stop()
+    await s.until(lambda: controller.state is State.RECONNECTING)
+    return controller
+
+
+@in_loop
+async def test_a_target_that_is_back_is_found_at_once_however_often_it_dies(run_dir: Path, only_events: None) -> None:
+    path = str(run_dir / "d.sock")
+    async with stack(run_dir, UNITS) as s:
+        controller = await lost_target(s, path)
+        for times in range(1, 6):
+            target = Target({path: DiskSpec(1 << 20)})
+            await target.start()
+            await s.until(lambda: controller.state is State.UP)
+            assert controller.reconnects == times
+            await asyncio.sleep(BRIEF_S)
+            await target.stop()
+            await s.until(lambda: controller.state is State.RECONNECTING)
+
+
+@in_loop
+async def test_a_target_that_listens_later_than_its_socket_is_there_is_found(run_dir: Path, only_events: None) -> None:
+    path = str(run_dir / "d.sock")
+    async with stack(run_dir, UNITS) as s:
+        controller = await lost_target(s, path)
+        with socket.socket(socket.AF_UNIX) as early:
+            early.bind(path)
+            await s.until(lambda: "Connection refused" in controller.last_error)
+            await asyncio.sleep(0.2)
+            early.setblocking(False)
+            early.listen()
+            accepted, _ = await asyncio.get_running_loop().sock_accept(early)
+            accepted.close()
+
+
+@in_loop
+async def test_a_target_whose_folder_comes_later_is_found(run_dir: Path, only_events: None) -> None:
+    folder = run_dir / "run" / "target"
+    path = str(folder / "d.sock")
+    folder.mkdir(parents=True)
+    async with stack(run_dir, UNITS) as s:
+        controller = await lost_target(s, path)
+        shutil.rmtree(run_dir / "run")
+        waited = AttachRequest("L0", "user", path, "scsi", wait_for_device=True)
+        assert await s.engine.controllers.attach(waited) == []
+        await asyncio.sleep(0.05)
+        folder.mkdir(parents=True)
+        target = Target({path: DiskSpec(1 << 20)})
+        await target.start()
+        await s.until(lambda: controller.state is State.UP)
+        await s.engine.controllers.detach("L0")
+        await s.engine.controllers.detach("D0")
+        await target.stop()
+
+
+@in_loop
+async def test_without_inotify_it_is_looked_for_from_time_to_time_which_is_said_once(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(libc, "inotify_add_watch", full)
+    monkeypatch.setattr(arrivals, "_said", LogRate(arrivals.log, interval_s=float("inf")))
+    paths = [str(run_dir / f"{n}.sock") for n in range(3)]
+    async with stack(run_dir, UNITS) as s:
+        lost = [await lost_target(s, path, f"D{n}") for n, path in enumerate(paths)]
+        target = Target({path: DiskSpec(1 << 20) for path in paths})
+        await target.start()
+        await s.until(lambda: all(one.state is State.UP for one in lost))
+        for one in lost:
+            await s.engine.controllers.detach(one.name)
+        await target.stop()
+    said = [r for r in caplog.records if "see fs.inotify" in r.getMessage() and r.levelno == logging.WARNING]
+    assert len(said) == 1

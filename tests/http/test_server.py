@@ -17,13 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.http.security.test_tokens import ADMIN, READER, written
+from tests.support.callers import ADMIN, READER, written
 from tests.support.http_server import Live, get_by_socket, options, run_live, serving
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import ConnectError, InvalidArgument
 from virtiod.core.ticks import now_ns
 from virtiod.daemon.daemon import Daemon
-from virtiod.http.app import create_app
 from virtiod.http.security.auth import FAILURES_AT_ONCE
 from virtiod.http.security.buckets import Buckets
 from virtiod.http.security.connections import MAX_CONNECTIONS

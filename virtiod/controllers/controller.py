@@ -2,14 +2,15 @@
 
     attaching -> up -> (reconnecting -> up)* -> detaching -> gone;   attaching -> detaching -> gone when it fails
 
-A controller that loses its device keeps its bdevs and their I/O, and connects again. Then it submits again what was in
-flight, and fails what waited longer than the I/O timeout. If its device was removed, it detaches by itself. Detach
-always ends, and logs what it gave up.
+A controller that loses its device keeps its bdevs and their I/O, and connects again (attempts.py says when). Then it
+submits again what was in flight, and fails what waited longer than the I/O timeout. If its device was removed, it
+detaches by itself. Detach always ends, and logs what it gave up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
 import logging
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from virtiod.bdev import Bdev
+from virtiod.controllers.attempts import Attempts
 from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
@@ -30,9 +32,8 @@ from virtiod.transports.interface import Transport
 log = logging.getLogger(__name__)
 
 LEAVE_STEP_S = 0.05  # between failures of I/O that users of a lost device wait for
-BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 CHANGE_PAUSE_S = 0.02  # between two reads of the configuration: a device may tell of changes without end
-STEADY_S = 10.0  # up for so long, a controller starts again with the shortest back-off
+BRIEF_S = 0.25  # lost again within it, a device that came back counts as an attempt that failed
 
 
 class State(enum.StrEnum):
@@ -58,7 +59,7 @@ class Controller(Device[Config]):
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
         self._said = LogRate(log)
-        self._attempt = 0
+        self._brief = 0  # times in a row that it came back and was lost at once
         self._changed = False  # the configuration, since it was read
         self._reconfiguring: asyncio.Task[None] | None = None
 
@@ -159,9 +160,9 @@ class Controller(Device[Config]):
                 raise self._loss.result()
         finally:
             self._loss.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            await cancel(task)
+            if not task.cancelled():
+                task.exception()  # looked at, should this have been cancelled just when it failed
 
     async def _abandon(self) -> None:
         """Undoes whatever attach did."""
@@ -186,7 +187,7 @@ class Controller(Device[Config]):
             return
         self.last_error = str(error)
         self._enter(State.RECONNECTING, str(error))
-        self._attempt = 0 if time.monotonic() - self._up_since > STEADY_S else self._attempt
+        self._brief = self._brief + 1 if time.monotonic() - self._up_since < BRIEF_S else 0
         self._returning = spawn(self._return(), f"reconnect {self.name}")
 
     def _removed(self, error: VirtiodError) -> None:
@@ -199,20 +200,21 @@ class Controller(Device[Config]):
             self.on_removed(self)
 
     async def _return(self) -> None:
-        await self._let_go()
-        while True:
-            await asyncio.sleep(BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)])
-            self._attempt += 1
-            try:
-                async with asyncio.timeout(CONNECT_DEADLINE_S):
-                    await self._unless_lost(self._connect_and_start())
-                break
-            except (RemovedError, NotFound) as error:
-                self._removed(error)
-                return
-            except Exception as error:
-                self._did_not_return(error)
-                await self._let_go()
+        with contextlib.closing(self.transport.arrivals()) as arrivals:
+            attempts = Attempts(arrivals, self._brief)
+            await self._let_go()
+            while True:
+                await attempts.due()
+                try:
+                    async with asyncio.timeout(CONNECT_DEADLINE_S):
+                        await self._unless_lost(self._connect_and_start())
+                    break
+                except (RemovedError, NotFound) as error:
+                    self._removed(error)
+                    return
+                except Exception as error:
+                    self._did_not_return(error)
+                    await self._let_go()
         self.reconnects += 1
         self._up_since = time.monotonic()
         self._returning = None

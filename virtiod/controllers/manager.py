@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import re
 from collections.abc import Callable, Iterator
 
+from virtiod.controllers.attempts import Attempts
 from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.controller import BlkController
-from virtiod.controllers.controller import BACKOFF_S, Controller, State
+from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.device import MIN_VQ_SIZE, Context
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.config import ScsiConfig
@@ -112,13 +114,16 @@ class ControllerManager:
 
     async def _attach_when_there(self, controller: AnyController, known: str) -> None:
         """Tries until it works, less and less often; logs a failure only if it differs from the last one."""
-        attempt = 0
+        with contextlib.closing(controller.transport.arrivals()) as arrivals:
+            await self._try_to_attach(controller, Attempts(arrivals), known)
+        self._awaited.pop(controller.name, None)
+
+    async def _try_to_attach(self, controller: AnyController, attempts: Attempts, known: str) -> None:
         while True:
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-            attempt += 1
+            await attempts.due()
             try:
                 await controller.attach()
-                break
+                return
             except Exception as error:
                 foreseen = isinstance(error, VirtiodError)
                 message = str(error) if foreseen else f"{type(error).__name__}: {error}"
@@ -127,7 +132,6 @@ class ControllerManager:
                     log.log(level, "controller %s: %s", controller.name, message, exc_info=None if foreseen else error)
                 known = message
                 controller = self._add(controller.request)
-        self._awaited.pop(controller.name, None)
 
     async def _wait_no_more(self, name: str) -> None:
         await cancel(self._awaited.pop(name))

@@ -16,6 +16,8 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
+_libc.inotify_rm_watch.argtypes = [ctypes.c_int, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -41,6 +43,27 @@ def mlock(address: int, size: int) -> None:
     """Keeps memory from being swapped out. Raises OSError."""
     if _libc.mlock(address, size):
         raise _error()
+
+
+def inotify_init() -> int:
+    """A file descriptor of inotify(7), non-blocking. Raises OSError."""
+    fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise _error()
+    return fd
+
+
+def inotify_add_watch(fd: int, path: str, events: int) -> int:
+    """Watches a path; the watch's number, the same for the same inode. Raises OSError."""
+    watch: int = _libc.inotify_add_watch(fd, os.fsencode(path), events)
+    if watch < 0:
+        raise _error()
+    return watch
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Ends a watch; one that has ended by itself is no error."""
+    _libc.inotify_rm_watch(fd, watch)
 
 
 def _error() -> OSError:

@@ -13,6 +13,7 @@ nothing else.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,6 +43,21 @@ class Doorbell(NamedTuple):
     call_fd: int = -1  # an eventfd that the device signals; -1 when it can't interrupt
 
 
+class Arrivals:
+    """Tells when a device may have come to where it is looked for, from its creation to close().
+
+    This one can't tell, and lets time pass.
+    """
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether something has come since the last call: as soon as it has, or after so many seconds."""
+        await asyncio.sleep(seconds)
+        return False
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
 class Transport(ABC):
     """One controller's way to its device. Failures are DeviceErrors whose message names the device.
 
@@ -61,6 +77,10 @@ class Transport(ABC):
 
         Raises NotFound or RemovedError when there is no such device, and trying again is of no use.
         """
+
+    def arrivals(self) -> Arrivals:
+        """What tells when to connect again. The caller closes it. Raises nothing."""
+        return Arrivals()
 
     @abstractmethod
     def device_features(self) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
 from virtiod.core.memory import DmaMemory, Region
-from virtiod.transports.interface import Doorbell, QueueLayout, Transport
+from virtiod.transports.interface import Arrivals, Doorbell, QueueLayout, Transport
 from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user.arrivals import SocketArrivals
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
@@ -146,6 +147,9 @@ class VhostUserTransport(Transport):
         for queue in self._queues.values():
             queue.running = False
         self._shared.clear()
+
+    def arrivals(self) -> Arrivals:
+        return SocketArrivals(self._path)
 
     # ---- features and configuration
 
