@@ -42,7 +42,8 @@ def test_spdks_client_sees_every_disk_of_every_target(run_dir: Path, rpc: Rpc) -
             assert (bdev["product_name"], bdev["num_blocks"] * bdev["block_size"]) == ("Virtio SCSI Disk", size)
             assert bdev["driver_specific"]["virtio"] == virtio
             scsi = bdev["driver_specific"]["scsi"]
-            assert (scsi["target"], scsi["lun"], scsi["serial"]) == (number, lun, f"virtiod-{number}-{lun}")
+            assert (scsi["target"], scsi["lun"]) == (number, lun)
+            assert scsi["serial"].startswith(f"virtiod-{number}-{lun}")
         assert len({bdev["uuid"] for bdev in found.values()}) == len(NAMES)
         by_alias = rpc("bdev_get_bdevs", "-b", found["S0t3l300"]["aliases"][0]).json
         assert [bdev["name"] for bdev in by_alias] == ["S0t3l300"]

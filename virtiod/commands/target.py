@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import signal
 import sys
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from virtiod.core.memory import MIB
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.poller.poller import POLL_MODES
-from virtiod.target.blk.device import DiskSpec, Fault
+from virtiod.target.blk.device import DEFAULT_SERIAL, DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns
 from virtiod.target.session import RING_FEATURES
@@ -70,9 +71,14 @@ class TargetOptions:
     no_write_cache: Annotated[bool, Opt("--no-write-cache", "do not offer FLUSH")] = False
     no_indirect: Annotated[bool, Opt("--no-indirect", "do not offer indirect descriptors, for tests")] = False
     no_event_idx: Annotated[bool, Opt("--no-event-idx", "do not offer event indexes, for tests")] = False
-    serial: Annotated[str, Opt("--serial", "serial number, at most 20 characters (default: %(default)s)")] = (
-        "virtiod-target"
-    )
+    serial: Annotated[
+        str,
+        Opt(
+            "--serial",
+            "serial number of a disk, at most 20 characters (default: one that is always the same; with --memory, "
+            "another one at each start, as the data is gone)",
+        ),
+    ] = ""
     cpus: Annotated[
         tuple[int, ...],
         Opt("-m/--cpumask", "cores to poll on (default: one thread, not pinned)", "MASK", convert=_cpus, default=None),
@@ -103,10 +109,9 @@ def run(args: argparse.Namespace) -> int:
     options = cmdline.options_from(TargetOptions, args)
     if (options.file or "file:" in (options.scsi or "")) and len(options.sockets) > 1:
         raise InvalidArgument("--file and file:PATH serve one socket only")
-    spec = _host(options, options.scsi) if options.scsi else _disk(options)
     rings = RING_FEATURES & ~(options.no_indirect << Feature.INDIRECT_DESC | options.no_event_idx << Feature.EVENT_IDX)
-    target = Target(dict.fromkeys(options.sockets, spec), options.cpus, options.poll_mode, options.poll_us, rings)
-    asyncio.run(_serve(target))
+    specs = {path: _host(options, options.scsi) if options.scsi else _disk(options) for path in options.sockets}
+    asyncio.run(_serve(Target(specs, options.cpus, options.poll_mode, options.poll_us, rings)))
     return 0
 
 
@@ -115,7 +120,13 @@ def _host(options: TargetOptions, scsi: str) -> HostSpec:
     block_size, read_only, write_cache = options.block_size, options.read_only, not options.no_write_cache
     targets = {
         t: {
-            n: replace(lun, block_size=block_size, read_only=read_only, write_cache=write_cache)
+            n: replace(
+                lun,
+                block_size=block_size,
+                read_only=read_only,
+                write_cache=write_cache,
+                serial=_new_serial(f"virtiod-{t}-{n}-") if lun.memory else "",
+            )
             for n, lun in of.items()
         }
         for t, of in luns.items()
@@ -123,17 +134,23 @@ def _host(options: TargetOptions, scsi: str) -> HostSpec:
     return HostSpec(targets, queues=options.queues)
 
 
+def _new_serial(prefix: str) -> str:
+    """Of a disk whose data ends with the process: its successor must not be taken for it."""
+    return prefix + secrets.token_hex(6)
+
+
 def _disk(options: TargetOptions) -> DiskSpec:
     sizes = (size for size in (options.null, options.memory) if size is not None)
+    memory = not options.file and options.null is None
     return DiskSpec(
         size=None if options.file else next(sizes, DEFAULT_SIZE),
-        memory=not options.file and options.null is None,
+        memory=memory,
         path=options.file or "",
         block_size=options.block_size,
         queues=options.queues,
         read_only=options.read_only,
         write_cache=not options.no_write_cache,
-        serial=options.serial,
+        serial=options.serial or (_new_serial("memory-") if memory else DEFAULT_SERIAL),
         fault=Fault.parse(options.fault),
     )
 

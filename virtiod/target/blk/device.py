@@ -17,6 +17,7 @@ from virtiod.virtio.features import BlkFeature
 
 SEG_MAX = 126  # segments of a request, as the configuration tells them
 MAX_RANGE_SECTORS = 1 << 22  # of one DISCARD or WRITE_ZEROES: 2 GiB
+DEFAULT_SERIAL = "virtiod-target"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class DiskSpec:
     queues: int = 1
     read_only: bool = False
     write_cache: bool = True
-    serial: str = "virtiod-target"
+    serial: str = DEFAULT_SERIAL
     fault: Fault = Fault()
 
     def check(self) -> None:
