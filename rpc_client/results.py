@@ -195,6 +195,8 @@ class Controller:
     """Its queues, and how it is reached."""
     queues: list[Queue]
     """Its virtqueues."""
+    why: str | None = None
+    """Why it does not serve I/O, and what to do where virtiod can't help itself; absent while it is up."""
     unused: list[str] | None = None
     """What the device has that can't be used, as a unit of block size 0, and why; absent when there is none."""
 

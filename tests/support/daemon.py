@@ -20,6 +20,7 @@ from virtiod.bdev.options import BdevOptions
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.bdev.spdk_histograms import Histograms
 from virtiod.controllers import ControllerManager
+from virtiod.controllers.controller import State
 from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.request import AttachRequest
@@ -196,8 +197,9 @@ class FakeControllers:
             dev_type=request.dev_type,
             trtype=request.trtype,
             traddr=request.traddr,
-            state="up",
-            shown_state="up",
+            state=State.UP,
+            shown_state=State.UP,
+            last_error="",
             reconnects=0,
             unused=[],
             fixed_queues=0,
@@ -211,7 +213,7 @@ class FakeControllers:
     async def detach(self, name: str) -> None:
         if name not in self._controllers:
             raise NotFound(f"controller '{name}' does not exist")
-        if self._controllers[name].state == "detaching":
+        if self._controllers[name].state is State.DETACHING:
             raise Busy(f"controller '{name}' is being detached")
         controller = self._controllers.pop(name)
         await self._bdevs.unregister(self._bdevs.get(name if controller.dev_type == "blk" else f"{name}t0"))

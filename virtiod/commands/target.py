@@ -19,11 +19,12 @@ from virtiod.core.memory import MIB
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.poller.poller import POLL_MODES
-from virtiod.target.blk.device import DEFAULT_SERIAL, DiskSpec, Fault
+from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunFault, parse_luns
 from virtiod.target.session import RING_FEATURES
 from virtiod.target.target import Target
+from virtiod.virtio.blk import TARGET_SERIAL
 from virtiod.virtio.features import Feature
 
 __all__ = ["add_arguments", "run"]
@@ -150,7 +151,7 @@ def _disk(options: TargetOptions) -> DiskSpec:
         queues=options.queues,
         read_only=options.read_only,
         write_cache=not options.no_write_cache,
-        serial=options.serial or (_new_serial("memory-") if memory else DEFAULT_SERIAL),
+        serial=options.serial or (_new_serial("memory-") if memory else TARGET_SERIAL),
         fault=Fault.parse(options.fault),
     )
 

@@ -100,25 +100,27 @@ class ControllerManager:
             if request.wait_for_device and absent:
                 known = str(error)
                 log.warning("controller %s: %s; it is attached when the device appears", request.name, known)
-                waiting = self._attach_when_there(self._add(request), known)
+                waiting = self._attach_when_there(self._add(request, known))
                 self._awaited[request.name] = spawn(waiting, f"wait for {request.name}")
                 return []
             del self._controllers[request.name]
             raise
 
-    def _add(self, request: AttachRequest) -> AnyController:
+    def _add(self, request: AttachRequest, failed: str = "") -> AnyController:
+        """failed: why the device can't be attached yet."""
         controller = KINDS[request.dev_type](request, self._transport(request), self._context)
+        controller.last_error = failed
         controller.on_removed = self._device_removed
         self._controllers[request.name] = controller
         return controller
 
-    async def _attach_when_there(self, controller: AnyController, known: str) -> None:
+    async def _attach_when_there(self, controller: AnyController) -> None:
         """Tries until it works, less and less often; logs a failure only if it differs from the last one."""
         with contextlib.closing(controller.transport.arrivals()) as arrivals:
-            await self._try_to_attach(controller, Attempts(arrivals), known)
+            await self._try_to_attach(controller, Attempts(arrivals))
         self._awaited.pop(controller.name, None)
 
-    async def _try_to_attach(self, controller: AnyController, attempts: Attempts, known: str) -> None:
+    async def _try_to_attach(self, controller: AnyController, attempts: Attempts) -> None:
         while True:
             await attempts.due()
             try:
@@ -127,11 +129,10 @@ class ControllerManager:
             except Exception as error:
                 foreseen = isinstance(error, VirtiodError)
                 message = str(error) if foreseen else f"{type(error).__name__}: {error}"
-                if message != known:
+                if message != controller.last_error:
                     level = logging.WARNING if foreseen else logging.ERROR
                     log.log(level, "controller %s: %s", controller.name, message, exc_info=None if foreseen else error)
-                known = message
-                controller = self._add(controller.request)
+                controller = self._add(controller.request, message)
 
     async def _wait_no_more(self, name: str) -> None:
         await cancel(self._awaited.pop(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 SECTOR = 512  # bytes, whatever the size of a block
+TARGET_SERIAL = "virtiod-target"  # of the embedded target's disks that were given no other one
 # struct virtio_blk_config: capacity, size_max, seg_max, geometry (3), blk_size, topology (4), writeback, num_queues,
 # discard (3), write zeroes (3)
 CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")

@@ -31,7 +31,7 @@ async def test_another_disk_at_the_same_place_gets_none_of_the_old_ones_writes(r
         own, other = units[0, 0], FakeUnit(serial="new")
         units[0, 0] = other
         writes = await cut_with_writes_in_flight(s)
-        await s.until(lambda: "came back with another disk" in controller.last_error)
+        await s.until(lambda: "came back as another disk" in controller.last_error)
         assert "target 0 LUN 0" in controller.last_error
         assert "its serial is 'new', it was 'old'" in controller.last_error
         assert (controller.state, other.data) == ("reconnecting", {})

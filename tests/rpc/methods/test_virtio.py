@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.daemon import FakeDaemon
 from tests.support.rpc_peer import ATTACH, Peer, attach, talk
+from virtiod.controllers.controller import State
 
 
 def without(name: str) -> dict[str, Any]:
@@ -68,10 +69,15 @@ def test_attach_and_detach(run_dir: Path) -> None:
         assert (await peer.error("virtiod_get_controllers", name="B9")) == (-19, "controller 'B9' does not exist")
         assert (await peer.error("bdev_virtio_detach_controller", name="B9"))[0] == -19
         assert (await peer.error("bdev_virtio_detach_controller"))[0] == -32603
-        daemon.fakes.fake_controllers.list()[0].state = "detaching"
+        fake = daemon.fakes.fake_controllers.list()[0]
+        fake.state = fake.shown_state = State.DETACHING
+        assert "why" not in controller
+        fake.last_error = "another disk"
+        (controller,) = await peer.result("virtiod_get_controllers")
+        assert (controller["state"], controller["why"]) == ("detaching", "another disk")
         code, message = await peer.error("bdev_virtio_detach_controller", name="B0")
         assert (code, message.startswith("Device or resource busy")) == (-32602, True)
-        daemon.fakes.fake_controllers.list()[0].state = "up"
+        fake.state = State.UP
         assert await peer.result("bdev_virtio_detach_controller", name="B0") is True
         assert await peer.result("bdev_get_bdevs") == []
 

@@ -45,6 +45,10 @@ class ControllerDescription:
     reconnects: Annotated[int, Member("times that its device was lost and came back")]
     virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
     queues: Annotated[list[QueueDescription], Member("its virtqueues")]
+    why: Annotated[
+        str | UnsetType,
+        Member("why it does not serve I/O, and what to do where virtiod can't help itself; absent while it is up"),
+    ] = UNSET
     unused: Annotated[
         list[str] | UnsetType,
         Member("what the device has that can't be used, as a unit of block size 0, and why; absent when there is none"),

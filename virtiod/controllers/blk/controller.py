@@ -16,6 +16,7 @@ from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
+from virtiod.controllers.identity import Identity, difference, refusal
 from virtiod.core.errors import ProtocolError
 from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import BlkFeature, Feature
@@ -49,8 +50,8 @@ class BlkController(Controller[BlkConfig]):
     config_sizes = CONFIG_SIZES
 
     def _check_return(self, config: BlkConfig) -> None:
-        if config.block_size != self._config.block_size:
-            raise ProtocolError(f"{self.traddr}: the device came back with block size {config.block_size}")
+        for bdev in self.bdevs:
+            self._check_same(bdev, bdev.info.serial, config)
         self._check_limits(config)
 
     def _check_limits(self, config: BlkConfig) -> None:
@@ -94,14 +95,16 @@ class BlkController(Controller[BlkConfig]):
         self._register(bdev)
 
     async def _check_identity(self) -> None:
-        """Compares the serial, if the device had one."""
+        """Compares the serial, if the device had one. _check_return has compared the sizes."""
         for bdev in self.bdevs:
-            before = bdev.info.serial
-            now = await self._serial() if before else ""
-            if now != before:
-                raise ProtocolError(
-                    f"{self.traddr}: the device came back as another disk: its serial is {now!r}, it was {before!r}"
-                )
+            if bdev.info.serial:
+                self._check_same(bdev, await self._serial(), self._config)
+
+    def _check_same(self, bdev: Bdev, serial: str, config: BlkConfig) -> None:
+        before = Identity(bdev.info.serial, bdev.block_size, bdev.size)
+        now = Identity(serial, config.block_size, config.bdev_info(serial).num_blocks * config.block_size)
+        if why := difference(before, now):
+            raise refusal(self.traddr, why)
 
     async def _find_caches(self) -> None:
         for bdev in self.bdevs:

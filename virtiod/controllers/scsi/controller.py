@@ -15,6 +15,7 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
+from virtiod.controllers.identity import difference, refusal
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.commands import Commands
@@ -97,7 +98,7 @@ class ScsiController(Controller[ScsiConfig]):
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
     async def _check_identity(self) -> None:
-        """Compares serials and designators. A removed unit is not another disk. A silent one delays its own I/O."""
+        """Compares what tells disks apart. A removed unit is not another disk. A silent one delays its own I/O."""
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
@@ -112,10 +113,8 @@ class ScsiController(Controller[ScsiConfig]):
             if disk.bdev.channels.in_flight():
                 raise DeviceError(f"{where}: does not tell whether it is still the same disk") from None
             return
-        if now and (now.serial, now.designators) != (unit.serial, unit.designators):
-            raise ProtocolError(
-                f"{where}: the device came back with another disk: its serial is {now.serial!r}, it was {unit.serial!r}"
-            )
+        if now and (why := difference(unit.identity, now)):
+            raise refusal(where, why)
 
     async def _find_caches(self) -> None:
         """By the caching mode page. That of a unit that does not answer counts as volatile until a scan knows."""

@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
+from virtiod.controllers.identity import Identity
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi.config import ScsiConfig
@@ -31,14 +31,6 @@ Result = TypeVar("Result")
 
 # (target, its disks in order of their LUNs)
 Found = Callable[[int, list[Unit]], None]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What distinguishes a disk from others."""
-
-    serial: str
-    designators: list[parse.Designator]
 
 
 class Discovery:
@@ -113,9 +105,11 @@ class Discovery:
             designators = unit.designators and await self._page(
                 target, lun, VpdPage.DEVICE_IDENTIFICATION, parse.designators
             )
+            await self._make_ready(target, lun)
+            capacity = await self._capacity(target, lun)
         except NotFound:
             return None
-        return Identity(serial or "", designators or [])
+        return Identity(serial or "", capacity.block_size, capacity.blocks * capacity.block_size, designators or [])
 
     async def mode(self, unit: Unit) -> parse.Mode:
         """Of the unit, as it is now. Raises NotFound, DeviceError."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from virtiod.bdev import BdevInfo
 from virtiod.bdev.limits import RequestLimits
+from virtiod.controllers.identity import Identity
 from virtiod.controllers.limits import NO_LIMIT
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
@@ -51,6 +52,11 @@ class Unit:
 
     def aliases(self) -> list[str]:
         return list(dict.fromkeys(d.name for d in self.designators if d.type != DesignatorType.T10_VENDOR_ID))
+
+    @property
+    def identity(self) -> Identity:
+        c = self.capacity
+        return Identity(self.serial, c.block_size, c.blocks * c.block_size, self.designators)
 
     def is_same(self, other: Unit) -> bool:
         """Whether it is the same disk, with the properties that users of the bdev rely on."""

@@ -13,6 +13,7 @@ from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
 from virtiod.api.results.virtio import ControllerDescription, QueueDescription, ScsiControllerDescription
+from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController, check_request
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
@@ -146,5 +147,6 @@ def _describe(controller: AnyController) -> ControllerDescription:
             )
             for queue in controller.queues
         ],
+        why=UNSET if controller.state is State.UP else controller.last_error or UNSET,
         unused=controller.unused or UNSET,
     )

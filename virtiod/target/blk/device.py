@@ -12,12 +12,11 @@ from virtiod.target.blk.requests import FAULTS, BlkRing, TargetUnit
 from virtiod.target.interface import MappedRegion, QueueSetup, TargetDevice
 from virtiod.target.ring import TargetMemory
 from virtiod.target.store import Store
-from virtiod.virtio.blk import CONFIG, SECTOR
+from virtiod.virtio.blk import CONFIG, SECTOR, TARGET_SERIAL
 from virtiod.virtio.features import BlkFeature
 
 SEG_MAX = 126  # segments of a request, as the configuration tells them
 MAX_RANGE_SECTORS = 1 << 22  # of one DISCARD or WRITE_ZEROES: 2 GiB
-DEFAULT_SERIAL = "virtiod-target"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class DiskSpec:
     queues: int = 1
     read_only: bool = False
     write_cache: bool = True
-    serial: str = DEFAULT_SERIAL
+    serial: str = TARGET_SERIAL
     fault: Fault = Fault()
 
     def check(self) -> None:

@@ -1,0 +1,112 @@
+"""A virtio-blk device that is lost and comes back: with its disk, or with another one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.rig import in_loop
+from tests.support.waiting import until
+from virtiod.bdev.probe import Probe
+from virtiod.controllers.controller import Controller
+from virtiod.controllers.request import AttachRequest
+from virtiod.system import System
+from virtiod.target.blk.device import DiskSpec, Fault
+from virtiod.target.target import Target
+
+MIB = 1 << 20
+
+
+class Rig:
+    """A controller D0 on a disk of a file, whose target can be replaced."""
+
+    def __init__(self, run_dir: Path, system: System) -> None:
+        self.path, self.image = str(run_dir / "d.sock"), run_dir / "disk.img"
+        self.image.write_bytes(bytes(MIB))
+        self.spec = DiskSpec(path=str(self.image), serial="A")
+        self.system = system
+        self.target: Target | None = None
+
+    @property
+    def controller(self) -> Controller[Any]:
+        return self.system.controllers.get("D0")
+
+    async def serve(self, spec: DiskSpec) -> None:
+        """In place of what was served before."""
+        await self.leave()
+        self.target = Target({self.path: spec})
+        await self.target.start()
+
+    async def leave(self) -> None:
+        if self.target is not None:
+            await self.target.stop()
+            self.target = None
+
+
+@contextlib.asynccontextmanager
+async def rig(run_dir: Path) -> AsyncIterator[Rig]:
+    system = System([-1], memory_mib=16)
+    system.start()
+    found = Rig(run_dir, system)
+    try:
+        yield found
+    finally:
+        await system.stop()
+        await found.leave()
+
+
+def other(run_dir: Path, spec: DiskSpec, kind: str) -> tuple[DiskSpec, str]:
+    """Another disk, and what tells it from the first one."""
+    image = run_dir / "other.img"
+    image.write_bytes(bytes(MIB // 2 if kind == "smaller" else MIB))
+    found = replace(spec, path=str(image))
+    if kind == "smaller":
+        return found, "it has 524288 bytes, it had 1048576"
+    if kind == "block size":
+        return replace(found, block_size=4096), "its block size is 4096, it was 512"
+    return replace(found, serial="B"), "its serial is 'B', it was 'A'"
+
+
+@pytest.mark.parametrize("kind", ["serial", "smaller", "block size"])
+@in_loop
+async def test_another_disk_gets_no_write_and_the_operator_is_told(run_dir: Path, kind: str) -> None:
+    async with rig(run_dir) as r:
+        await r.serve(replace(r.spec, fault=Fault("silence", after=1)))  # GET_ID is answered
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        probe = Probe(r.system.memory, r.system.pollers[0], r.system.bdevs.get("D0").channels)
+        probe.buffer[:512] = b"w" * 512
+        write = asyncio.ensure_future(probe.submit("write", 0, 512))
+        await until(lambda: r.controller.queues[0].in_flight == 1)
+        stranger, why = other(run_dir, r.spec, kind)
+        await r.serve(stranger)
+        expected = (
+            f"{r.path}: the device came back as another disk: {why}. I/O waits for the old one; "
+            "to use this one, detach the controller and attach it again"
+        )
+        await until(lambda: r.controller.last_error == expected)
+        assert r.controller.state == "reconnecting"
+        assert not write.done()
+        await r.serve(r.spec)
+        assert await write == 0
+        assert r.controller.state == "up"
+        assert r.image.read_bytes()[:512] == b"w" * 512
+        assert not any((run_dir / "other.img").read_bytes())
+
+
+@in_loop
+async def test_a_disk_that_is_larger_is_the_same_and_its_users_learn_of_it(run_dir: Path) -> None:
+    async with rig(run_dir) as r:
+        await r.serve(r.spec)
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        await r.leave()
+        with r.image.open("r+b") as file:
+            file.truncate(2 * MIB)
+        await r.serve(r.spec)
+        await until(lambda: r.controller.reconnects == 1)
+        await until(lambda: r.system.bdevs.get("D0").size == 2 * MIB)

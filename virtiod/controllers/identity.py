@@ -1,0 +1,50 @@
+"""Whether a disk that is back is the one that was there: by what can be compared of the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from virtiod.core.errors import ProtocolError
+from virtiod.scsi.parse import Designator
+from virtiod.virtio.blk import TARGET_SERIAL
+
+# Serials that programs give to every disk: they tell nothing.
+CONSTANT_SERIALS = frozenset(
+    {
+        "vhost_user_blk",  # qemu-storage-daemon
+        "vdpa_blk_sim",  # the kernel's simulator
+        TARGET_SERIAL,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a disk from others. size in bytes. serial, designators: empty where the disk tells none."""
+
+    serial: str
+    block_size: int
+    size: int
+    designators: list[Designator] = field(default_factory=list)
+
+
+def difference(before: Identity, now: Identity) -> str:
+    """Why it can't be the disk that it was; "" if it can. What it did not tell before is not compared."""
+    constant = {before.serial, now.serial} <= CONSTANT_SERIALS | {""}
+    if before.serial and now.serial != before.serial and not constant:
+        return f"its serial is {now.serial!r}, it was {before.serial!r}"
+    if before.designators and now.designators != before.designators:
+        return "its designators are others"
+    if now.block_size != before.block_size:
+        return f"its block size is {now.block_size}, it was {before.block_size}"
+    if now.size < before.size:
+        return f"it has {now.size} bytes, it had {before.size}"
+    return ""
+
+
+def refusal(where: str, why: str) -> ProtocolError:
+    """The error of a device that is back with another disk: says what the operator has to do."""
+    return ProtocolError(
+        f"{where}: the device came back as another disk: {why}. I/O waits for the old one; "
+        "to use this one, detach the controller and attach it again"
+    )
