@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from virtiod.bdev import BdevRegistry
+from virtiod.bdev.failures import FailureLog
 from virtiod.bdev.iostat import IoStats
 from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
@@ -57,6 +58,7 @@ class System:
         self.notifications = Notifications()
         self.bdevs.on_event(self.notifications.add)
         self.iostats = IoStats(self.bdevs)
+        self.failures = FailureLog(self.bdevs)
         self.histograms = Histograms()
         self.nulls = NullBdevs(self.pollers, self.bdevs)
         self.controllers = ControllerManager(Context(self.memory, self.pollers, self.bdevs, io_timeout_s, allow_unbind))
@@ -71,6 +73,7 @@ class System:
         for poller in self.pollers:
             poller.start()
         self.controllers.start()
+        self.failures.start()
 
     async def stop(self) -> None:
         """Ends exports and loads, detaches controllers, ends pollers, gives memory back. Each step has a deadline."""
@@ -78,6 +81,7 @@ class System:
         await self.hotplug.stop()
         await self.load.stop()
         await self.controllers.stop()
+        await self.failures.stop()
         for poller in self.pollers:
             poller.stop()
         self.control.detach()

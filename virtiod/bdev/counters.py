@@ -114,6 +114,15 @@ def ended_ios(channels: BdevChannels) -> int:
     return ended
 
 
+def failed_ios(channels: BdevChannels) -> int:
+    """I/Os that failed, on all channels."""
+    i: cython.int
+    failed: uint64_t = 0
+    for i in range(OP_COUNT * channels.count):
+        failed += atomics.relaxed_u64(address(channels.stats[i].failed))
+    return failed
+
+
 @cython.cfunc
 def _counters(
     channels: BdevChannels, first: cython.int, n: cython.int, cuts: Cuts | None, busy_ns: uint64_t

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from virtiod.bdev.bdev import Bdev, BdevInfo
 from virtiod.core.errors import AlreadyExists, DeadlineError, NotFound
+from virtiod.core.lograte import LogRate
+
+log = logging.getLogger(__name__)
 
 EVENTS = ("bdev_register", "bdev_unregister", "bdev_resize")
 
@@ -18,6 +22,7 @@ class BdevRegistry:
         self._bdevs: dict[str, Bdev] = {}
         self._listeners: list[Callable[[str, str], None]] = []
         self._arrived = asyncio.Event()
+        self._said = LogRate(log)
 
     def on_event(self, listener: Callable[[str, str], None]) -> None:
         """Has listener(type, bdev name) called after each change; type is one of EVENTS."""
@@ -73,7 +78,9 @@ class BdevRegistry:
 
     def update(self, bdev: Bdev, info: BdevInfo, doubts: int | None = None) -> None:
         """Takes over what changed on the device, and tells listeners. doubts: as of Bdev.update()."""
-        before = bdev.num_blocks
+        before, size = bdev.num_blocks, bdev.size
         bdev.update(info, doubts)
         if bdev.num_blocks != before:
+            message = "bdev %s: it has %d bytes now, it had %d"
+            self._said.say(logging.WARNING, bdev.name, message, bdev.name, bdev.size, size)
             self._tell("bdev_resize", bdev.name)

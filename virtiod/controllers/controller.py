@@ -24,6 +24,7 @@ from virtiod.controllers.attempts import Attempts
 from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
+from virtiod.core.levels import NOTICE
 from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
@@ -109,12 +110,22 @@ class Controller(Device[Config]):
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:
             return
-        # An absent device may be tried many times: its absence has been logged.
-        level = logging.INFO if self._up_since or not self.request.wait_for_device else logging.DEBUG
-        log.log(level, "controller %s: %s -> %s%s", self.name, self.state, state, f" ({why})" if why else "")
+        change = f"{self.state} -> {state}{f' ({why})' if why else ''}"
+        level = self._level_of(state, why)
+        self._said.say(level, (level, state), "controller %s: %s", self.name, change)
         self.state = state
         if self.on_state:
             self.on_state(self)
+
+    def _level_of(self, state: State, why: str) -> int:
+        """At which to log that it enters a state: a loss is a warning, and a return worth a notice."""
+        awaited = self.request.wait_for_device
+        if state is State.RECONNECTING or (state is State.DETACHING and why):
+            return logging.WARNING
+        if state is State.UP and (self.state is State.RECONNECTING or awaited):
+            return NOTICE
+        # An absent device may be tried many times: its absence has been logged.
+        return logging.DEBUG if awaited and not self._up_since else logging.INFO
 
     # ---- attach
 
@@ -228,8 +239,8 @@ class Controller(Device[Config]):
         message = str(error) if foreseen else f"{type(error).__name__}: {error}"
         message = message or f"{self.traddr}: no answer within {CONNECT_DEADLINE_S:g} s"
         if message != self.last_error:
-            level = logging.WARNING if foreseen else logging.ERROR
-            log.log(level, "controller %s: %s", self.name, message, exc_info=None if foreseen else error)
+            level, traceback = (logging.WARNING, None) if foreseen else (logging.ERROR, error)
+            self._said.say(level, ("attempt", level), "controller %s: %s", self.name, message, exc_info=traceback)
         self.last_error = message
 
     async def _let_go(self) -> None:

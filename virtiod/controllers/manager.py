@@ -19,6 +19,7 @@ from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
+from virtiod.core.lograte import LogRate
 from virtiod.core.memory import Region
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
@@ -69,6 +70,7 @@ class ControllerManager:
         self._shared_regions = 0
         self._sharing = asyncio.Lock()
         self._end_growth: Callable[[], None] | None = None
+        self._said = LogRate(log)
         self._endings: set[asyncio.Task[None]] = set()  # of controllers whose device was removed
 
     def start(self) -> None:
@@ -130,8 +132,9 @@ class ControllerManager:
                 foreseen = isinstance(error, VirtiodError)
                 message = str(error) if foreseen else f"{type(error).__name__}: {error}"
                 if message != controller.last_error:
-                    level = logging.WARNING if foreseen else logging.ERROR
-                    log.log(level, "controller %s: %s", controller.name, message, exc_info=None if foreseen else error)
+                    level, traceback = (logging.WARNING, None) if foreseen else (logging.ERROR, error)
+                    name = controller.name
+                    self._said.say(level, (name, level), "controller %s: %s", name, message, exc_info=traceback)
                 controller = self._add(controller.request, message)
 
     async def _wait_no_more(self, name: str) -> None:

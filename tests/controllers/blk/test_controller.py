@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.request import AttachRequest
+from virtiod.core import lograte
+from virtiod.core.levels import NOTICE
 from virtiod.system import System
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.target import Target
@@ -110,3 +113,29 @@ async def test_a_disk_that_is_larger_is_the_same_and_its_users_learn_of_it(run_d
         await r.serve(r.spec)
         await until(lambda: r.controller.reconnects == 1)
         await until(lambda: r.system.bdevs.get("D0").size == 2 * MIB)
+
+
+@in_loop
+async def test_a_loss_is_a_warning_and_a_return_a_notice_once_a_second_at_most(
+    run_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lograte, "INTERVAL_S", 3600.0)
+    caplog.set_level(logging.DEBUG, "virtiod")
+    async with rig(run_dir) as r:
+        await r.serve(r.spec)
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        for times in (1, 2):
+            await r.serve(r.spec)
+            await until(lambda: r.controller.reconnects == times)  # noqa: B023
+        changes = [
+            (record.levelno, record.getMessage().split(" (")[0])
+            for record in caplog.records
+            if " -> " in record.getMessage()
+        ]
+    assert changes == [
+        (logging.INFO, "controller D0: attaching -> up"),
+        (logging.WARNING, "controller D0: up -> reconnecting"),
+        (NOTICE, "controller D0: reconnecting -> up"),
+        (logging.DEBUG, "controller D0: up -> reconnecting"),
+        (logging.DEBUG, "controller D0: reconnecting -> up"),
+    ]

@@ -27,6 +27,7 @@ from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
+from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
 from virtiod.scsi.parse import Mode
@@ -274,7 +275,8 @@ class ScsiController(Controller[ScsiConfig]):
             if place in self._leaving or place[0] != target:
                 continue
             if place not in found or not disk.unit.is_same(found[place]):
-                log.info("controller %s: target %d LUN %d is gone", self.name, *place)
+                gone = "controller %s: target %d LUN %d is gone, and %s with it"
+                self._said.say(logging.WARNING, ("gone", place), gone, self.name, *place, disk.bdev.name)
                 self._leaving[place] = spawn(self._remove(place), f"remove {disk.bdev.name}")
         for place, unit in found.items():
             if place in self._leaving:
@@ -293,7 +295,9 @@ class ScsiController(Controller[ScsiConfig]):
         disk = self._make_disk(unit)
         self._register(disk.bdev)
         self._disks[unit.place] = disk
-        log.info("controller %s: target %d LUN %d is %s", self.name, *unit.place, disk.bdev.name)
+        found = "controller %s: target %d LUN %d is %s"
+        level = logging.INFO if self.state is State.ATTACHING else NOTICE
+        self._said.say(level, ("found", unit.place), found, self.name, *unit.place, disk.bdev.name)
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
         disk.unit = unit

@@ -16,6 +16,7 @@ from typing import Annotated, Protocol
 from virtiod.bdev import Bdev
 from virtiod.core.counted import counted
 from virtiod.core.described import Member
+from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall
 from virtiod.exports.interface import Export, ExportCounters
 from virtiod.exports.nbd.handshake import ExportInfo
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 ABORT_S = 1.0  # for connections to end once their sockets are shut down
 PREFERRED_SIZE = 4096
+_TROUBLE = ("cut off", "sent an invalid request", "the poller has too many")  # of the reasons why a client left
+
+_said = LogRate(log)
 
 
 class Transmission(Protocol):
@@ -110,7 +114,8 @@ class Client:
             return
         self.ended = True
         self.export.forget(self)
-        log.info("%s: left NBD export %s: %s", self.peer, self.export.name, reason)
+        level = logging.WARNING if reason.startswith(_TROUBLE) else logging.INFO
+        _said.say(level, (self.export.name, reason), "%s: left NBD export %s: %s", self.peer, self.export.name, reason)
 
 
 class NbdExport(Export):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from virtiod.core.lograte import LogRate
 from virtiod.core.peers import Peer, peer_of
 from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.http.security.buckets import Buckets
@@ -65,6 +66,7 @@ class Connections:
         self.request_s, self.response_s = REQUEST_S, RESPONSE_S
         self._open: dict[web.RequestHandler, _Connection] = {}  # oldest first
         self._budget = Buckets(PER_S, AT_ONCE)
+        self._said = LogRate(logger)
         self._listeners: list[socket.socket] = []
         self._reaper: asyncio.Task[None] | None = None
         self._tls: Tls | None = None
@@ -144,6 +146,7 @@ class Connections:
     def _admit(self, accepted: socket.socket) -> None:
         peer, now = peer_of(accepted), asyncio.get_running_loop().time()
         if self._budget.take(peer.origin, now):
+            self._said.say(logging.WARNING, "often", "%s connects too often: it is cut off", peer.name)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             accepted.close()
             return
@@ -178,6 +181,8 @@ class Connections:
             oldest = next(one for one in hurried if one.peer.origin == most)
             del self._open[oldest.protocol]
             oldest.cut_off()
+            told = "%d connections: the oldest, of %s, is cut off"
+            self._said.say(logging.WARNING, "many", told, len(hurried), oldest.peer.name)
 
     def _forget(self) -> None:
         """Forgets the connections that have ended."""

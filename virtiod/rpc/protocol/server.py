@@ -21,6 +21,7 @@ from pathlib import Path
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import INTERNAL_ERROR, PARSE_ERROR
 from virtiod.core.errors import Busy, ConnectError, InvalidArgument
+from virtiod.core.lograte import LogRate
 from virtiod.core.peers import credentials
 from virtiod.core.tasks import spawn
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
@@ -61,6 +62,7 @@ class RpcServer:
         self._lock: SocketLock | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._said = LogRate(logger)
 
     def claim(self) -> None:
         """Makes sure that no other process serves this path until close(). Raises Busy or InvalidArgument."""
@@ -95,7 +97,8 @@ class RpcServer:
         assert task is not None
         connection = _Connection(reader, writer, self._dispatcher, self._write_timeout_s)
         if len(self._connections) >= self._max_connections:
-            logger.warning("%s refused: there are %d connections", connection.peer, self._max_connections)
+            refused = "%s refused: there are %d connections"
+            self._said.say(logging.WARNING, "refused", refused, connection.peer, self._max_connections)
             await connection.refuse(f"too many connections ({self._max_connections})")
             return
         self._connections.add(task)
