@@ -172,6 +172,30 @@ async def test_a_target_that_is_back_is_found_at_once_however_often_it_dies(run_
 
 
 @in_loop
+async def test_each_reason_why_a_device_is_not_back_is_told_however_fast_they_follow(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reasons = [f"reason {number}" for number in range(3)]
+    left = [*reasons, *reasons]
+    real = VhostUserTransport.connect
+
+    async def refused(transport: VhostUserTransport, seconds: float) -> None:
+        if left:
+            raise ProtocolError(left.pop(0))
+        await real(transport, seconds)
+
+    async with stack(run_dir, UNITS) as s:
+        await s.attach()
+        controller = controller_of(s)
+        monkeypatch.setattr(VhostUserTransport, "connect", refused)
+        with caplog.at_level(logging.WARNING):
+            lose(controller)
+            await s.until(lambda: controller.reconnects == 1)
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and ": reason " in r.getMessage()]
+    assert told[:3] == [f"controller S0: {reason}" for reason in reasons]
+
+
+@in_loop
 async def test_a_target_that_listens_later_than_its_socket_is_there_is_found(run_dir: Path, only_events: None) -> None:
     path = str(run_dir / "d.sock")
     async with stack(run_dir, UNITS) as s:

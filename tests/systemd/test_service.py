@@ -126,7 +126,7 @@ def test_a_controller_of_the_configuration_is_attached_also_when_its_target_come
     assert status(machine) == "1 controller up, 1 attaching; 1 bdev, 1 export; 1 call waiting for a bdev"
     start_target(machine, "late", "--memory", "1M")
     until_status(machine, "2 controllers up; 2 bdevs, 2 exports")
-    entry = json.loads(machine.journal("-o", "json", "-n", "1", "CONTROLLER=L0", "PRIORITY=6"))
+    entry = json.loads(machine.journal("-o", "json", "-n", "1", "CONTROLLER=L0", "PRIORITY=5"))
     assert (entry["_SYSTEMD_UNIT"], entry["LOGGER"]) == ("virtiod.service", "virtiod.controllers.controller")
     assert entry["MESSAGE"] == "controller L0: attaching -> up"
     machine.run("systemctl", "stop", "late")

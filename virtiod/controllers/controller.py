@@ -240,7 +240,7 @@ class Controller(Device[Config]):
         message = message or f"{self.traddr}: no answer within {CONNECT_DEADLINE_S:g} s"
         if message != self.last_error:
             level, traceback = (logging.WARNING, None) if foreseen else (logging.ERROR, error)
-            self._said.say(level, ("attempt", level), "controller %s: %s", self.name, message, exc_info=traceback)
+            self._said.say(level, ("attempt", message), "controller %s: %s", self.name, message, exc_info=traceback)
         self.last_error = message
 
     async def _let_go(self) -> None:

@@ -134,7 +134,7 @@ class ControllerManager:
                 if message != controller.last_error:
                     level, traceback = (logging.WARNING, None) if foreseen else (logging.ERROR, error)
                     name = controller.name
-                    self._said.say(level, (name, level), "controller %s: %s", name, message, exc_info=traceback)
+                    self._said.say(level, (name, message), "controller %s: %s", name, message, exc_info=traceback)
                 controller = self._add(controller.request, message)
 
     async def _wait_no_more(self, name: str) -> None:
