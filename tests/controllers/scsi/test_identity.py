@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.fake_scsi_host import FakeHost, Stack, stack
-from tests.support.fake_scsi_units import WRITES, FakeUnit
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
+from tests.support.fake_scsi_units import BAD_FIELD, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
+from virtiod.scsi.spec import Asc, CdbFlag, Opcode, SenseKey, Status
+
+Hook = Callable[[Command], Answer | None]
 
 
-async def cut_with_writes_in_flight(s: Stack) -> list[asyncio.Task[int]]:
+async def cut_with_writes_in_flight(s: Stack, then: Hook = lambda _: None) -> list[asyncio.Task[int]]:
+    """then: the hook of the device that comes back."""
     s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
     s.probe("S0t0").buffer[:512] = b"y" * 512
     writes = [asyncio.ensure_future(s.do("S0t0", "write", 512 * i)) for i in range(3)]
     await s.until(lambda: len(s.host.held) == 3)
-    s.host.hook = lambda _: None
-    s.engine.controllers.get("S0").transport._client._channel.close()  # type: ignore[attr-defined]
+    s.host.hook = then
+    cut(s)
     return writes
+
+
+def cut(s: Stack) -> None:
+    s.engine.controllers.get("S0").transport._client._channel.close()  # type: ignore[attr-defined]
+
+
+def check(key: int, code: int) -> Answer:
+    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
+
+
+NOT_READY = check(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)
+
+
+def unusable(answer: Answer, named: bool = True) -> Hook:
+    """Target 0 answers so to all that needs a usable unit. named: it still tells its serial and designators."""
+
+    def hook(command: Command) -> Answer | None:
+        if command.target != 0 or command.cdb[0] == Opcode.REPORT_LUNS:
+            return None
+        if command.cdb[0] != Opcode.INQUIRY:
+            return answer
+        return check(*BAD_FIELD) if command.cdb[1] & CdbFlag.EVPD and not named else None
+
+    return hook
 
 
 @in_loop
@@ -73,3 +104,73 @@ async def test_a_unit_that_does_not_say_who_it_is_holds_up_its_own_writes_only_u
         await s.until(lambda: controller.state == "up")
         assert await s.do("S0t1", "read") == 0
         assert units[0, 0].data == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        NOT_READY,
+        check(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE),
+        Answer(status=Status.RESERVATION_CONFLICT),
+    ],
+)
+@in_loop
+async def test_a_unit_that_can_not_be_used_on_return_fails_its_own_writes_and_holds_up_no_other(
+    run_dir: Path, answer: Answer
+) -> None:
+    units = {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        writes = await cut_with_writes_in_flight(s, unusable(answer))
+        assert await asyncio.gather(*writes) == [-errno.EIO] * 3
+        await s.until(lambda: controller.state == "up")
+        assert await s.do("S0t1", "read") == 0
+        assert units[0, 0].data == {}
+
+
+@in_loop
+async def test_another_disk_that_is_not_ready_is_another_disk(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(serial="old"), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        own, units[0, 0] = units[0, 0], FakeUnit(serial="new")
+        writes = await cut_with_writes_in_flight(s, unusable(NOT_READY))
+        await s.until(lambda: "its serial is 'new', it was 'old'" in controller.last_error)
+        s.host.hook = lambda _: None
+        units[0, 0] = own
+        assert await asyncio.gather(*writes) == [0] * 3
+
+
+@in_loop
+async def test_a_unit_that_tells_neither_name_nor_size_holds_up_its_own_writes_only(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        s.host.hook = unnamed = lambda c: unusable(NOT_READY, named=False)(c) if c.cdb[0] == Opcode.INQUIRY else None
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        writes = await cut_with_writes_in_flight(s, unusable(NOT_READY, named=False))
+        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
+        assert "medium not present" in controller.last_error
+        s.host.hook = unnamed
+        assert await asyncio.gather(*writes) == [0] * 3
+        await s.until(lambda: controller.state == "up")
+        s.host.hook = unusable(NOT_READY, named=False)
+        cut(s)
+        await s.until(lambda: controller.reconnects == 2)
+        assert await s.do("S0t1", "read") == 0
+
+
+@in_loop
+async def test_a_unit_without_io_whose_geometry_can_not_be_on_return_holds_up_no_other(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        nonsense = Answer(data=struct.pack(">QI20x", 999, 0))
+        s.host.hook = lambda c: nonsense if (c.target, c.cdb[0]) == (0, Opcode.SERVICE_ACTION_IN_16) else None
+        cut(s)
+        await s.until(lambda: controller.reconnects == 1)
+        assert await s.do("S0t1", "read") == 0
+        await s.until(lambda: controller.unused)

@@ -26,7 +26,15 @@ from virtiod.controllers.scsi.events import EventListener, ReportReader, is_chan
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.counted import counted
-from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
+from virtiod.core.errors import (
+    DeadlineError,
+    DeviceError,
+    LostError,
+    NotSupported,
+    ProtocolError,
+    RemovedError,
+    VirtiodError,
+)
 from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
@@ -99,7 +107,10 @@ class ScsiController(Controller[ScsiConfig]):
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
     async def _check_identity(self) -> None:
-        """Compares what tells disks apart. A removed unit is not another disk. A silent one delays its own I/O."""
+        """Compares what tells disks apart. A removed unit is not another disk.
+
+        One that does not tell who it is delays only its own I/O.
+        """
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
@@ -110,9 +121,11 @@ class ScsiController(Controller[ScsiConfig]):
         where = f"{self.traddr}: target {unit.target} LUN {unit.lun}"
         try:
             now = await self._discovery.identity(unit)
-        except DeadlineError:
+        except (LostError, RemovedError):
+            raise
+        except DeviceError as error:
             if disk.bdev.channels.in_flight():
-                raise DeviceError(f"{where}: does not tell whether it is still the same disk") from None
+                raise DeviceError(f"{where}: does not tell whether it is still the same disk ({error})") from None
             return
         if now and (why := difference(unit.identity, now)):
             raise refusal(where, why)

@@ -13,7 +13,16 @@ from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.unit import Unit
-from virtiod.core.errors import DeadlineError, DeviceError, InvalidArgument, NotFound, ProtocolError, VirtiodError
+from virtiod.core.errors import (
+    DeadlineError,
+    DeviceError,
+    InvalidArgument,
+    LostError,
+    NotFound,
+    ProtocolError,
+    RemovedError,
+    VirtiodError,
+)
 from virtiod.scsi import cdb, parse
 from virtiod.scsi.spec import Asc, ModePage, SenseKey, VpdPage
 
@@ -95,7 +104,10 @@ class Discovery:
         return None
 
     async def identity(self, unit: Unit) -> Identity | None:
-        """The identity of the disk at the unit's address; None when there is none. Raises DeviceError."""
+        """The identity of the disk at the unit's address; None when there is none. Raises DeviceError.
+
+        A unit that tells its names but not its size, as one that is not ready, has the size that it had.
+        """
         target, lun = unit.place
         try:
             who = await self._inquire(target, lun)
@@ -105,11 +117,26 @@ class Discovery:
             designators = unit.designators and await self._page(
                 target, lun, VpdPage.DEVICE_IDENTIFICATION, parse.designators
             )
-            await self._make_ready(target, lun)
-            capacity = await self._capacity(target, lun)
+            capacity = await self._size(unit, named=bool(serial or designators))
         except NotFound:
             return None
         return Identity(serial or "", capacity.block_size, capacity.blocks * capacity.block_size, designators or [])
+
+    async def _size(self, unit: Unit, named: bool) -> parse.Capacity:
+        """The unit's capacity; of a named unit that refuses to tell it the known one: its I/O will meet the same error.
+
+        Raises NotFound, DeviceError; ProtocolError for nonsense, as the block size may be another one.
+        """
+        try:
+            await self._make_ready(*unit.place)
+            return await self._capacity(*unit.place)
+        except (DeadlineError, LostError, ProtocolError, RemovedError):
+            raise
+        except DeviceError as error:
+            if not named:
+                raise
+            self._said.say(logging.WARNING, (unit.place, str(error)), "its size is not known: %s", error)
+            return unit.capacity
 
     async def mode(self, unit: Unit) -> parse.Mode:
         """Of the unit, as it is now. Raises NotFound, DeviceError."""
