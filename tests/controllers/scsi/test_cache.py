@@ -152,15 +152,25 @@ async def test_a_unit_that_came_back_without_the_fua_bit_gets_a_flush(run_dir: P
         assert writes_and_flushes(unit) == ["write", "flush"]
 
 
+@pytest.mark.parametrize(
+    "attention",
+    [
+        Asc.MODE_PARAMETERS_CHANGED,
+        Asc.POWER_ON_OR_RESET,
+        Asc.DEVICE_RESET,
+        Asc.NOT_READY_TO_READY,
+        Asc.CLEARED_BY_ANOTHER_INITIATOR,
+    ],
+)
 @in_loop
 async def test_a_doubtful_flush_of_a_unit_without_a_cache_that_does_not_know_it_waits_for_the_mode(
-    run_dir: Path,
+    run_dir: Path, attention: Asc
 ) -> None:
     unit = FakeUnit(write_cache=False, unknown=set(FLUSHES))
     async with stack(run_dir, {(0, 0): unit}) as s:
         await s.attach()
-        unit.attentions = [Asc.MODE_PARAMETERS_CHANGED]
-        assert await s.do("S0t0", "read") == 0
+        unit.attentions = [attention]
+        assert await s.do("S0t0", "write") == 0
         assert await flushed(s, unit)
         controller = s.engine.controllers.get("S0")
         assert isinstance(controller, ScsiController)

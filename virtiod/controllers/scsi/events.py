@@ -106,8 +106,7 @@ class ReportReader:
         key = (report.unit, report.cause)
         if reason is not None and reason.key == SenseKey.UNIT_ATTENTION and not reason.deferred:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
-            if is_change(reason):
-                self._rescan({target})
+            self._rescan({target})  # whatever it tells of: the data path doubts the cache's mode until then
             return
         if cause.is_gone(report.cause):
             self._rescan({target})
