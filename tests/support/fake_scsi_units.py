@@ -9,6 +9,7 @@ from virtiod.scsi.spec import Asc, CdbFlag, DesignatorType, ModePage, Opcode, Se
 
 READS: frozenset[int] = frozenset({Opcode.READ_10, Opcode.READ_16})
 WRITES: frozenset[int] = frozenset({Opcode.WRITE_10, Opcode.WRITE_16})
+FLUSHES: frozenset[int] = frozenset({Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16})
 
 
 def fixed_sense(key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> bytes:
@@ -93,7 +94,7 @@ class FakeUnit:
             return b""
         if self.needs_start:
             raise Refused(SenseKey.NOT_READY, Asc.INITIALIZING_COMMAND_REQUIRED)
-        if op in {Opcode.TEST_UNIT_READY, Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16}:
+        if op == Opcode.TEST_UNIT_READY or op in FLUSHES:
             return b""
         if op == Opcode.READ_CAPACITY_10:
             return struct.pack(">II", min(self.blocks - 1, 0xFFFFFFFF), self.block_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_scsi_host import Answer, FakeHost, Stack, stack
-from tests.support.fake_scsi_units import WRITES, FakeUnit
+from tests.support.fake_scsi_units import FLUSHES, WRITES, FakeUnit
 from tests.support.rig import in_loop
 from tests.support.rings import Ring, each_ring
 from virtiod.bdev.probe import Flag
@@ -20,7 +20,6 @@ from virtiod.target.scsi.device import CAPACITY_CHANGED
 from virtiod.virtio.scsi import EventType
 
 MODE_SENSES: frozenset[int] = frozenset({Opcode.MODE_SENSE_10, Opcode.MODE_SENSE_6})
-FLUSHES: frozenset[int] = frozenset({Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16})
 
 
 def writes_and_flushes(unit: FakeUnit) -> list[str]:

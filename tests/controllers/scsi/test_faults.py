@@ -14,9 +14,10 @@ import pytest
 
 from tests.support.clocks import Stopwatch, threads
 from tests.support.fake_scsi_host import SENSE_SIZE, Answer, Command, FakeHost, stack
-from tests.support.fake_scsi_units import READS, WRITES, FakeUnit, deferred, descriptor_sense, fixed_sense
+from tests.support.fake_scsi_units import FLUSHES, READS, WRITES, FakeUnit, deferred, descriptor_sense, fixed_sense
 from tests.support.rig import in_loop
 from tests.support.rings import Ring, each_ring
+from virtiod.bdev.probe import Flag
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi import cdb
 from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status, VpdPage
@@ -148,6 +149,28 @@ async def test_a_deferred_error_is_told_as_a_loss_of_what_was_acknowledged_befor
         s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1)
         assert await s.do("S0t0", "read") == 0
         assert channels.losses() == 1
+
+
+@pytest.mark.parametrize("sense", [fixed_sense, descriptor_sense])
+@in_loop
+async def test_a_flush_that_meets_a_deferred_error_fails_and_the_next_one_succeeds(
+    run_dir: Path, sense: Callable[[int, int], bytes]
+) -> None:
+    unit = FakeUnit(fua=False)
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await s.attach()
+        channels = s.engine.bdevs.get("S0t0").channels
+        lost = check(deferred(sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)))
+        assert await s.do("S0t0", "write") == 0
+        s.host.hook = on_io(lost, times=1, ops=FLUSHES)
+        assert await s.do("S0t0", "flush", 0, 0) == -errno.EIO
+        assert channels.losses() == 1
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        s.host.hook = on_io(lost, times=1, ops=FLUSHES)
+        assert await s.do("S0t0", "write", flags=Flag.FUA) == -errno.EIO  # its flush met the error
+        s.host.hook = on_io(check(deferred(sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1, ops=FLUSHES)
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert channels.losses() == 2
 
 
 @in_loop

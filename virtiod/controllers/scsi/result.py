@@ -144,11 +144,16 @@ def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int
 
 
 def _deferred(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
-    """An earlier command failed after it was acknowledged; this one was not processed (SPC-4 §4.5.7)."""
+    """An earlier command failed after it was acknowledged; this one was not processed (SPC-4 §4.5.7).
+
+    A flush stands for all that was acknowledged before it: it fails, though another one would succeed.
+    """
     s: SlotPtr = address(q.slots[slot])
     if not sense.is_success(found.key):
         atomics.fetch_add_u64(address(s.io.channel.bdev.losses), 1)
         _report(q, s, Cause.SENSE | Cause.DEFERRED | cast(uint32_t, found.key) << 16 | found.asc)
+        if s.kind == Op.FLUSH:
+            return -EIO
     return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
 
 
