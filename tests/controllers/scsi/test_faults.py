@@ -19,6 +19,7 @@ from tests.support.rig import in_loop
 from tests.support.rings import Ring, each_ring
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.scsi.controller import ScsiController
+from virtiod.core import lograte
 from virtiod.scsi import cdb
 from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status, VpdPage
 from virtiod.target.scsi.device import CAPACITY_CHANGED
@@ -149,6 +150,30 @@ async def test_a_deferred_error_is_told_as_a_loss_of_what_was_acknowledged_befor
         s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1)
         assert await s.do("S0t0", "read") == 0
         assert channels.losses() == 1
+
+
+@in_loop
+async def test_each_deferred_error_is_told_without_the_place_of_the_command_that_met_it(
+    run_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lograte, "INTERVAL_S", 0.0)
+    lost = check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)))
+    expected = (
+        "controller S0: target 0 LUN 0: an earlier, acknowledged command failed: "
+        "deferred medium error: write error (3/0c/00)"
+    )
+
+    def warnings() -> list[str]:
+        told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        return [message for message in told if "target 0 LUN 0" in message]
+
+    async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
+        await s.attach()
+        for times in (1, 2):
+            s.host.hook = on_io(lost, times=1)
+            assert await s.do("S0t0", "read", 4096) == 0
+            await s.until(lambda: len(warnings()) == times)  # noqa: B023
+        assert warnings() == [expected, expected]
 
 
 @pytest.mark.parametrize("sense", [fixed_sense, descriptor_sense])

@@ -320,8 +320,8 @@ class ScsiController(Controller[ScsiConfig]):
         """A command met a unit attention, or the error of an earlier command."""
         disk = self._disks.get((target, lun))
         if sense.deferred:
-            if not sense.is_success and disk is not None:
-                log.warning("controller %s: target %d LUN %d: %s", self.name, target, lun, sense)
+            if not sense.is_success and disk is not None and self._reports is not None:
+                self._reports.tell_loss(target, lun, sense)
                 disk.bdev.channels.count_loss()
         elif disk is not None or is_change(sense):
             self._rescan({target})
