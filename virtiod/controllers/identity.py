@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from virtiod.core.errors import ProtocolError
+from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.scsi.parse import Designator
 from virtiod.virtio.blk import TARGET_SERIAL
 
@@ -29,16 +29,25 @@ class Identity:
 
 
 def difference(before: Identity, now: Identity) -> str:
-    """Why it can't be the disk that it was; "" if it can. What it did not tell before is not compared."""
-    constant = {before.serial, now.serial} <= CONSTANT_SERIALS | {""}
-    if before.serial and now.serial != before.serial and not constant:
+    """Why it can't be the disk that it was; "" if it can. What is told only once, before or now, is not compared."""
+    constant = {before.serial, now.serial} <= CONSTANT_SERIALS
+    if before.serial and now.serial and now.serial != before.serial and not constant:
         return f"its serial is {now.serial!r}, it was {before.serial!r}"
-    if before.designators and now.designators != before.designators:
+    if before.designators and now.designators and now.designators != before.designators:
         return "its designators are others"
     if now.block_size != before.block_size:
         return f"its block size is {now.block_size}, it was {before.block_size}"
     if now.size < before.size:
         return f"it has {now.size} bytes, it had {before.size}"
+    return ""
+
+
+def silence(before: Identity, now: Identity) -> str:
+    """Which of its names it does not tell now, though it did before; "" if it tells them all."""
+    if before.serial and not now.serial and before.serial not in CONSTANT_SERIALS:
+        return "it does not tell its serial"
+    if before.designators and not now.designators:
+        return "it does not tell its designators"
     return ""
 
 
@@ -48,3 +57,8 @@ def refusal(where: str, why: str) -> ProtocolError:
         f"{where}: the device came back as another disk: {why}. I/O waits for the old one; "
         "to use this one, detach the controller and attach it again"
     )
+
+
+def uncertainty(where: str, why: str) -> DeviceError:
+    """The error of a device that is back, perhaps with another disk: the next attempt may tell."""
+    return DeviceError(f"{where}: does not tell whether it is still the same disk ({why}); it is asked again")

@@ -15,6 +15,7 @@ import pytest
 from tests.support.rig import in_loop
 from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
+from virtiod.controllers.blk import controller
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.request import AttachRequest
 from virtiod.core import lograte
@@ -100,6 +101,23 @@ async def test_another_disk_gets_no_write_and_the_operator_is_told(run_dir: Path
         assert r.controller.state == "up"
         assert r.image.read_bytes()[:512] == b"w" * 512
         assert not any((run_dir / "other.img").read_bytes())
+
+
+@in_loop
+async def test_a_device_that_does_not_tell_its_serial_is_asked_again(
+    run_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "ID_DEADLINE_S", 0.2)
+    async with rig(run_dir) as r:
+        await r.serve(r.spec)
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        await r.serve(replace(r.spec, fault=Fault("silence", after=0)))
+        why = "it does not tell its serial"
+        expected = f"{r.path}: does not tell whether it is still the same disk ({why}); it is asked again"
+        await until(lambda: r.controller.last_error == expected)
+        await r.serve(r.spec)
+        await until(lambda: r.controller.state == "up")
+        assert "another disk" not in caplog.text
 
 
 @in_loop

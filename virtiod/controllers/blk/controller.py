@@ -16,7 +16,7 @@ from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
-from virtiod.controllers.identity import Identity, difference, refusal
+from virtiod.controllers.identity import Identity, difference, refusal, silence, uncertainty
 from virtiod.core.errors import ProtocolError
 from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import BlkFeature, Feature
@@ -105,6 +105,8 @@ class BlkController(Controller[BlkConfig]):
         now = Identity(serial, config.block_size, config.bdev_info(serial).num_blocks * config.block_size)
         if why := difference(before, now):
             raise refusal(self.traddr, why)
+        if why := silence(before, now):
+            raise uncertainty(self.traddr, why)
 
     async def _find_caches(self) -> None:
         for bdev in self.bdevs:

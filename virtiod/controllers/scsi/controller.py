@@ -15,7 +15,7 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
-from virtiod.controllers.identity import difference, refusal
+from virtiod.controllers.identity import difference, refusal, silence, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.commands import Commands
@@ -119,16 +119,19 @@ class ScsiController(Controller[ScsiConfig]):
     async def _check_disk(self, disk: _Disk) -> None:
         unit = disk.unit
         where = f"{self.traddr}: target {unit.target} LUN {unit.lun}"
+        now, unknown = None, ""
         try:
             now = await self._discovery.identity(unit)
         except (LostError, RemovedError):
             raise
         except DeviceError as error:
-            if disk.bdev.channels.in_flight():
-                raise DeviceError(f"{where}: does not tell whether it is still the same disk ({error})") from None
-            return
-        if now and (why := difference(unit.identity, now)):
-            raise refusal(where, why)
+            unknown = str(error)
+        if now:
+            if why := difference(unit.identity, now):
+                raise refusal(where, why)
+            unknown = silence(unit.identity, now)
+        if unknown and disk.bdev.channels.in_flight():
+            raise uncertainty(where, unknown)
 
     async def _find_caches(self) -> None:
         """By the caching mode page. That of a unit that does not answer counts as volatile until a scan knows."""
