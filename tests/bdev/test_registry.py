@@ -8,10 +8,11 @@ import errno
 import pytest
 
 from tests.support.rig import in_loop
-from tests.support.waiting import soon
+from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev import bdev as bdev_module
 from virtiod.bdev.channel import BdevChannels
+from virtiod.core import lograte
 from virtiod.core.errors import AlreadyExists, DeadlineError, InvalidArgument, NotFound
 
 
@@ -150,3 +151,16 @@ def test_what_no_block_device_can_be_is_refused(block_size: int, blocks: int, sa
 @pytest.mark.parametrize(("block_size", "blocks"), [(512, 1), (4096, 10), (65536, 1), (512, (1 << 54) - 1)])
 def test_what_a_block_device_can_be_is_accepted(block_size: int, blocks: int) -> None:
     BdevInfo(block_size, blocks).check()
+
+
+@in_loop
+async def test_the_log_ends_with_the_size_as_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lograte, "INTERVAL_S", 0.2)
+    registry = BdevRegistry()
+    bdev = null("B0")
+    registry.register(bdev)
+    for blocks in (200, 100, 200):
+        registry.update(bdev, BdevInfo(512, blocks))
+    await until(lambda: caplog.records[-1].getMessage().startswith("bdev B0: it has 102400 bytes now"))

@@ -6,6 +6,8 @@ import logging
 
 import pytest
 
+from tests.support.rig import in_loop
+from tests.support.waiting import until
 from virtiod.core import lograte
 from virtiod.core.lograte import LogRate
 
@@ -35,3 +37,28 @@ def test_it_remembers_a_bounded_number_of_things(
         rate.say(logging.ERROR, key, "%s", key)
     rate.say(logging.ERROR, "a", "again")
     assert [r.getMessage() for r in caplog.records] == ["a", "b", "c", "again"]
+
+
+@in_loop
+async def test_the_last_state_is_told_however_soon_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    rate = LogRate(log, interval_s=0.01, clock=lambda: now)
+
+    def told() -> list[str]:
+        return [r.getMessage() for r in caplog.records]
+
+    for state in ("down", "up", "down", "up", "down"):
+        rate.say_state(logging.WARNING, "A", state, "A is %s", state)
+    rate.say_state(logging.WARNING, "B", "up", "B is up")
+    assert told() == ["A is down", "A is up", "B is up"]
+    now = 101.0
+    await until(lambda: len(told()) == 4)
+    assert told()[-1] == "A is down"
+    for state in ("down", "up"):
+        rate.say_state(logging.WARNING, "A", state, "A is %s", state)
+    assert told()[4:] == ["A is up"]
+    for _ in range(2):
+        rate.say_state(logging.WARNING, "B", "up", "B is up")
+    now = 102.0
+    await until(lambda: len(told()) == 7)
+    assert told()[4:] == ["A is up", "B is up", "B is up"]  # and nothing of what was so before

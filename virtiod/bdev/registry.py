@@ -82,5 +82,5 @@ class BdevRegistry:
         bdev.update(info, doubts)
         if bdev.num_blocks != before:
             message = "bdev %s: it has %d bytes now, it had %d"
-            self._said.say(logging.WARNING, (bdev.name, bdev.size), message, bdev.name, bdev.size, size)
+            self._said.say_state(logging.WARNING, bdev.name, bdev.size, message, bdev.name, bdev.size, size)
             self._tell("bdev_resize", bdev.name)

@@ -112,7 +112,7 @@ class Controller(Device[Config]):
             return
         change = f"{self.state} -> {state}{f' ({why})' if why else ''}"
         level = self._level_of(state, why)
-        self._said.say(level, (level, state), "controller %s: %s", self.name, change)
+        self._said.say_state(level, "state", (level, state), "controller %s: %s", self.name, change)
         self.state = state
         if self.on_state:
             self.on_state(self)

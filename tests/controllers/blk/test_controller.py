@@ -157,3 +157,21 @@ async def test_a_loss_is_a_warning_and_a_return_a_notice_once_a_second_at_most(
         (logging.DEBUG, "controller D0: up -> reconnecting"),
         (logging.DEBUG, "controller D0: reconnecting -> up"),
     ]
+
+
+@in_loop
+async def test_the_log_ends_with_the_state_as_it_is(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with rig(run_dir) as r:
+        await r.serve(r.spec)
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+
+        def changes() -> list[str]:
+            told = [record.getMessage().split(" (")[0] for record in caplog.records if record.levelno > logging.DEBUG]
+            return [message for message in told if " -> " in message]
+
+        caplog.set_level(logging.INFO, "virtiod")
+        await r.serve(r.spec)
+        await until(lambda: r.controller.reconnects == 1)
+        await r.leave()
+        await until(lambda: r.controller.state == "reconnecting")
+        await until(lambda: changes()[-1] == "controller D0: up -> reconnecting")

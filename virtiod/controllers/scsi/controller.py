@@ -292,7 +292,7 @@ class ScsiController(Controller[ScsiConfig]):
                 continue
             if place not in found or not disk.unit.is_same(found[place]):
                 gone = "controller %s: target %d LUN %d is gone, and %s with it"
-                self._said.say(logging.WARNING, ("gone", place), gone, self.name, *place, disk.bdev.name)
+                self._said.say_state(logging.WARNING, place, "gone", gone, self.name, *place, disk.bdev.name)
                 self._leaving[place] = spawn(self._remove(place), f"remove {disk.bdev.name}")
         for place, unit in found.items():
             if place in self._leaving:
@@ -313,7 +313,7 @@ class ScsiController(Controller[ScsiConfig]):
         self._disks[unit.place] = disk
         found = "controller %s: target %d LUN %d is %s"
         level = logging.INFO if self.state is State.ATTACHING else NOTICE
-        self._said.say(level, ("found", unit.place), found, self.name, *unit.place, disk.bdev.name)
+        self._said.say_state(level, unit.place, "found", found, self.name, *unit.place, disk.bdev.name)
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
         disk.unit = unit
