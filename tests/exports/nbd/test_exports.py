@@ -18,10 +18,11 @@ from tests.support.clocks import Stopwatch, threads
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
+from virtiod.core import peers
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
 from virtiod.exports.interface import ExportContext, ExportCounters, ListenOptions
 from virtiod.exports.nbd import listener as server
-from virtiod.exports.nbd import wire
+from virtiod.exports.nbd import places, wire
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
@@ -259,7 +260,9 @@ def test_clients_that_sit_in_the_handshake_hold_up_no_other(setup: Setup, idle: 
 def test_many_clients_of_one_process_that_come_at_once_are_all_served(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SILENT_S", 5.0)
+    monkeypatch.setattr(server, "OWN_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(places, "SILENT_S", PATIENCE_S)
+    monkeypatch.setattr(places, "LONG_S", PATIENCE_S)
 
     async def main() -> None:
         async with setup as s:
@@ -270,11 +273,37 @@ def test_many_clients_of_one_process_that_come_at_once_are_all_served(
                 assert (await peer.go("disk"))[-1] == Reply.ACK
                 return peer
 
-            peers = await asyncio.gather(*(client() for _ in range(200)))
-            for peer in peers:
+            clients = await asyncio.gather(*(client() for _ in range(200)))
+            for peer in clients:
                 peer.leave()
 
     run(main())
+
+
+def test_a_process_whose_clients_keep_talking_holds_up_its_own_only(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "MAX_OF_PEER", 2)
+    for module, name in ((server, "HANDSHAKE_S"), (places, "SILENT_S"), (places, "LONG_S")):
+        monkeypatch.setattr(module, name, 10 * PATIENCE_S)
+    processes = iter(["greedy"] * 3 + ["other"])
+    monkeypatch.setattr(server, "peer_of", lambda _: peers.Peer(*[next(processes)] * 3))
+
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            talking = [await Peer.connect(s.path) for _ in range(2)]
+            reader, writer = await asyncio.open_unix_connection(s.path)
+            other = await Peer.connect(s.path)
+            assert (await other.go("disk"))[-1] == Reply.ACK
+            assert await reader.read() == b""
+            assert (await talking[0].go("disk"))[-1] == Reply.ACK
+            writer.close()
+            for peer in (other, *talking):
+                peer.leave()
+
+    run(main())
+    assert "2 clients negotiate; greedy has too many of them: one was closed" in caplog.text
 
 
 def test_an_acceptor_outlives_what_nobody_foresaw(

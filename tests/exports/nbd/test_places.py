@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtiod.core.peers import Peer
-from virtiod.exports.nbd.places import Place, Places
+from virtiod.exports.nbd.places import LONG_S, SILENT_S, Place, Places
 
 
 def peer(text: str) -> Peer:
@@ -35,11 +35,21 @@ def test_the_one_that_has_most_makes_room(there: list[str], comes: str, victim: 
 
 def test_the_one_that_was_silent_for_longest_goes_first() -> None:
     places = Places(total=4, share=2)
-    first, second = (places.take(peer("a 1"), now, lambda: None) for now in (1.0, 2.0))
-    first.heard = 3.0
+    first, second = (places.take(peer("a 1"), now, lambda: None) for now in (1.0, 1.1))
+    first.heard = 1.5
     assert places.in_the_way(peer("a 1")) is second
     places.leave(second)
     places.leave(second)
     assert places.in_the_way(peer("a 1")) is None
     assert len(places) == 1
     assert isinstance(first, Place)
+
+
+def test_one_that_has_its_place_for_long_goes_whatever_it_sends() -> None:
+    places = Places(total=4, share=2)
+    first = places.take(peer("a 1"), 1.0, lambda: None)
+    first.heard = 1.9
+    assert first.yields_at == 1.0 + LONG_S
+    second = places.take(peer("a 1"), 1.9, lambda: None)
+    assert second.yields_at == 1.9 + SILENT_S
+    assert places.in_the_way(peer("a 1")) is first

@@ -1,7 +1,7 @@
 """Listeners: accept clients on a Unix or TCP socket, negotiate with each, hand the socket to the data plane.
 
 A client that is slow, silent or hostile costs one of MAX_NEGOTIATING places until its deadline or, if another client
-needs the place, for as long as SILENT_S.
+needs the place, for as long as places.py says. One of the same process waits for a place shortly, then it is closed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFAULT_PORT = 10809  # "Newstyle negotiation": assigned by IANA
 HANDSHAKE_S = 10.0  # from accept to transmission
 MAX_NEGOTIATING = 128  # on one listener; more wait in the backlog
 MAX_OF_PEER = 64  # of them, of one process or, over TCP, one address
-SILENT_S = 0.25  # without a byte, after which a client that negotiates makes room for another
+OWN_WAIT_S = 0.25  # that a client waits for one of its own process, and holds up others meanwhile
 PLACE_POLL_S = 0.01
 BACKLOG = 256
 RECEIVE = 16 << 10
@@ -153,29 +153,36 @@ class Listener:
                 raise
 
     async def _admit(self, client: socket.socket) -> None:
-        """Gives it a place, as soon as there is one."""
+        """Gives it a place, as soon as there is one; closes it if its own process keeps all that it may have."""
         _tune(client)
         peer = peer_of(client)
-        await self._make_room(peer)
+        if not await self._make_room(peer):
+            client.close()
+            return
         task = spawn(self._negotiate(client, peer), f"NBD negotiation on {self.address}")
         self._negotiations.add(task)
         task.add_done_callback(self._negotiations.discard)
         await asyncio.sleep(0)  # those that negotiate get their turn, however many come
 
-    async def _make_room(self, peer: Peer) -> None:
+    async def _make_room(self, peer: Peer) -> bool:
+        """Returns whether there is a place for the peer."""
         now = asyncio.get_running_loop().time
+        ends = now() + OWN_WAIT_S
         while (place := self._places.in_the_way(peer)) is not None:
-            if now() < place.heard + SILENT_S:
+            if now() >= place.yields_at:
+                self._places.leave(place)
+                place.drop()
+                self._crowded("%s was slow and made room for another", place.peer.name)
+            elif place.is_of(peer) and now() >= ends:
+                self._crowded("%s has too many of them: one was closed", peer.name)
+                return False
+            else:
                 await asyncio.sleep(PLACE_POLL_S)
-                continue
-            self._places.leave(place)
-            place.drop()
-            self._said.say(
-                logging.WARNING,
-                "room",
-                "NBD on %s: %d clients negotiate; %s was silent and made room for another",
-                *(self.address, len(self._places) + 1, place.peer.name),
-            )
+        return True
+
+    def _crowded(self, message: str, who: str) -> None:
+        told = f"NBD on %s: %d clients negotiate; {message}"
+        self._said.say(logging.WARNING, message, told, self.address, len(self._places), who)
 
     async def _negotiate(self, sock: socket.socket, peer: Peer) -> None:
         """Owns `sock` until a client starts."""

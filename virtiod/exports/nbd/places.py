@@ -1,7 +1,8 @@
 """Who may negotiate: a bounded number of clients, of which each peer has a bounded share.
 
-A client that needs a place while none is free gets that of one who has been silent for a while: among those of the peer
-that has most, the one that has been silent for longest. So clients that just sit there cost others nothing.
+A client that needs a place while none is free gets that of one who has been silent for a while, or has had it for long:
+among those of the peer that has most, the one that is the first to. So clients that just sit there, or say as little as
+they can, cost others nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +13,28 @@ from dataclasses import dataclass
 
 from virtiod.core.peers import Peer
 
+SILENT_S = 0.25  # without a byte, after which a client that negotiates makes room for another
+LONG_S = 1.0  # after which it does whatever it sends: a negotiation takes milliseconds
+
 
 @dataclass(eq=False)
 class Place:
-    """peer: whose it is. heard: when the client came, or sent something. drop: ends its negotiation."""
+    """peer: whose it is. came: when the client did. heard: when it came, or sent something. drop: ends its
+    negotiation."""
 
     peer: Peer
+    came: float
     heard: float
     drop: Callable[[], object]
+
+    @property
+    def yields_at(self) -> float:
+        """When another client may have it."""
+        return min(self.heard + SILENT_S, self.came + LONG_S)
+
+    def is_of(self, peer: Peer) -> bool:
+        """Whether it is of the same process."""
+        return _process(self.peer) == _process(peer)
 
 
 class Places:
@@ -34,7 +49,7 @@ class Places:
 
     def take(self, peer: Peer, now: float, drop: Callable[[], object]) -> Place:
         """in_the_way() must have said None."""
-        place = Place(peer, now, drop)
+        place = Place(peer, now, now, drop)
         self._taken.append(place)
         return place
 
@@ -45,17 +60,17 @@ class Places:
 
     def in_the_way(self, peer: Peer) -> Place | None:
         """The place that has to be free before this peer can have one; None: there is one."""
-        own = [place for place in self._taken if _process(place) == (peer.origin, peer.part)]
+        own = [place for place in self._taken if place.is_of(peer)]
         if len(own) >= self._share:
-            return _most_silent(own)
+            return _first_to_yield(own)
         if len(self._taken) < self._total:
             return None
         greedy = _of_most(self._taken, lambda place: place.peer.origin)
-        return _most_silent(_of_most(greedy, _process))
+        return _first_to_yield(_of_most(greedy, lambda place: _process(place.peer)))
 
 
-def _process(place: Place) -> tuple[str, str]:
-    return place.peer.origin, place.peer.part
+def _process(peer: Peer) -> tuple[str, str]:
+    return peer.origin, peer.part
 
 
 def _of_most(places: list[Place], key: Callable[[Place], Hashable]) -> list[Place]:
@@ -64,5 +79,5 @@ def _of_most(places: list[Place], key: Callable[[Place], Hashable]) -> list[Plac
     return [place for place in places if key(place) == most]
 
 
-def _most_silent(places: Iterable[Place]) -> Place:
-    return min(places, key=lambda place: place.heard)
+def _first_to_yield(places: Iterable[Place]) -> Place:
+    return min(places, key=lambda place: place.yields_at)
