@@ -164,7 +164,7 @@ class AsyncMethods(AsyncCaller):
         uuid: str | None = None,
         timeout_s: float | None = None,
     ) -> str:
-        """Creates a bdev whose I/O succeeds at once and moves no data.
+        """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
         It serves to measure everything but a device.
 

@@ -26,7 +26,7 @@ async def bdev_null_create(
     block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
     uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
 ) -> Annotated[str, Member("its name")]:
-    """Creates a bdev whose I/O succeeds at once and moves no data.
+    """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
     It serves to measure everything but a device.
     """
