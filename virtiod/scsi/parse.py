@@ -5,6 +5,7 @@ An answer that is too short to mean anything raises ProtocolError; one that ends
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import uuid
 from dataclasses import dataclass
@@ -226,11 +227,19 @@ def capacity_16(data: bytes) -> Capacity:
 
 @dataclass(frozen=True)
 class Mode:
-    """MODE SENSE of a disk: write_cache None when the unit has no caching page; fua: READ and WRITE know the bit."""
+    """MODE SENSE of a disk: write_cache None when the unit has no caching page; fua: READ and WRITE know the bit.
+
+    told: false when the unit failed the command, so that only write_cache is known, by other means.
+    """
 
     write_protected: bool
     fua: bool
     write_cache: bool | None
+    told: bool = True
+
+    def after(self, before: Mode) -> Mode:
+        """What the unit does not tell is as before."""
+        return self if self.told else dataclasses.replace(before, write_cache=self.write_cache)
 
 
 def mode(data: bytes, long: bool) -> Mode:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_scsi_host import Answer, FakeHost, Stack, stack
-from tests.support.fake_scsi_units import FLUSHES, WRITES, FakeUnit
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
+from tests.support.fake_scsi_units import FLUSHES, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
 from tests.support.rings import Ring, each_ring
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi import cdb
-from virtiod.scsi.spec import Asc, Opcode
+from virtiod.scsi.spec import Asc, CdbFlag, Opcode, SenseKey, Status
 from virtiod.target.scsi.device import CAPACITY_CHANGED
 from virtiod.virtio.scsi import EventType
 
@@ -149,6 +149,41 @@ async def test_a_unit_that_came_back_without_the_fua_bit_gets_a_flush(run_dir: P
         while not await without_the_bit():
             pass
         assert writes_and_flushes(unit) == ["write", "flush"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@in_loop
+async def test_a_failed_mode_sense_changes_neither_how_fua_is_done_nor_what_is_protected(
+    run_dir: Path, lost: bool
+) -> None:
+    unit, protected = FakeUnit(), FakeUnit(naa=2, write_protect=True)
+    async with stack(run_dir, {(0, 0): unit, (0, 1): protected}) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        assert isinstance(controller, ScsiController)
+        failed: list[int] = []
+
+        def fail(command: Command) -> Answer | None:
+            if command.cdb[0] not in MODE_SENSES:
+                return None
+            failed.append(command.lun)
+            sense = fixed_sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+            return Answer(status=Status.CHECK_CONDITION, sense=sense)
+
+        s.host.hook = fail
+        if lost:
+            controller.transport._client._channel.close()  # type: ignore[attr-defined]
+        else:
+            s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
+        await s.until(lambda: set(failed) == {0, 1} and controller.state == "up")
+        await s.until(lambda: controller._scanning is None)
+        s.host.hook = lambda _: None
+        unit.log.clear()
+        assert await s.do("S0t0", "write", flags=Flag.FUA) == 0
+        assert writes_and_flushes(unit) == ["write"]
+        assert any(command[1] & CdbFlag.FUA for command in unit.log)
+        assert s.engine.bdevs.get("S0t0l1").info.read_only
+        assert ("bdev_unregister", "S0t0l1") not in s.events
 
 
 @pytest.mark.parametrize(

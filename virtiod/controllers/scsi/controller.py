@@ -141,7 +141,7 @@ class ScsiController(Controller[ScsiConfig]):
     async def _find_cache(self, disk: _Disk) -> None:
         doubts = disk.bdev.channels.cache_doubts()
         try:
-            mode = await self._discovery.mode(disk.unit)
+            mode = (await self._discovery.mode(disk.unit)).after(disk.unit.mode)
         except VirtiodError:
             disk.bdev.channels.doubt_cache()
             return
@@ -286,7 +286,8 @@ class ScsiController(Controller[ScsiConfig]):
         self._silent.pop(target, None)
         if self.state not in {State.ATTACHING, State.UP}:
             return
-        found = {unit.place: unit for unit in units}
+        known = {place: disk.unit for place, disk in self._disks.items()}
+        found = {unit.place: unit.after(known.get(unit.place, unit)) for unit in units}
         for place, disk in list(self._disks.items()):
             if place in self._leaving or place[0] != target:
                 continue

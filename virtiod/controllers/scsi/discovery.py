@@ -262,16 +262,18 @@ class Discovery:
             (cdb.mode_sense_10(ModePage.CACHING), True),
             (cdb.mode_sense_6(ModePage.CACHING), False),
         )
+        told = True  # one that does not know the command tells that, too
         for command, long in tries:
             try:
                 mode = parse.mode(await self._commands.run(target, lun, command, cdb.LONG), long)
             except (CheckCondition, ProtocolError) as error:
                 log.debug("MODE SENSE is not used: %s", error)
+                told = told and (isinstance(error, ProtocolError) or error.unsupported)
                 continue
             if mode.write_cache is not None:
                 return mode
             return dataclasses.replace(mode, write_cache=await self._flushes(target, lun))
-        return parse.Mode(False, False, await self._flushes(target, lun))
+        return parse.Mode(False, False, await self._flushes(target, lun), told)
 
     async def _flushes(self, target: int, lun: int) -> bool:
         """Whether a unit that does not tell of a cache takes SYNCHRONIZE CACHE."""

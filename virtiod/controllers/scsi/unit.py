@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from dataclasses import dataclass, field
 
@@ -66,6 +67,10 @@ class Unit:
             and self.capacity.block_size == other.capacity.block_size
             and self.mode.write_protected == other.mode.write_protected
         )
+
+    def after(self, before: Unit) -> Unit:
+        """The unit, found again: what it does not tell of its mode is as before."""
+        return dataclasses.replace(self, mode=self.mode.after(before.mode))
 
     def native(self) -> set[str]:
         """The operations that the unit has a command for."""
