@@ -7,16 +7,19 @@ import errno
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.rig import in_loop
-from virtiod.core import libc
+from virtiod.core import inotify, libc
 from virtiod.core.inotify import PathWatch
 
 LONG_S = 30.0
+CREATE, IGNORED = 0x100, 0x8000
 
 
 def bind(path: Path) -> None:
@@ -134,6 +137,21 @@ async def test_many_watches_share_one_descriptor_which_goes_with_the_last(run_di
         watch.close()
         watch.close()
     assert descriptors() == 0
+
+
+@in_loop
+async def test_a_watch_that_the_kernel_ended_does_not_take_the_next_of_its_number_along(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libc, "inotify_add_watch", lambda *_: 1)
+    watch = PathWatch(str(run_dir / "s"))
+    for events, name in ((IGNORED, b""), (CREATE, b"s\0")):
+        told = struct.pack("iIII", 1, events, 0, len(name)) + name
+        monkeypatch.setattr(inotify, "os", SimpleNamespace(read=lambda *_: told, fsdecode=os.fsdecode))  # noqa: B023
+        inotify._folders._read()
+        monkeypatch.setattr(inotify, "os", os)
+        assert await watch.wait(0.01)
+    watch.close()
 
 
 @pytest.mark.parametrize("where", ["inotify_init", "inotify_add_watch"])

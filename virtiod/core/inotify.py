@@ -141,6 +141,8 @@ class PathWatch:
             return
 
     def _told(self, events: int, name: str) -> None:
+        if events & _IGNORED:  # as after an unmount: the next watch may have this one's number, and is not to be closed
+            self._watch = -1
         if name == self._name or events & _ENDS:
             self._came.set()
             try:
