@@ -17,7 +17,7 @@ from tests.support.vhost_user import ALL_PROTOCOL, BookDevice, layout_at
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument, LostError
 from virtiod.core.memory import DmaMemory
-from virtiod.target import session
+from virtiod.target import backend, session
 from virtiod.target.backend import Backend
 from virtiod.target.session import OFFERED
 from virtiod.transports.vhost_user import wire
@@ -32,12 +32,12 @@ WITHOUT_SLOTS = OFFERED & ~(1 << ProtocolFeature.CONFIGURE_MEM_SLOTS)
 
 @contextlib.asynccontextmanager
 async def serving(path: str, device: BookDevice, protocol_features: int = OFFERED) -> AsyncIterator[Backend]:
-    backend = Backend(path, device, protocol_features)
-    await backend.start()
+    served = Backend(path, device, protocol_features)
+    await served.start()
     try:
-        yield backend
+        yield served
     finally:
-        await backend.stop()
+        await served.stop()
         assert not device.running
         assert device.regions == ()
 
@@ -415,5 +415,25 @@ def test_a_front_end_that_says_nothing_makes_room_for_the_next(
                 await asyncio.sleep(0.2)  # one that has spoken may be silent for as long as it likes
                 assert await transport.read_config(0, 60) == bytes(range(60))
             silent.close()
+
+    asyncio.run(main())
+
+
+def test_a_front_end_that_nobody_waits_for_may_say_nothing_for_long(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "FIRST_MESSAGE_S", 0.01)
+    looks: list[bool] = []
+    look = backend._someone_waits
+
+    def counted(listener: socket.socket) -> bool:
+        looks.append(look(listener))
+        return looks[-1]
+
+    monkeypatch.setattr(backend, "_someone_waits", counted)
+
+    async def main() -> None:
+        async with serving(path, BookDevice()), raw(path, protocol=0) as early:
+            await until(lambda: len(looks) > 2)
+            await early.set_protocol_features(1 << ProtocolFeature.REPLY_ACK)
+            assert not any(looks)
 
     asyncio.run(main())

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import errno
 import logging
+import select
 import socket
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from virtiod.core.errors import Busy, DeviceError, InvalidArgument
@@ -75,19 +78,25 @@ class Backend:
                 continue
             self._session = Session(Channel(sock), self._device, self._protocol_features, self._ring_features)
             try:
-                await self._serve_one(self._session)
+                await self._serve_one(self._session, partial(_someone_waits, listener))
             except Exception:
                 log.exception("%s: front-end dropped", self._path)
             finally:
                 self._session = None
 
-    async def _serve_one(self, session: Session) -> None:
+    async def _serve_one(self, session: Session, others_wait: Callable[[], bool]) -> None:
         try:
-            await session.run()
+            await session.run(others_wait)
         except DeviceError as error:
             log.warning("%s: front-end dropped: %s", self._path, error)
         finally:
             await session.close()
+
+
+def _someone_waits(listener: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _listen(path: str) -> socket.socket:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, InvalidArgument, LostError, NotSupported, ProtocolError, VirtiodError
+from virtiod.core.tasks import cancel, spawn
 from virtiod.target.interface import QueueSetup, TargetDevice
 from virtiod.target.memory import MAX_SLOTS, MemoryTable
 from virtiod.transports.vhost_user import wire
@@ -34,7 +35,7 @@ OFFERED = (
 )
 RING_FEATURES = 1 << Feature.VERSION_1 | 1 << Feature.INDIRECT_DESC | 1 << Feature.EVENT_IDX
 
-FIRST_MESSAGE_S = 3.0  # for a front-end to say something: others wait while it is served
+FIRST_MESSAGE_S = 3.0  # for a front-end to say something, if others wait
 
 Handler = Callable[[bytes, list[int]], Awaitable[bytes | None]]
 
@@ -128,18 +129,18 @@ class Session:
             Request.GET_VRING_BASE: self._get_vring_base,
         }
 
-    async def run(self) -> None:
-        """Handles messages one after the other. Returns when the front-end disconnected; DeviceError drops it."""
-        patience: float | None = FIRST_MESSAGE_S
+    async def run(self, others_wait: Callable[[], bool]) -> None:
+        """Handles messages one after the other. Returns when the front-end disconnected; DeviceError drops it.
+
+        One that has said nothing yet is dropped as soon as others_wait(), though not at once: QEMU connects early.
+        """
+        spoke = False
         while True:
             try:
-                async with asyncio.timeout(patience):
-                    frame, fds = await self._channel.receive()
+                frame, fds = await (self._channel.receive() if spoke else self._receive_first(others_wait))
             except LostError:
                 return
-            except TimeoutError:
-                raise DeadlineError(f"it has said nothing for {patience:g} s") from None
-            patience = None
+            spoke = True
             try:
                 reply = await self._handle(frame, fds)
             finally:
@@ -149,6 +150,16 @@ class Session:
                     await self._channel.send(wire.pack(frame.request, reply, wire.FLAG_REPLY))
                 except LostError:
                     return
+
+    async def _receive_first(self, others_wait: Callable[[], bool]) -> tuple[Frame, list[int]]:
+        message = spawn(self._channel.receive(), "first message of a front-end", awaited=True)
+        try:
+            while not (await asyncio.wait({message}, timeout=FIRST_MESSAGE_S))[0]:
+                if others_wait():
+                    raise DeadlineError(f"it has said nothing for {FIRST_MESSAGE_S:g} s")
+        finally:
+            await cancel(message)
+        return message.result()
 
     async def close(self) -> None:
         """Stops the rings that run and releases everything.
