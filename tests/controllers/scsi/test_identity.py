@@ -13,7 +13,10 @@ import pytest
 from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.fake_scsi_units import BAD_FIELD, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
+from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Asc, CdbFlag, Opcode, SenseKey, Status
+from virtiod.target.scsi.device import CAPACITY_CHANGED
+from virtiod.virtio.scsi import EventType
 
 Hook = Callable[[Command], Answer | None]
 
@@ -127,6 +130,25 @@ async def test_a_unit_that_can_not_be_used_on_return_fails_its_own_writes_and_ho
         await s.until(lambda: controller.state == "up")
         assert await s.do("S0t1", "read") == 0
         assert units[0, 0].data == {}
+
+
+@pytest.mark.waits
+@in_loop
+async def test_a_disk_that_is_not_ready_when_it_is_scanned_stays_and_is_looked_at_again(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        assert isinstance(controller, ScsiController)
+        s.host.hook = unusable(NOT_READY)
+        s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
+        await s.until(lambda: controller._discovery.untold(0) and controller._scanning is None)
+        assert await s.do("S0t0", "read") == -errno.EIO
+        units[0, 0].size = 2 << 20
+        s.host.hook = lambda _: None
+        await s.until(lambda: s.engine.bdevs.get("S0t0").size == 2 << 20)
+        assert await s.do("S0t0", "read") == 0
+        assert ("bdev_unregister", "S0t0") not in s.events
 
 
 @in_loop

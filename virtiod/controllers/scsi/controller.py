@@ -271,7 +271,9 @@ class ScsiController(Controller[ScsiConfig]):
             while (self._to_scan is None or self._to_scan) and self.state in {State.ATTACHING, State.UP}:
                 targets, self._to_scan = self._to_scan, set()
                 self._doubts = {place: disk.bdev.channels.cache_doubts() for place, disk in self._disks.items()}
-                for target in await self._discovery.scan(targets, self._compare):
+                silent = await self._discovery.scan(targets, self._compare)
+                looked_at = {target for target, _ in self._disks if targets is None or target in targets}
+                for target in silent | set(filter(self._is_unsure, looked_at)):
                     times = self._silent.get(target, (0.0, 0))[1]
                     delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
                     self._silent[target] = time.monotonic() + delay, times + 1
@@ -281,15 +283,20 @@ class ScsiController(Controller[ScsiConfig]):
         finally:
             self._scanning = None
 
+    def _is_unsure(self, target: int) -> bool:
+        """Whether a disk of the target did not tell what it is when it was looked at last."""
+        return any((target, lun) in self._disks for lun in self._discovery.untold(target))
+
     def _compare(self, target: int, units: list[Unit]) -> None:
-        """Adds, updates and removes bdevs of a target so that they are those of these units."""
-        self._silent.pop(target, None)
+        """Adds, updates and removes bdevs of a target so that they are those of these units, and of untold ones."""
+        if not self._is_unsure(target):
+            self._silent.pop(target, None)
         if self.state not in {State.ATTACHING, State.UP}:
             return
         known = {place: disk.unit for place, disk in self._disks.items()}
         found = {unit.place: unit.after(known.get(unit.place, unit)) for unit in units}
         for place, disk in list(self._disks.items()):
-            if place in self._leaving or place[0] != target:
+            if place in self._leaving or place[0] != target or place[1] in self._discovery.untold(target):
                 continue
             if place not in found or not disk.unit.is_same(found[place]):
                 gone = "controller %s: target %d LUN %d is gone, and %s with it"

@@ -55,6 +55,7 @@ class Discovery:
         self._asked: dict[int, float] = {}  # those that gave no answer yet, and since when
         self._heard = 0.0  # when one gave its first
         self._unused: dict[int, dict[int | None, str]] = {}  # by target and LUN (None: the target itself): why
+        self._untold: dict[int, set[int]] = {}  # by target: LUNs that may be disks, but did not tell
 
     @property
     def unused(self) -> list[str]:
@@ -63,6 +64,10 @@ class Discovery:
         told = [why for _, _, why in sorted(places)]
         more = [f"and {len(told) - MAX_TOLD} more"] if len(told) > MAX_TOLD else []
         return told[:MAX_TOLD] + more
+
+    def untold(self, target: int) -> set[int]:
+        """LUNs that did not tell what they are when the target was scanned last: they are not ready, or silent."""
+        return self._untold.get(target, set())
 
     async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
         """Scans targets (None: all); calls found() for each, as soon as it is known. Returns the silent ones."""
@@ -82,6 +87,7 @@ class Discovery:
         """Scans a target; returns its number if it is to be scanned again: it did not answer, or nobody foresaw what it
         answered."""
         self._unused.pop(target, None)
+        self._untold.pop(target, None)
         try:
             async with self._room:
                 if self._commands.silent(target):
@@ -196,6 +202,8 @@ class Discovery:
             why = f"target {target} LUN {lun} is not used: {error}"
             if isinstance(error, (ProtocolError, InvalidArgument)):
                 self._unused.setdefault(target, {})[lun] = why
+            else:
+                self._untold.setdefault(target, set()).add(lun)
             self._said.say(logging.WARNING, (target, lun, why), "%s", why)
             return None
         return unit
