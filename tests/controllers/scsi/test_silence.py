@@ -137,3 +137,25 @@ async def test_a_queue_full_of_io_has_room_for_a_scan(run_dir: Path) -> None:
         s.host.hook = lambda _: None
         s.host.release()
         assert await asyncio.gather(*reads) == [0] * 64
+
+
+@pytest.mark.waits
+@in_loop
+async def test_a_unit_that_is_silent_on_return_is_not_asked_for_its_cache(run_dir: Path) -> None:
+    async with stack(run_dir, {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}) as s:
+        await s.attach()
+        controller = scsi(s)
+        asked: list[int] = []
+
+        def hook(command: Command) -> Answer | None:
+            if command.target == 0 and controller.state != "up":
+                asked.append(command.cdb[0])
+            return s.host.SILENCE if command.target == 0 else None
+
+        s.host.hook = hook
+        aborting(s.host)
+        controller.transport._client._channel.close()  # type: ignore[attr-defined]
+        await s.until(lambda: controller.reconnects == 1)
+        assert set(asked) == {Opcode.INQUIRY}
+        assert controller._disks[0, 0].bdev.channels.cache_doubts()
+        assert await s.do("S0t1", "read") == 0

@@ -94,6 +94,7 @@ class ScsiController(Controller[ScsiConfig]):
         self._to_scan: set[int] | None = set()
         self._doubts: dict[tuple[int, int], int] = {}  # of the disks' caches, when the scan began
         self._silent: dict[int, tuple[float, int]] = {}  # targets: when to look again, times that they did not answer
+        self._mute: set[tuple[int, int]] = set()  # units that did not answer in time when the device came back
         self._scanning: asyncio.Task[None] | None = None
         self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
 
@@ -111,6 +112,7 @@ class ScsiController(Controller[ScsiConfig]):
 
         One that does not tell who it is delays only its own I/O.
         """
+        self._mute.clear()
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
@@ -126,6 +128,8 @@ class ScsiController(Controller[ScsiConfig]):
             raise
         except DeviceError as error:
             unknown = str(error)
+            if isinstance(error, DeadlineError):
+                self._mute.add(unit.place)
         if now:
             if why := difference(unit.identity, now):
                 raise refusal(where, why)
@@ -140,6 +144,9 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def _find_cache(self, disk: _Disk) -> None:
         doubts = disk.bdev.channels.cache_doubts()
+        if disk.unit.place in self._mute:  # asking again would take its time again
+            disk.bdev.channels.doubt_cache()
+            return
         try:
             mode = (await self._discovery.mode(disk.unit)).after(disk.unit.mode)
         except VirtiodError:
