@@ -15,7 +15,6 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
-from virtiod.controllers.identity import difference, refusal, silence, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.commands import Commands
@@ -26,15 +25,7 @@ from virtiod.controllers.scsi.events import EventListener, ReportReader, is_chan
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.counted import counted
-from virtiod.core.errors import (
-    DeadlineError,
-    DeviceError,
-    LostError,
-    NotSupported,
-    ProtocolError,
-    RemovedError,
-    VirtiodError,
-)
+from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
@@ -119,23 +110,8 @@ class ScsiController(Controller[ScsiConfig]):
                 raise error
 
     async def _check_disk(self, disk: _Disk) -> None:
-        unit = disk.unit
-        where = f"{self.traddr}: target {unit.target} LUN {unit.lun}"
-        now, unknown = None, ""
-        try:
-            now = await self._discovery.identity(unit)
-        except (LostError, RemovedError):
-            raise
-        except DeviceError as error:
-            unknown = str(error)
-            if isinstance(error, DeadlineError):
-                self._mute.add(unit.place)
-        if now:
-            if why := difference(unit.identity, now):
-                raise refusal(where, why)
-            unknown = silence(unit.identity, now)
-        if unknown and disk.bdev.channels.in_flight():
-            raise uncertainty(where, unknown)
+        if not await self._discovery.check_same(self.traddr, disk.unit, disk.bdev.channels.in_flight):
+            self._mute.add(disk.unit.place)
 
     async def _find_caches(self) -> None:
         """By the caching mode page. That of a unit that does not answer counts as volatile until a scan knows."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from virtiod.controllers.identity import Identity
+from virtiod.controllers.identity import Identity, difference, refusal, silence, uncertainty
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi.config import ScsiConfig
@@ -109,7 +109,29 @@ class Discovery:
             self._asked.pop(target, None)
         return None
 
-    async def identity(self, unit: Unit) -> Identity | None:
+    async def check_same(self, traddr: str, unit: Unit, in_flight: Callable[[], int]) -> bool:
+        """Returns whether the unit answered in time. in_flight: how many I/Os wait for it.
+
+        Raises ProtocolError if another disk is there now, DeviceError if I/O waits and nobody can tell yet.
+        """
+        where = f"{traddr}: target {unit.target} LUN {unit.lun}"
+        now, unknown, answered = None, "", True
+        try:
+            now = await self._identity(unit)
+        except (LostError, RemovedError):
+            raise
+        except DeviceError as error:
+            unknown = str(error)
+            answered = not isinstance(error, DeadlineError)
+        if now:
+            if why := difference(unit.identity, now):
+                raise refusal(where, why)
+            unknown = silence(unit.identity, now)
+        if unknown and in_flight():
+            raise uncertainty(where, unknown)
+        return answered
+
+    async def _identity(self, unit: Unit) -> Identity | None:
         """The identity of the disk at the unit's address; None when there is none. Raises DeviceError.
 
         A unit that tells its names but not its size, as one that is not ready, has the size that it had.
