@@ -58,7 +58,10 @@ async def test_the_last_state_is_told_however_soon_it_comes(caplog: pytest.LogCa
         rate.say_state(logging.WARNING, "A", state, "A is %s", state)
     assert told()[4:] == ["A is up"]
     for _ in range(2):
+        rate.say_state(logging.WARNING, "C", "up", "C is up")
+    rate.forget_state("C")
+    for _ in range(2):
         rate.say_state(logging.WARNING, "B", "up", "B is up")
     now = 102.0
-    await until(lambda: len(told()) == 7)
-    assert told()[4:] == ["A is up", "B is up", "B is up"]  # and nothing of what was so before
+    await until(lambda: len(told()) == 8)
+    assert told()[4:] == ["A is up", "C is up", "B is up", "B is up"]  # nothing of what was so before, or has gone

@@ -73,6 +73,7 @@ class BdevRegistry:
     async def unregister(self, bdev: Bdev) -> None:
         """Ends all use of the bdev, then removes it."""
         await bdev.end_users()
+        self._said.forget_state(bdev.name)
         if self._bdevs.pop(bdev.name, None) is not None:
             self._tell("bdev_unregister", bdev.name)
 

@@ -49,11 +49,15 @@ class LogRate:
 
         Event-loop thread only.
         """
-        later = self._later.pop(what, None)
-        if later is not None:
-            later.cancel()
+        self.forget_state(what)
         if not self.say(level, (what, state), message, *args):
             loop = asyncio.get_running_loop()
             self._later[what] = loop.call_later(
                 self._interval_s, lambda: self.say_state(level, what, state, message, *args)
             )
+
+    def forget_state(self, what: Hashable) -> None:
+        """What was to be said later of its state is said no more: it has gone, or has another one."""
+        later = self._later.pop(what, None)
+        if later is not None:
+            later.cancel()

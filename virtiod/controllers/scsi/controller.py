@@ -411,6 +411,8 @@ class ScsiController(Controller[ScsiConfig]):
     async def _end_tasks(self) -> None:
         """Ends scan and abort, and starts no more. The removal of units that are gone continues."""
         self._to_scan = set()
+        for place in self._disks:
+            self._said.forget_state(place)
         await cancel(self._scanning, self._aborting)
 
     def _leave(self) -> list[Awaitable[None]]:

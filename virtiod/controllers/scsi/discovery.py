@@ -163,7 +163,7 @@ class Discovery:
         except DeviceError as error:
             if not named:
                 raise
-            self._said.say(logging.WARNING, (unit.place, str(error)), "its size is not known: %s", error)
+            self._said.say(logging.WARNING, (unit.place, str(error)), "%s; it counts as large as it was", error)
             return unit.capacity
 
     async def mode(self, unit: Unit) -> parse.Mode:
