@@ -163,7 +163,8 @@ class Discovery:
         except DeviceError as error:
             if not named:
                 raise
-            self._said.say(logging.WARNING, (unit.place, str(error)), "%s; it counts as large as it was", error)
+            why = str(error)
+            self._said.say(logging.WARNING, (unit.place, why), "%s; it counts as large as it was", why)
             return unit.capacity
 
     async def mode(self, unit: Unit) -> parse.Mode:
