@@ -72,6 +72,14 @@ class TargetOptions:
     no_write_cache: Annotated[bool, Opt("--no-write-cache", "do not offer FLUSH")] = False
     no_indirect: Annotated[bool, Opt("--no-indirect", "do not offer indirect descriptors, for tests")] = False
     no_event_idx: Annotated[bool, Opt("--no-event-idx", "do not offer event indexes, for tests")] = False
+    cache: Annotated[
+        bool,
+        Opt(
+            "--cache",
+            "with --file or file:PATH, keep what is written in memory until it is flushed; it is lost if the process "
+            "is killed",
+        ),
+    ] = False
     serial: Annotated[
         str,
         Opt(
@@ -119,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
 def _host(options: TargetOptions, scsi: str) -> HostSpec:
     luns = parse_luns(scsi, LunFault.parse(options.fault))
     block_size, read_only, write_cache = options.block_size, options.read_only, not options.no_write_cache
+    cache = options.cache
     targets = {
         t: {
             n: replace(
@@ -126,6 +135,7 @@ def _host(options: TargetOptions, scsi: str) -> HostSpec:
                 block_size=block_size,
                 read_only=read_only,
                 write_cache=write_cache,
+                cache=cache,
                 serial=_new_serial(f"virtiod-{t}-{n}-") if lun.memory else "",
             )
             for n, lun in of.items()
@@ -151,6 +161,7 @@ def _disk(options: TargetOptions) -> DiskSpec:
         queues=options.queues,
         read_only=options.read_only,
         write_cache=not options.no_write_cache,
+        cache=options.cache,
         serial=options.serial or (_new_serial("memory-") if memory else TARGET_SERIAL),
         fault=Fault.parse(options.fault),
     )

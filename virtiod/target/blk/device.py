@@ -48,7 +48,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class DiskSpec:
-    """A disk to make. size in bytes (None: the file's); with neither memory nor path it is a null disk."""
+    """A disk to make. size in bytes (None: the file's); with neither memory nor path it is a null disk.
+
+    write_cache: it offers FLUSH. cache: what was written to the file is in this process's memory only until then.
+    """
 
     size: int | None = None
     memory: bool = False
@@ -57,6 +60,7 @@ class DiskSpec:
     queues: int = 1
     read_only: bool = False
     write_cache: bool = True
+    cache: bool = False
     serial: str = TARGET_SERIAL
     fault: Fault = Fault()
 
@@ -71,6 +75,8 @@ class DiskSpec:
             raise InvalidArgument(f"size {self.size}: must be a positive multiple of the block size {b}")
         if self.size is None and not self.path:
             raise InvalidArgument("size: needed for a disk without a file")
+        if self.cache and not (self.path and self.write_cache):
+            raise InvalidArgument("a cache: only for a disk in a file, which offers FLUSH")
 
 
 class BlkDevice(TargetDevice):
@@ -83,7 +89,7 @@ class BlkDevice(TargetDevice):
         self.spec = spec
         self.num_queues = spec.queues
         self._pollers = pollers
-        self._store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
+        self._store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only, spec.cache)
         self.unit = TargetUnit(self._store.disk, spec.serial)
         self.unit.fault(spec.fault.kind, spec.fault.after, spec.fault.every, spec.fault.delay_us)
         self._table = TargetMemory()

@@ -96,7 +96,7 @@ class ScsiDevice(TargetDevice):
         if (target, number) in self.luns:
             raise Busy(f"LUN {target}:{number}: exists already")
         spec.check()
-        store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only)
+        store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only, spec.cache)
         serial = spec.serial or f"virtiod-{target}-{number}"
         limits = Limits(
             max_transfer=self.spec.max_sectors * 512 // spec.block_size or 1,

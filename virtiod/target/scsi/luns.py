@@ -62,7 +62,8 @@ class LunFault:
 class LunSpec:
     """A LUN to make. size in bytes (None: the file's); with neither memory nor path it is a null disk.
 
-    stopped: not ready until START STOP UNIT. Limits in blocks.
+    write_cache: as its mode page says. cache: what was written to the file is in this process's memory only until it is
+    flushed. stopped: not ready until START STOP UNIT. Limits in blocks.
     """
 
     size: int | None = None
@@ -72,6 +73,7 @@ class LunSpec:
     serial: str = ""
     read_only: bool = False
     write_cache: bool = True
+    cache: bool = False
     stopped: bool = False
     max_unmap: int = 1 << 22
     max_descriptors: int = 16
@@ -86,6 +88,8 @@ class LunSpec:
             raise InvalidArgument(f"size {self.size}: must be a positive multiple of the block size {self.block_size}")
         if self.size is None and not self.path:
             raise InvalidArgument("size: needed for a LUN without a file")
+        if self.cache and not (self.path and self.write_cache):
+            raise InvalidArgument("a cache: only for a LUN in a file, with a write cache")
         if not self.serial.isascii() or len(self.serial) > 64:
             raise InvalidArgument(f"serial {self.serial!r}: at most 64 ASCII characters")
 
