@@ -218,6 +218,18 @@ CONTROLLERS = dashboard(
             ),
             states("State", f"virtiod_controller_state{{{CONTROLLER}}}", "{{instance}} {{state}}"),
         ],
+        "Writes that are kept until a flush, by bdev": [
+            lines("Kept", {"{{bdev}}": f"virtiod_bdev_kept_bytes{{{INSTANCE}}}"}, "bytes"),
+            lines(
+                "Kept writes",
+                {
+                    "{{bdev}} kept": f"virtiod_bdev_kept_writes{{{INSTANCE}}}",
+                    "{{bdev}} virtiod's own flushes": rate("bdev_own_flushes_total", INSTANCE),
+                    "{{bdev}} repeated": f"virtiod_bdev_repeated_writes_total{{{INSTANCE}}}",
+                    "{{bdev}} losses": f"virtiod_bdev_losses_total{{{INSTANCE}}}",
+                },
+            ),
+        ],
         "Virtqueues": [
             lines(
                 "Queue depth",

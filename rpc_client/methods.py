@@ -341,6 +341,7 @@ class Methods(Caller):
         vq_count: int | None = None,
         vq_size: int | None = None,
         wait_for_device: bool | None = None,
+        on_loss: Literal["keep", "report", "ignore"] | None = None,
         timeout_s: float | None = None,
     ) -> list[str]:
         """Attaches a virtio controller and registers its bdevs.
@@ -358,6 +359,8 @@ class Methods(Caller):
         vq_count: request queues, with user only (default: one for each poller)
         vq_size: entries of a virtqueue, a power of two, with user only
         wait_for_device: if nothing is there, attach it when it appears (default: false)
+        on_loss: what becomes of writes that were acknowledged but not flushed when the device is lost: keep (virtiod
+            keeps and writes them again), report (the next flush of each user fails) or ignore (default: "keep")
 
         Returns: names of its bdevs
 
@@ -376,6 +379,7 @@ class Methods(Caller):
             "vq_count": vq_count,
             "vq_size": vq_size,
             "wait_for_device": wait_for_device,
+            "on_loss": on_loss,
         }
         return self._ask(list[str], "bdev_virtio_attach_controller", params, timeout_s)
 

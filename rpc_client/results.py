@@ -191,6 +191,10 @@ class Controller:
     """What it does; it serves I/O when it is up: attaching, up, reconnecting, detaching, gone."""
     reconnects: int
     """Times that its device was lost and came back."""
+    on_loss: str
+    """What becomes of writes that were not flushed when the device is lost: keep, report, ignore."""
+    kept: Kept
+    """Writes that are kept until they are flushed."""
     virtio: Virtio
     """Its queues, and how it is reached."""
     queues: list[Queue]
@@ -311,8 +315,26 @@ class JobReport:
     """Latency that 99 % stayed below (us)."""
     p99_9_latency_us: float
     """Latency that 99.9 % stayed below (us)."""
+    keeps_writes: bool
+    """Its writes were kept until a flush, as a copy: the bdev's on_loss is keep."""
     first_error: str | None = None
     """The first failure's cause; absent when nothing failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Writes that were acknowledged and are not known to be stable, of all bdevs of a controller."""
+
+    records: int
+    """Kept writes, in parts of up to 256 KiB."""
+    bytes: int
+    """What they wrote (bytes)."""
+    flushes: int
+    """Flushes of virtiod's own, to keep no more than may be kept."""
+    repeated: int
+    """Kept writes that were written again."""
+    losses: int
+    """Times that acknowledged writes were lost."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 FOLDERS = {  # of tests, but not of code
     "contracts": "what each kind of a thing must do",
+    "crash": "targets that are killed under load",
     "dashboards": "those of /dashboards",
     "docs": "pages, and the examples in them",
     "e2e": "the daemon as a process",

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.nbd_client import READ, WRITE, NbdClient
 from tests.support.process import Daemon, RpcFailure, allowed_cpus, daemon
-from tests.support.waiting import LOAD_S, wait_until
+from tests.support.waiting import LOAD_S, until, wait_until
 from virtiod.controllers import AttachRequest
 from virtiod.load.workload import Workload
 from virtiod.system import System
@@ -87,6 +87,9 @@ async def check_load(engine: System, request: AttachRequest, pollers: int, queue
     report = await engine.load.run(["V0"], workload)
     assert [r.status for r in report.results] == ["finished"] * pollers
     assert report.totals.io_mismatched == 0
+    await until(
+        lambda: not any(queue.in_flight for queue in engine.controllers.get("V0").queues), "virtiod's own flush"
+    )
     check_counters(engine, pollers, queues, report.totals.ios, size)
 
 

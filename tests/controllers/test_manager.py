@@ -42,7 +42,7 @@ async def test_a_device_that_could_not_be_told_of_memory_is_named_and_told_again
     monkeypatch.setattr(BlkController, "detach", detach)
     monkeypatch.setattr(BlkController, "share_memory", share_memory)
     memory = DmaMemory(2 * MIB)
-    manager = ControllerManager(Context(memory, [], BdevRegistry(), 0))
+    manager = ControllerManager(Context(memory, [], [], BdevRegistry(), 0))
     for name in ("A", "B"):
         await manager.attach(AttachRequest(name, "user", "/none", "blk"))
 

@@ -181,12 +181,12 @@ class Qcow2(Qemu):
 
 
 class Embedded(Target):
-    """`virtiod target`. Its further options, as for a cache that dies with it, are `options`."""
+    """`virtiod target`, with a cache that dies with it."""
 
     kind = "embedded"
 
     def _start(self) -> Process:
-        words = ["target", str(self.socket), "--file", str(self.image), "--poll-us", "50"]
+        words = ["target", str(self.socket), "--file", str(self.image), "--cache", "--poll-us", "50"]
         words += ["--queues", str(self.setup.queues), "--block-size", str(self.setup.block_size)]
         return self._nursery.virtiod([*words, *self.options], self.log)
 

@@ -18,6 +18,7 @@ import pytest
 import rpc_client.cli
 import virtiod.cli
 from tests.docs.pages import PROGRAMS, REASONS, SETTINGS, sections
+from virtiod.bdev.registry import EVENTS
 from virtiod.metrics.catalogue import ENTRIES
 from virtiod.rpc.methods import METHODS
 
@@ -113,6 +114,7 @@ def test_options_exist(page: Path) -> None:
 @every_page
 def test_methods_and_metrics_exist(page: Path) -> None:
     known = {name for method in METHODS.values() for name in (method.name, *method.aliases)}
+    known |= set(EVENTS)
     known |= {entry.name + end for entry in ENTRIES for end in ("", "_bucket", "_sum", "_count")}
     named = {code for code in inline(page) if re.fullmatch(r"(bdev|nbd|framework|log|thread|virtiod)_\w+", code)}
     assert named <= known

@@ -26,7 +26,7 @@ FIGURES = {
     "runtime", "ios", "bytes", "iops", "mibps", "io_failed", "io_timeout", "io_mismatched", "avg_latency_us",
     "min_latency_us", "max_latency_us", "p50_latency_us", "p99_latency_us", "p99_9_latency_us",
 }  # fmt: skip
-JOB = FIGURES | {"job", "core_mask", "workload", "status", "queue_depth", "io_size"}
+JOB = FIGURES | {"job", "core_mask", "workload", "status", "queue_depth", "io_size", "keeps_writes"}
 
 
 @asynccontextmanager

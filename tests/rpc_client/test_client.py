@@ -238,6 +238,7 @@ def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run
         status="failed",
         queue_depth=1,
         io_size=4096,
+        keeps_writes=False,
         **vars(figures(counters)),
     )
 

@@ -95,8 +95,16 @@ def test_members_of_a_newer_daemon_are_left_out_and_choices_it_added_are_taken()
     (found,) = Recorded([{**NOTIFICATION, "when": 5}]).notify_get_notifications()
     assert found == results.Notification(type="bdev_register", ctx="B0", id=7)
     queue = {"index": 0, "size": 1, "in_flight": 0, "kicks": 0, "interrupts": 0, "full": 0, "poller": "poller_0"}
-    controller = {"name": "B0", "dev_type": "blk", "trtype": "user", "traddr": "/x", "state": "quiesced"}
+    controller: dict[str, object] = {
+        "name": "B0",
+        "dev_type": "blk",
+        "trtype": "user",
+        "traddr": "/x",
+        "state": "quiesced",
+    }
     virtio = {"vq_count": 1, "vq_size": 1, "type": "user", "socket": "/x"}
+    kept = {"records": 0, "bytes": 0, "flushes": 0, "repeated": 0, "losses": 0}
+    controller |= {"state": "quiesced", "on_loss": "keep", "kept": kept}
     answer = [{**controller, "reconnects": 0, "virtio": virtio, "queues": [queue]}]
     (one,) = Recorded(answer).virtiod_get_controllers()
     assert (one.state, one.virtio.socket, one.virtio.pci_address) == ("quiesced", "/x", None)
@@ -105,6 +113,7 @@ def test_members_of_a_newer_daemon_are_left_out_and_choices_it_added_are_taken()
 def test_a_member_that_an_older_daemon_does_not_have_yet_is_none() -> None:
     virtio = {"vq_count": 1, "vq_size": 1, "type": "user", "socket": "/x"}
     old = {"name": "B0", "dev_type": "scsi", "trtype": "user", "traddr": "/x", "state": "up", "reconnects": 0}
+    old |= {"on_loss": "keep", "kept": {"records": 0, "bytes": 0, "flushes": 0, "repeated": 0, "losses": 0}}
     (one,) = Recorded([{**old, "virtio": virtio, "queues": []}]).virtiod_get_controllers()
     assert one.unused is None
     (one,) = Recorded([{**old, "virtio": virtio, "queues": [], "unused": ["x"]}]).virtiod_get_controllers()

@@ -14,6 +14,7 @@ from virtiod.bdev.channel import OPS
 from virtiod.bdev.counters import ERRORS, NO_IO, BdevCounters, OpCounters
 from virtiod.bdev.histogram import BUCKETS, bucket_of
 from virtiod.bdev.iostat import IoStats
+from virtiod.bdev.keeping import KeptCounters
 from virtiod.bdev.notifications import Notifications
 from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
@@ -205,6 +206,8 @@ class FakeControllers:
             fixed_queues=0,
             queues=[queue],
             description=lambda: described,
+            request=request,
+            kept_counters=lambda: KeptCounters(0, 0, 0, 0, 0),
         )
         name = request.name if request.dev_type == "blk" else f"{request.name}t0"
         self._bdevs.register(FakeBdev(name, self._pollers, described))  # type: ignore[arg-type]

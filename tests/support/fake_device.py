@@ -53,6 +53,7 @@ class FakeDevice:
         self.size = queue.size
         self.event_idx = event_idx
         self.disk = bytearray(disk_size)
+        self._stable = bytes(disk_size)
         self.serial = bytes(20)
         self.lies = False  # it answered what it should not have: the driver may use a head that is held
         self.kick = os.eventfd(0, os.EFD_NONBLOCK)
@@ -74,6 +75,10 @@ class FakeDevice:
         self.last_avail = 0
         self.used_idx = 0
         self.held = []
+
+    def lose_cache(self) -> None:
+        """What was not flushed is gone."""
+        self.disk[:] = self._stable
 
     # ---- what the driver wrote
 
@@ -183,6 +188,8 @@ class FakeDevice:
                 at += n
         elif request.type == GET_ID:
             self.memory.view(*request.into[0])[:] = self.serial
+        elif request.type == FLUSH:
+            self._stable = bytes(self.disk)
         for sector, sectors, _ in request.ranges:
             self.disk[sector * 512 : (sector + sectors) * 512] = bytes(sectors * 512)
         return OK

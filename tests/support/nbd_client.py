@@ -51,11 +51,11 @@ class NbdClient:
             data += more
         return data
 
-    def send(self, kind: int, cookie: int, offset: int = 0, length: int = 0, data: bytes = b"") -> None:
+    def send(self, kind: int, cookie: int, offset: int = 0, length: int = 0, data: bytes = b"", flags: int = 0) -> None:
         """One request; data is a WRITE's."""
         length = len(data) or length
         self._lengths[cookie] = length if kind == READ else 0
-        self.sock.sendall(struct.pack(">IHHQQI", REQUEST_MAGIC, 0, kind, cookie, offset, length) + data)
+        self.sock.sendall(struct.pack(">IHHQQI", REQUEST_MAGIC, flags, kind, cookie, offset, length) + data)
 
     def reply(self) -> tuple[int, int, bytes]:
         """Cookie, error (0: none) and data of the next reply; EOFError when the server hung up."""
@@ -64,8 +64,8 @@ class NbdClient:
         length = self._lengths.pop(cookie)
         return cookie, error, b"" if error else self._receive(length)
 
-    def ask(self, kind: int, offset: int = 0, length: int = 0, data: bytes = b"") -> tuple[int, bytes]:
+    def ask(self, kind: int, offset: int = 0, length: int = 0, data: bytes = b"", flags: int = 0) -> tuple[int, bytes]:
         """Error and data of one request, with nothing else in flight."""
-        self.send(kind, 1, offset, length, data)
+        self.send(kind, 1, offset, length, data, flags)
         _, error, found = self.reply()
         return error, found

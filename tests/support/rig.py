@@ -15,17 +15,20 @@ from typing import Any
 
 from tests.support.fake_device import FakeDevice, Request
 from virtiod.bdev import Bdev, BdevInfo
-from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.keeping import KeptChannels, OnLoss
 from virtiod.bdev.limits import RequestLimits
 from virtiod.bdev.probe import Probe, run_rounds
 from virtiod.controllers.blk.queue import BlkQueue
+from virtiod.controllers.repeat import Repetition
 from virtiod.core.memory import MIB, DmaMemory
+from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Control, Poller
 from virtiod.virtqueue.routes import Routes
 from virtiod.virtqueue.spec import RingSpec
 
 ALL = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
 NO_LIMIT = 1 << 30
+SMALL_BUFFERS, LARGE_BUFFERS = 64, 40  # of the poller
 ROUNDS = 10_000  # far more than any test needs
 
 
@@ -55,6 +58,7 @@ class Rig:
         max_write_zeroes: int = NO_LIMIT,
         capacity: int = 4 * MIB,
         pollers: int = 1,
+        on_loss: OnLoss = OnLoss.IGNORE,
         **info: Any,
     ) -> None:
         self.control = Control()
@@ -63,7 +67,9 @@ class Rig:
         self.poller = self.pollers[0]
         segments = max_segments or size - 2
         self.queue = BlkQueue(self.memory, self.poller, RingSpec(0, size, indirect, event_idx, segments, "q0"))
-        self.channels = BdevChannels(self.pollers)
+        self.buffers = [PollerBuffers(self.memory, SMALL_BUFFERS, LARGE_BUFFERS) for _ in self.pollers]
+        self.channels = KeptChannels(self.pollers)
+        self.channels.keep(self.buffers, on_loss)
         limits = RequestLimits(segments, max_segment, max_transfer, max_unmap, max_write_zeroes)
         self.channels.limit(set(native), limits)
         self.routes = Routes(self.channels, [self.queue])
@@ -80,12 +86,16 @@ class Rig:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.do(self.queue.stop())
+        await self.do(self.channels.fail_waiting(19))
         await self.do(self.queue.fail(19))
         self.turn(3)
+        await self.do(self.channels.close_kept())
         self.control.detach()
         self.queue.close()
         self.probe.close()
         self.device.close()
+        for buffers in self.buffers:
+            buffers.close()
         self.memory.close()
         if exception[0] is None:
             self.assert_balanced()
@@ -100,6 +110,10 @@ class Rig:
             assert s.submitted == s.completed + s.failed, op
             assert s.below == [s.submitted]
             assert sum(s.errors) == s.failed
+        for buffers in self.buffers:
+            pool = buffers.stats()
+            assert (pool["small_free"], pool["large_free"]) == (SMALL_BUFFERS, LARGE_BUFFERS)
+            assert (pool["kept_small"], pool["kept_large"]) == (0, 0)
         counters = self.queue.counters()
         assert counters.in_flight == 0
         assert counters.submitted == counters.completed
@@ -152,16 +166,28 @@ class Rig:
 
     # ---- the queue's life
 
-    async def start(self) -> None:
+    async def start(self, hold: bool = False) -> None:
         """A device begins with an empty ring."""
         self.queue.reset()
         self.device.reset()
-        await self.do(self.queue.start(self.device.kick, self.device.call, self._on_broken))
+        await self.do(self.queue.start(self.device.kick, self.device.call, self._on_broken, hold))
 
     async def restart(self) -> None:
         """The device went away and came back."""
         await self.do(self.queue.stop())
         await self.start()
+
+    async def lose_cache(self) -> Repetition:
+        """The device dies with what its cache held, and comes back; what became of the writes that were kept."""
+        await self.do(self.queue.stop())
+        await self.do(self.channels.hold())
+        self.device.lose_cache()
+        await self.start(hold=True)
+        repetition = Repetition(self.channels, self.queue)
+        await self.do(repetition.run(), serve=True)
+        await self.do(self.channels.let_go())
+        await self.do(self.queue.release())
+        return repetition
 
     def _on_broken(self) -> None:
         self.broken += 1

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.support.fake_device import FLUSH, GET_ID, OUT
-from tests.support.rig import in_loop
+from tests.support.fake_device import FLUSH, GET_ID, IN, OUT
+from tests.support.rig import Rig, in_loop
 from tests.support.rings import Ring, each_ring
 from tests.support.waiting import soon
 from virtiod.bdev.probe import Flag
@@ -59,7 +59,7 @@ async def test_pieces_are_submitted_again_as_they_were(ring: Ring) -> None:
 
 @each_ring
 @in_loop
-async def test_a_loss_between_write_and_flush_repeats_the_flush_only(ring: Ring) -> None:
+async def test_a_fua_write_begins_again_when_its_device_dies_before_the_flush(ring: Ring) -> None:
     async with ring.rig(write_cache=True) as rig:
         done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
@@ -69,12 +69,12 @@ async def test_a_loss_between_write_and_flush_repeats_the_flush_only(ring: Ring)
         await rig.restart()
         rig.settle()
         assert done.result() == 0
-        assert [r.type for r in rig.device.requests] == [OUT, FLUSH]
+        assert [r.type for r in rig.device.requests] == [OUT, OUT, FLUSH]
 
 
 @each_ring
 @in_loop
-async def test_a_loss_after_the_flush_was_sent_sends_it_again(ring: Ring) -> None:
+async def test_a_fua_write_begins_again_when_its_device_dies_in_the_flush(ring: Ring) -> None:
     async with ring.rig(write_cache=True) as rig:
         done = rig.submit("write", 0, 512, Flag.FUA)
         rig.turn(2)
@@ -84,7 +84,57 @@ async def test_a_loss_after_the_flush_was_sent_sends_it_again(ring: Ring) -> Non
         await rig.restart()
         rig.settle()
         assert done.result() == 0
-        assert [r.type for r in rig.device.requests] == [OUT, FLUSH, FLUSH]
+        assert [r.type for r in rig.device.requests] == [OUT, FLUSH, OUT, FLUSH]
+
+
+@in_loop
+async def test_a_fua_write_whose_flush_waits_for_room_begins_again() -> None:
+    async with Rig(size=4, write_cache=True) as rig:
+        done = [rig.submit("write", 0, 512, Flag.FUA), *(rig.submit("read", 512 * i, 512) for i in range(8))]
+        rig.turn(2)
+        first, *_ = rig.device.take()
+        assert first.type == OUT
+        rig.device.complete(first)
+        rig.turn(2)
+        await rig.restart()
+        rig.device.requests.clear()
+        rig.settle()
+        assert [d.result() for d in done] == [0] * 9
+        assert [r.type for r in rig.device.requests if r.type != IN] == [OUT, FLUSH]
+
+
+@pytest.mark.parametrize("op", ["write", "write_zeroes", "unmap"])
+@pytest.mark.parametrize("size", [4, 8])
+@in_loop
+async def test_a_write_in_pieces_begins_again_as_the_pieces_that_were_answered_may_be_gone(op: str, size: int) -> None:
+    async with Rig(size=size, write_cache=True, max_transfer=512, max_unmap=512, max_write_zeroes=512) as rig:
+        rig.probe.buffer[:4096] = bytes(range(256)) * 16
+        done = rig.submit(op, 0, 4096)
+        for _ in range(2):
+            rig.turn(2)
+            for request in rig.device.take()[:-1]:
+                rig.device.complete(request)
+        await rig.restart()
+        rig.device.requests.clear()
+        rig.settle()
+        assert done.result() == 0
+        places = [r.sector if op == "write" else r.ranges[0][0] for r in rig.device.requests]
+        assert places == list(range(8))
+
+
+@in_loop
+async def test_what_a_device_without_a_cache_had_answered_is_not_written_again() -> None:
+    async with Rig(write_cache=False, max_transfer=512) as rig:
+        done = rig.submit("write", 0, 2048)
+        rig.turn(2)
+        for request in rig.device.take()[:2]:
+            rig.device.complete(request)
+        rig.turn(2)
+        await rig.restart()
+        rig.device.requests.clear()
+        rig.settle()
+        assert done.result() == 0
+        assert [r.sector for r in rig.device.requests] == [2, 3]
 
 
 @each_ring

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.counters import BdevCounters, bdev_counters, channel_counters, latencies
 from virtiod.bdev.histogram import Cuts
+from virtiod.bdev.keeping import KeptChannels, OnLoss
 from virtiod.core.errors import NotFound
 from virtiod.core.sizes import check_geometry
 from virtiod.poller.poller import Poller
@@ -117,6 +118,11 @@ class Bdev:
     def write_cache(self) -> bool:
         """Whether written data may be lost until a flush."""
         return self.info.write_cache
+
+    @property
+    def keeps_writes(self) -> bool:
+        """What was acknowledged is kept until it is flushed, and written again if the device is lost before."""
+        return self.write_cache and isinstance(self.channels, KeptChannels) and self.channels.on_loss == OnLoss.KEEP
 
     @property
     def io_types(self) -> frozenset[str]:

@@ -1,6 +1,7 @@
 # What submitters (exports, load generator) and what serves a bdev (a kind of controller, the null device) call.
 from libc.stdint cimport uint64_t
 
+from virtiod.bdev.kept cimport Keep
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport (
     BdevCore,
@@ -20,10 +21,8 @@ cdef void submit(Channel *ch, Io *io) noexcept nogil
 cdef void finish(Io *io, int status, PollerCore *here) noexcept nogil
 # Called by what serves the bdev: has run(io, owner) called on the poller that owns the queue.
 cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
-# Any thread: what was written may be lost until a flush, or it is not known.
-cdef bint cache_is_volatile(BdevCore *b) noexcept nogil
-# Any thread: the device may have changed its cache's mode.
-cdef void doubt(BdevCore *b) noexcept nogil
+# A flush of virtiod's own. None is in flight.
+cdef void start_flush(Keep *k) noexcept nogil
 
 
 cdef class BdevChannels:
@@ -41,5 +40,7 @@ cdef class BdevChannels:
 
 # ---- private: for the module itself
 cdef int _refusal(BdevCore *b, Io *io) noexcept nogil
+cdef void _flush_by_itself(Channel *ch) noexcept nogil
+cdef void _flushed(Io *io) noexcept nogil
 cdef void _complete(Io *io) noexcept nogil
 cdef void _complete_message(Message *m, PollerCore *p) noexcept nogil

@@ -13,7 +13,8 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL, ENODEV, ENOSPC, EOPNOTSUPP, EPERM
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import tally
+from cython.cimports.virtiod.bdev import cache, kept, tally
+from cython.cimports.virtiod.bdev.kept import KeepPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
     OP_COUNT,
@@ -22,6 +23,7 @@ from cython.cimports.virtiod.core.types import (
     Channel,
     ChannelArray,
     ChannelPtr,
+    CommandPtr,
     IoPtr,
     MessagePtr,
     Op,
@@ -65,8 +67,24 @@ def _refusal(b: BdevCorePtr, io: IoPtr) -> cython.int:
 
 def submit(ch: ChannelPtr, io: IoPtr) -> None:
     """Starts an I/O. Its done() runs later, once, on this poller."""
-    p: PollerPtr = ch.poller
     refusal: cython.int
+    _enter(ch, io)
+    refusal = _refusal(ch.bdev, io)
+    if refusal:
+        rounds.defer(ch.poller, io, refusal)
+    elif ch.keep == NULL or kept.admit(ch, io):
+        ch.submit(ch, io)
+    else:
+        _flush_by_itself(ch)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _enter(ch: ChannelPtr, io: IoPtr) -> cython.void:
+    """It is in flight from here on, until _complete()."""
+    p: PollerPtr = ch.poller
     io.channel = ch
     io.msg.run = _complete_message
     io.submitted_ns = p.now
@@ -77,6 +95,9 @@ def submit(ch: ChannelPtr, io: IoPtr) -> None:
     io.pieces = 0
     io.phase = 0
     io.placed = 0
+    io.again = 0
+    io.kept = NULL
+    io.mark = UINT64_MAX  # none
     io.next = NULL
     io.prev = ch.newest
     if ch.newest == NULL:
@@ -90,11 +111,6 @@ def submit(ch: ChannelPtr, io: IoPtr) -> None:
     p.in_flight += 1
     if io.op < OP_COUNT:
         ch.ops[io.op].submitted += 1
-    refusal = _refusal(ch.bdev, io)
-    if refusal:
-        rounds.defer(p, io, refusal)
-    else:
-        ch.submit(ch, io)
 
 
 def finish(io: IoPtr, status: cython.int, here: PollerPtr) -> None:
@@ -111,16 +127,6 @@ def forward(io: IoPtr, run: message_fn, owner: PollerPtr) -> None:
     """Hands the I/O to the poller that owns the queue."""
     io.msg.run = run
     rounds.push(owner, address(io.msg))
-
-
-def cache_is_volatile(b: BdevCorePtr) -> cython.bint:
-    # acquire: write_cache is at least as new as what is known; settle_cache() stores them the other way round
-    known: uint64_t = atomics.load_u64(address(b.cache_known))
-    return known != atomics.load_u64(address(b.cache_doubts)) or atomics.load_u8(address(b.write_cache)) != 0
-
-
-def doubt(b: BdevCorePtr) -> None:
-    atomics.fetch_add_u64(address(b.cache_doubts), 1)
 
 
 def _complete_message(m: MessagePtr, p: PollerPtr) -> None:
@@ -143,9 +149,51 @@ def _complete(io: IoPtr) -> None:
     ch.poller.in_flight -= 1
     if ch.in_flight == 0:
         ch.busy_ns += now - ch.busy_since
+    if ch.keep != NULL:
+        kept.ended(ch, io)
     if io.op < OP_COUNT:
         tally.count(address(ch.ops[io.op]), io.status, io.length, now - io.submitted_ns)
+    if ch.keep != NULL:
+        _flush_by_itself(ch)
     io.done(io)
+
+
+# ---- flushes of virtiod's own -------------------------------------------------------------------
+
+
+def _flush_by_itself(ch: ChannelPtr) -> None:
+    """If it is time to."""
+    k: KeepPtr = cast(KeepPtr, ch.keep)
+    if kept.wants_flush(k):
+        start_flush(k)
+
+
+def start_flush(k: KeepPtr) -> None:
+    io: IoPtr = address(k.flush)
+    k.flushing = 1
+    io.op = Op.FLUSH
+    io.done = _flushed
+    io.owner = k
+    _enter(address(k.own), io)
+    io.mark = atomics.load_u64(address(k.channel.bdev.acknowledged))
+    k.own.submit(address(k.own), io)
+
+
+def _flushed(io: IoPtr) -> None:
+    k: KeepPtr = cast(KeepPtr, io.owner)
+    c: CommandPtr = k.settle
+    k.flushing = 0
+    if io.status == 0:
+        kept.stabilize(k.channel, io.mark)
+    elif io.status == -EOPNOTSUPP:
+        kept.keep_no_more(k)
+    else:
+        k.flush_failed = 1
+        kept.release(k)
+    if c != NULL:
+        k.settle = NULL
+        rounds.answer(c, io.status)
+    _flush_by_itself(k.channel)
 
 
 # ---- control plane ------------------------------------------------------------------------------
@@ -229,7 +277,7 @@ class BdevChannels:
 
     def doubt_cache(self) -> None:
         """Has the cache count as volatile until settle_cache(): the device may have changed its mode."""
-        doubt(address(self.core))
+        cache.doubt(address(self.core))
 
     def cache_doubts(self) -> int:
         """Returns how often the cache was doubted; to be read before the device is asked, for settle_cache()."""
@@ -244,11 +292,11 @@ class BdevChannels:
         atomics.store_u64(address(self.core.cache_known), doubts)  # release: after the answer that it stands for
 
     def count_loss(self) -> None:
-        """The device told of acknowledged writes that it lost."""
+        """Acknowledged writes were lost: every user's next flush fails, once."""
         atomics.fetch_add_u64(address(self.core.losses), 1)
 
     def losses(self) -> int:
-        """How often the device told of acknowledged writes that it lost."""
+        """How often acknowledged writes were lost."""
         return atomics.relaxed_u64(address(self.core.losses))
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ cdef class Probe:
     cdef BdevChannels channels
     cdef object memory
     cdef uint64_t address
+    cdef uint64_t losses_seen
     cdef readonly object size
 
 # ---- private: for the module itself

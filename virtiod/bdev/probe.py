@@ -11,7 +11,7 @@ from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.bdev import channel
 from cython.cimports.virtiod.bdev.probe import MAX_SEGMENTS, ProbeIo, ProbeIoPtr
-from cython.cimports.virtiod.core import clock
+from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoFlag, IoPtr, PollerPtr, VoidPtr, iovec
 from cython.cimports.virtiod.poller import buffers, rounds
 
@@ -65,6 +65,7 @@ class Probe:
     channels: BdevChannels
     memory: DmaMemory
     address: uint64_t
+    losses_seen: uint64_t
     size: int
 
     def __init__(self, memory: DmaMemory, poller: Poller, channels: BdevChannels, size: int = 1 << 20) -> None:
@@ -72,6 +73,7 @@ class Probe:
         self.poller = poller
         self.channels = channels
         self.size = size
+        self.losses_seen = atomics.load_u64(address(channels.core.losses))
         self.address = memory.allocate(size)
 
     @property
@@ -112,8 +114,9 @@ class Probe:
         ticket.io.io.offset = offset
         ticket.io.io.length = length
         ticket.io.io.done = _done
+        ticket.io.io.losses_seen = address(self.losses_seen)
         ticket.io.channel = self.channels.channel(self.poller)
-        return self.poller.command(_cmd_submit, ticket.io, 0, 0, NULL, ticket)
+        return self.poller.command(_cmd_submit, ticket.io, 0, 0, NULL, (ticket, self))
 
     def close(self) -> None:
         """Gives the buffer back. No I/O may be in flight."""

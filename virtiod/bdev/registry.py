@@ -12,7 +12,7 @@ from virtiod.core.lograte import LogRate
 
 log = logging.getLogger(__name__)
 
-EVENTS = ("bdev_register", "bdev_unregister", "bdev_resize")
+EVENTS = ("bdev_register", "bdev_unregister", "bdev_resize", "bdev_writes_lost")
 
 
 class BdevRegistry:
@@ -85,3 +85,7 @@ class BdevRegistry:
             message = "bdev %s: it has %d bytes now, it had %d"
             self._said.say_state(logging.WARNING, bdev.name, bdev.size, message, bdev.name, bdev.size, size)
             self._tell("bdev_resize", bdev.name)
+
+    def tell_loss(self, bdev: Bdev) -> None:
+        """Writes that were acknowledged are lost."""
+        self._tell("bdev_writes_lost", bdev.name)

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from rpc_client.tables import table as render
+from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers import AttachRequest
 from virtiod.controllers.device import DEFAULT_VQ_SIZE
 from virtiod.core import cmdline
@@ -79,6 +80,15 @@ class PerfOptions:
     allow_unbind: Annotated[
         bool, Opt("--allow-unbind", "take PCI devices from the kernel's driver while perf runs")
     ] = False
+    on_loss: Annotated[
+        str,
+        Opt(
+            "--on-loss",
+            "what becomes of writes that were not flushed when a target dies: keep, report or ignore, as of "
+            "bdev_virtio_attach_controller; keep costs a copy of each write, and flushes (default: %(default)s)",
+            choices=tuple(OnLoss),
+        ),
+    ] = OnLoss.IGNORE
     json: Annotated[bool, Opt("--json", "print the report as JSON, with bdevperf's keys")] = False
     yes: Annotated[bool, Opt("--yes", "allow patterns that write: they destroy the data on the target")] = False
 
@@ -133,7 +143,15 @@ async def _add(system: System, options: PerfOptions, number: int, target: str) -
     kind, traddr = ("scsi", target[5:]) if target.startswith("scsi:") else ("blk", target)
     name = f"Virtio{kind.capitalize()}{number}"
     names = await system.controllers.attach(
-        AttachRequest(name, trtype_of(traddr), traddr, kind, options.vq_count, options.vq_size)
+        AttachRequest(
+            name,
+            trtype_of(traddr),
+            traddr,
+            kind,
+            options.vq_count,
+            options.vq_size,
+            on_loss=OnLoss(options.on_loss),
+        )
     )
     if not names:
         raise InvalidArgument(f"{target}: no disks were found")
@@ -170,7 +188,11 @@ def table(report: LoadReport) -> str:
     rows = [(job.job, str(int(job.core_mask, 16).bit_length() - 1), job.status, *_cells(job)) for job in report.results]
     if len(rows) > 1:
         rows.append(("all", "", "", *_cells(report.totals)))
-    return f"{render(header, rows)}\nLatencies are in us."
+    kept = sum(job.keeps_writes for job in report.results)
+    writes = (
+        f"Writes were kept until a flush by {kept} of {len(report.results)} jobs." if kept else "Writes were not kept."
+    )
+    return f"{render(header, rows)}\nLatencies are in us. {writes}"
 
 
 def _cells(f: LoadFigures) -> tuple[str, ...]:

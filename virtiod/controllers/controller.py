@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from virtiod.bdev import Bdev
+from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.attempts import Attempts
 from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
 from virtiod.controllers.request import AttachRequest
@@ -100,6 +101,8 @@ class Controller(Device[Config]):
             "trtype": self.trtype,
             "traddr": self.traddr,
         }
+        if self.request.on_loss is not OnLoss.KEEP:
+            params["on_loss"] = str(self.request.on_loss)
         if self.state == State.ATTACHING:
             asked = {"vq_count": self.request.vq_count, "vq_size": self.request.vq_size}
             params |= {name: value for name, value in asked.items() if value is not None}
@@ -154,7 +157,8 @@ class Controller(Device[Config]):
             self._lost(error if isinstance(error, DeviceError) else DeviceError(str(error), error.errno))
 
     async def _first_time(self) -> None:
-        await self._connect_and_start()
+        await self._connect()
+        await self._release()
         await self._find_bdevs()
 
     async def _unless_lost(self, work: Coroutine[Any, Any, None]) -> None:
@@ -217,8 +221,7 @@ class Controller(Device[Config]):
             while True:
                 await attempts.due()
                 try:
-                    async with asyncio.timeout(CONNECT_DEADLINE_S):
-                        await self._unless_lost(self._connect_and_start())
+                    await self._unless_lost(self._come_back())
                     break
                 except (RemovedError, NotFound) as error:
                     self._removed(error)
@@ -232,6 +235,17 @@ class Controller(Device[Config]):
         self._enter(State.UP, "reconnected")
         await self._catch_up()
         self._config_change()
+
+    async def _come_back(self) -> None:
+        """What was acknowledged comes first; then what was in flight, and then what waited."""
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            await self._connect()
+        await self._write_again()
+        if len(self.context.memory.regions) != self._regions:  # I/O that waits may lie in what came meanwhile
+            if not self.transport.memory_hot_add:
+                raise DeviceError(f"{self.traddr}: DMA memory grew while writes were repeated")
+            await self.transport.share_memory()
+        await self._release()
 
     def _did_not_return(self, error: Exception) -> None:
         """Log why, unless it is the same as the last time."""
@@ -247,6 +261,7 @@ class Controller(Device[Config]):
         """Cut off a device that was lost. Raises nothing: it is to be tried again whatever fails here."""
         try:
             await self._cut_off()
+            await self._hold_kept()
             await self._expire()
         except Exception:
             log.exception("controller %s: cut its device off", self.name)
@@ -276,8 +291,12 @@ class Controller(Device[Config]):
     async def _expire(self) -> None:
         """Fails I/O that waited too long. The device is cut off; it had its time to answer and gets no more."""
         before = self._expired_before()
+        if not before:
+            return
+        for _, channels in self._kept():
+            await channels.fail_waiting(errno.ETIMEDOUT, before)
         for queue in self.request_queues:
-            if before and queue.stopped:
+            if queue.stopped:
                 self.io_timeouts += await queue.fail(errno.ETIMEDOUT, before)
 
     async def share_memory(self) -> None:
@@ -342,6 +361,8 @@ class Controller(Device[Config]):
         await self._cut_off()
         await cancel(self._reconfiguring)
         await self._give_up()
+        for bdev in self.bdevs:
+            await self._end_keeping(bdev)
         for queue in self.all_queues:
             queue.close()
         await self.transport.release()

@@ -9,17 +9,21 @@ import asyncio
 import errno
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.bdev.keeping import KeptChannels, KeptCounters, OnLoss
 from virtiod.controllers.description import VirtioDescription
+from virtiod.controllers.repeat import Repetition
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.counted import counted
 from virtiod.core.errors import ProtocolError, VirtiodError
+from virtiod.core.lograte import LogRate
 from virtiod.core.memory import DmaMemory
+from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
 from virtiod.transports.interface import QueueLayout, Transport
 from virtiod.virtio.features import Feature, feature_names
@@ -37,11 +41,12 @@ STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 
 @dataclass(frozen=True)
 class Context:
-    """What controllers work with. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI devices may be taken from
-    the kernel's driver."""
+    """What controllers work with. buffers: of each poller. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI
+    devices may be taken from the kernel's driver."""
 
     memory: DmaMemory
     pollers: Sequence[Poller]
+    buffers: Sequence[PollerBuffers]
     bdevs: BdevRegistry
     io_timeout_s: float
     allow_unbind: bool = False
@@ -76,6 +81,7 @@ class Device(ABC, Generic[Config]):
         self.bdevs: list[Bdev] = []
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
+        self._losses = LogRate(log)
         self._regions = 0  # of DMA memory, when its queues were started
 
     # ---- what a kind of controller brings
@@ -163,7 +169,7 @@ class Device(ABC, Generic[Config]):
 
     # ---- connecting
 
-    async def _connect_and_start(self) -> None:
+    async def _connect(self) -> None:
         await self.transport.connect(CONNECT_DEADLINE_S)
         await self._negotiate()
         if not self.request_queues:
@@ -176,6 +182,9 @@ class Device(ABC, Generic[Config]):
         if self.bdevs:  # what was in flight must not reach another disk
             await self._check_identity()
             await self._find_caches()  # held I/O must not take the mode of before
+
+    async def _release(self) -> None:
+        """Let go of the I/O that the queues hold since they were started."""
         for queue in self.all_queues:
             await queue.release()
 
@@ -229,6 +238,7 @@ class Device(ABC, Generic[Config]):
                     await queue.drain()
         except TimeoutError:
             log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
+        await self._settle()
         for queue in self.all_queues:
             await queue.stop()
         try:
@@ -243,9 +253,94 @@ class Device(ABC, Generic[Config]):
     async def _give_up(self, before_ns: int = 0) -> None:
         """Fails all I/O and all later I/O, or what was submitted before that time (ns). The device is cut off."""
         given_up = 0
+        for _, channels in self._kept():
+            await channels.fail_waiting(errno.ENODEV, before_ns)
         for queue in self.all_queues:
             failed = await queue.fail(errno.ENODEV, before_ns)
             given_up += failed if queue in self.request_queues else 0
         self.given_up += given_up
         if given_up:
             log.warning("controller %s: gave up %s in flight", self.name, counted(given_up, "request"))
+
+    # ---- writes that are kept until they are stable
+
+    def _make_channels(self) -> KeptChannels:
+        """Of a new bdev."""
+        channels = KeptChannels(list(self.context.pollers))
+        channels.keep(list(self.context.buffers), self.request.on_loss)
+        return channels
+
+    def _kept(self) -> Iterator[tuple[Bdev, KeptChannels]]:
+        for bdev in tuple(self.bdevs):  # one may be removed meanwhile
+            if isinstance(bdev.channels, KeptChannels):
+                yield bdev, bdev.channels
+
+    @staticmethod
+    def _holds_io(bdev: Bdev) -> bool:
+        """Whether I/O, or a write that is kept, waits for the device."""
+        channels = bdev.channels
+        return bool(channels.oldest_ns() or (isinstance(channels, KeptChannels) and channels.kept_counters().records))
+
+    def kept_counters(self) -> KeptCounters:
+        """Of all its bdevs."""
+        total = KeptCounters(0, 0, 0, 0, 0)
+        for _, channels in self._kept():
+            total += channels.kept_counters()
+        return total
+
+    async def _hold_kept(self) -> None:
+        """The device is lost, and its queues are stopped."""
+        for bdev, channels in self._kept():
+            if await channels.hold():
+                self._tell_loss(bdev, "acknowledged writes that were not flushed are lost with the device")
+
+    async def _write_again(self) -> None:
+        """The device came back, is the same disk and holds I/O: nothing that was acknowledged is to be missing."""
+        await self._hold_kept()  # should it have failed when the device was cut off
+        for bdev, channels in self._kept():
+            if bdev.removing:  # another disk may be in its place
+                if channels.unstable():
+                    channels.count_loss()
+                    self._tell_loss(bdev, "acknowledged writes of a disk that is being removed are lost")
+                await channels.let_go()
+                continue
+            repetition = Repetition(channels, self.request_queues[0])
+            try:
+                await repetition.run()
+            finally:
+                channels.repeated += repetition.repeated
+                if repetition.refused:
+                    channels.count_loss()
+                    self._tell_loss(bdev, f"the device refused {repetition.refused} acknowledged writes")
+            await channels.let_go()
+            if repetition.repeated:
+                log.info("bdev %s: wrote %d kept writes again", bdev.name, repetition.repeated)
+
+    async def _settle(self) -> None:
+        """Flush what is kept. The device still runs, and has no other I/O."""
+        await asyncio.gather(*(self._settle_bdev(bdev, channels) for bdev, channels in self._kept()))
+
+    @staticmethod
+    async def _settle_bdev(bdev: Bdev, channels: KeptChannels) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE_S):
+                stable = await channels.settle()
+        except TimeoutError:
+            stable = False
+        if not stable:
+            log.error("bdev %s: acknowledged writes could not be flushed before the device was left", bdev.name)
+
+    async def _end_keeping(self, bdev: Bdev) -> None:
+        """The bdev has no I/O any more."""
+        if isinstance(bdev.channels, KeptChannels):
+            lost = await bdev.channels.close_kept()
+            if lost:
+                log.error("bdev %s: gave up %d acknowledged writes that were not flushed", bdev.name, lost)
+
+    def _tell_loss(self, bdev: Bdev, what: str) -> None:
+        if self.request.on_loss is OnLoss.IGNORE:
+            self._losses.say(logging.WARNING, (bdev.name, what), "bdev %s: %s", bdev.name, what)
+            return
+        message = "bdev %s: %s: the next flush of each of its users fails"
+        self._losses.say(logging.ERROR, (bdev.name, what), message, bdev.name, what)
+        self.context.bdevs.tell_loss(bdev)

@@ -27,6 +27,10 @@ cdef extern from *:
     static inline uint32_t vd_fetch_and_u32(void *p, uint32_t v) { return __atomic_fetch_and((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
     static inline uint32_t vd_fetch_or_u32(void *p, uint32_t v) { return __atomic_fetch_or((uint32_t *)p, v, __ATOMIC_ACQ_REL); }
     static inline uint64_t vd_fetch_add_u64(void *p, uint64_t v) { return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_ACQ_REL); }
+    static inline void vd_raise_u64(void *p, uint64_t v) {
+        uint64_t old = __atomic_load_n((uint64_t *)p, __ATOMIC_RELAXED);
+        while (old < v && !__atomic_compare_exchange_n((uint64_t *)p, &old, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {}
+    }
     /* A device register: one store of this width, after all that was stored to memory before it is visible there. */
     static inline void vd_mmio_store_u16(uint64_t at, uint16_t v) {
     #if defined(__aarch64__)
@@ -62,6 +66,8 @@ cdef extern from *:
     uint32_t fetch_and_u32 "vd_fetch_and_u32" (void *p, uint32_t v) noexcept nogil
     uint32_t fetch_or_u32 "vd_fetch_or_u32" (void *p, uint32_t v) noexcept nogil
     uint64_t fetch_add_u64 "vd_fetch_add_u64" (void *p, uint64_t v) noexcept nogil
+    # To v, unless it is more already.
+    void raise_u64 "vd_raise_u64" (void *p, uint64_t v) noexcept nogil
     void mmio_store_u16 "vd_mmio_store_u16" (uint64_t at, uint16_t v) noexcept nogil
     void fence "vd_fence" () noexcept nogil
     void pause "vd_pause" () noexcept nogil

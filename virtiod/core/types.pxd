@@ -12,6 +12,7 @@ ctypedef char *CharPtr
 ctypedef char **CharArray
 ctypedef unsigned char *BytePtr
 ctypedef void *VoidPtr
+ctypedef void **VoidArray
 ctypedef uint64_t *U64Ptr
 
 # Pointer types have names of their own: annotations can't say a pointer.
@@ -141,6 +142,8 @@ cdef enum IoFlag:
     FUA = 1            # WRITE, WRITE_ZEROES: on stable storage when completed
     NO_HOLE = 2        # WRITE_ZEROES: do not deallocate
     UNSEEN = 4         # READ: nobody is shown what is read, so that a device without data need not clear the buffer
+    HANDS_OVER = 8     # WRITE: its buffers are of its poller's pool and may stay with the bdev, which sets iovcnt to 0
+    THROUGH = 16       # the channel's: WRITE that can't be kept, so a flush follows it
 
 # One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
 # offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);
@@ -159,10 +162,14 @@ cdef struct Io:
     uint8_t flags          # IoFlag
     int32_t status
     uint64_t submitted_ns
+    uint64_t *losses_seen  # of its user, who hears once of each loss, by a flush; NULL: never
     iovec one              # room for the common single segment: iov = &one
     # the channel's: list of what is in flight, oldest first
     Io *prev
     Io *next
+    # the channel's, where writes are kept (bdev/kept)
+    void *kept             # the first KeptWrite that was reserved for it
+    uint64_t mark          # of a flush: what was acknowledged below this number is stable when it succeeds
     # owned by what serves the bdev, from channel.submit to channel.finish
     uint64_t cursor        # bytes of the I/O handed to the device so far
     uint32_t iov_index     # where the cursor is in iov
@@ -170,6 +177,7 @@ cdef struct Io:
     uint32_t pieces        # requests in flight for it
     uint8_t phase          # what serves the bdev sets it
     uint8_t placed         # a place in its unit's share is kept for its next request
+    uint8_t again          # the device went away: it begins again, as what was written may be gone
 
 # Latencies in ns are counted in buckets: 32 for each power of two, linear inside (HdrHistogram's shape). What follows
 # from these numbers is in bdev/histogram.
@@ -210,6 +218,7 @@ cdef struct Channel:
     BdevCore *bdev
     channel_submit_fn submit   # of what serves the bdev
     void *device               # what submit works on (a queue of this or of another poller)
+    void *keep                 # a Keep (bdev/kept); NULL: nothing is kept, nor counted
     Io *oldest                 # in flight, in order of submission
     Io *newest
     uint64_t oldest_ns         # submitted_ns of oldest, 0 for none: may be read by anyone
@@ -242,7 +251,15 @@ cdef struct BdevCore:
     # counted by any thread, atomically
     uint64_t cache_doubts      # times that the device may have changed its cache's mode
     uint64_t cache_known       # the control plane's: those of them that write_cache covers
-    uint64_t losses            # times that the device told of acknowledged writes that it lost
+    # writes to a volatile cache, counted over all channels (bdev/kept); apart from what each I/O reads
+    uint64_t apart[7]
+    uint64_t acknowledged      # so many: the number of the next one
+    uint64_t stable            # all below this number
+    uint64_t not_kept          # all below this number that could not be kept; 0: none
+    uint64_t losses            # times that acknowledged writes were lost
+    void **keeps               # of its channels
+    uint32_t n_keeps
+    uint8_t keeps_no_more      # the device refused a flush
 
 # What one queue may have in flight for one unit. Owned by the queue's poller.
 cdef struct UnitShare:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
+from virtiod.bdev import Bdev
 from virtiod.bdev.histogram import quantile
 from virtiod.core.described import Member
 from virtiod.core.memory import MIB
@@ -51,6 +52,7 @@ class _Job:
 class JobReport(LoadFigures, _Job):
     """The report of a job: one bdev, from one poller."""
 
+    keeps_writes: Annotated[bool, Member("its writes were kept until a flush, as a copy: the bdev's on_loss is keep")]
     first_error: Annotated[str | UnsetType, Member("the first failure's cause; absent when nothing failed")] = UNSET
 
 
@@ -63,11 +65,11 @@ class LoadReport:
     totals: Annotated[LoadFigures, Member("all together")]
 
 
-def job_report(bdev: str, cpu: int, terminated: bool, workload: Workload, counted: LoadCounters) -> JobReport:
+def job_report(bdev: Bdev, cpu: int, terminated: bool, workload: Workload, counted: LoadCounters) -> JobReport:
     """The report of a job on a bdev from the poller on core cpu (-1: not pinned)."""
     failed = counted.io.failed or counted.mismatches
     return JobReport(
-        job=bdev,
+        job=bdev.name,
         core_mask=f"{1 << max(cpu, 0):#x}",
         workload=workload.rw,
         percentage=workload.rw_mix_read if workload.pattern.reads is None else UNSET,
@@ -75,6 +77,7 @@ def job_report(bdev: str, cpu: int, terminated: bool, workload: Workload, counte
         queue_depth=workload.queue_depth,
         io_size=workload.block_size,
         **vars(figures(counted)),
+        keeps_writes=bdev.keeps_writes,
         first_error=os.strerror(-counted.first_error) if counted.first_error else UNSET,
     )
 

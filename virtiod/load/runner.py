@@ -164,8 +164,7 @@ async def _report_progress(jobs: list[_Job], workload: Workload, started: float,
 def _report(jobs: list[_Job], workload: Workload) -> LoadReport:
     return LoadReport(
         results=[
-            job_report(job.bdev.name, job.load.poller.cpu, job.terminated, workload, job.load.counters())
-            for job in jobs
+            job_report(job.bdev, job.load.poller.cpu, job.terminated, workload, job.load.counters()) for job in jobs
         ],
         core_count=len({job.load.poller.cpu for job in jobs}),
         totals=figures(counters_of([job.load for job in jobs])),

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import ERRORS, BdevCounters, OpCounters
+from virtiod.bdev.keeping import KeptCounters
 from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController
 from virtiod.core.memory import DmaMemory
@@ -197,6 +198,45 @@ BDEV = Group[CountedBdev](
         ),
     )
 )
+BDEV_KEPT = Group[KeptCounters](
+    (
+        Value(
+            "virtiod_bdev_kept_bytes",
+            "gauge",
+            _BDEV,
+            "Bytes of acknowledged writes that are kept until a flush.",
+            lambda kept: kept.bytes,
+        ),
+        Value(
+            "virtiod_bdev_kept_writes",
+            "gauge",
+            _BDEV,
+            "Acknowledged writes, in parts of up to 256 KiB, that are kept until a flush.",
+            lambda kept: kept.records,
+        ),
+        Value(
+            "virtiod_bdev_own_flushes_total",
+            "counter",
+            _BDEV,
+            "Flushes that virtiod did by itself, to keep no more than may be kept.",
+            lambda kept: kept.flushes,
+        ),
+        Value(
+            "virtiod_bdev_repeated_writes_total",
+            "counter",
+            _BDEV,
+            "Kept writes that were written again to a device that came back.",
+            lambda kept: kept.repeated,
+        ),
+        Value(
+            "virtiod_bdev_losses_total",
+            "counter",
+            _BDEV,
+            "Times that acknowledged writes were lost; each user's next flush failed.",
+            lambda kept: kept.losses,
+        ),
+    )
+)
 BDEV_OP = Group[OpCounters](
     (
         Series(
@@ -353,6 +393,7 @@ RPC = Group[Timing](
 GROUPS: tuple[Group[Any], ...] = (
     PROCESS,
     BDEV,
+    BDEV_KEPT,
     BDEV_OP,
     CONTROLLER,
     QUEUE,

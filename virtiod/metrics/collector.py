@@ -15,6 +15,7 @@ from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import READ_AT_ONCE
 from virtiod.bdev.histogram import cut
+from virtiod.bdev.keeping import KeptChannels
 from virtiod.core.ticks import NS_PER_S, now_ns
 from virtiod.metrics import catalogue
 from virtiod.metrics.catalogue import IO_BOUNDS_NS, CountedBdev, CountedExport, Process
@@ -62,6 +63,8 @@ class SystemCollector:
     def _bdev(self, page: Page, bdev: Bdev, controller: str) -> None:
         counted = bdev.stats(IO_CUTS)
         page.add(catalogue.BDEV, (bdev.name,), CountedBdev(bdev, controller, counted))
+        if isinstance(bdev.channels, KeptChannels):
+            page.add(catalogue.BDEV_KEPT, (bdev.name,), bdev.channels.kept_counters())
         for op, of_op in counted.ops.items():
             if op in bdev.io_types or of_op.submitted:  # else the bdev can't do it, and nobody tried
                 page.add(catalogue.BDEV_OP, (bdev.name, op), of_op)

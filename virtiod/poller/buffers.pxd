@@ -20,6 +20,8 @@ cdef struct BufferPool:
     uint32_t large_left
     uint64_t exhausted     # times that get() found too few
     uint64_t lost          # buffers given up by lose()
+    uint32_t kept_small    # buffers that hold kept writes (bdev/kept)
+    uint32_t kept_large
 
 # Takes buffers for length bytes as iov[0..n), at most max; returns n, or 0 when there are not enough: all or none.
 cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept nogil

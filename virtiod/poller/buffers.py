@@ -96,6 +96,8 @@ class PollerBuffers:
             "large_free": self.pool.large_left,
             "exhausted": self.pool.exhausted,
             "lost": self.pool.lost,
+            "kept_small": self.pool.kept_small,
+            "kept_large": self.pool.kept_large,
         }
 
     def close(self) -> None:

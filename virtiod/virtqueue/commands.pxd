@@ -1,5 +1,5 @@
 # Commands of the control plane to a request queue, ctx: the IoQueue.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.core.types cimport Command, Io, PollerCore
@@ -9,9 +9,16 @@ cdef int64_t release(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t stop(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t fail(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t drain(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t repeat(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t request(PollerCore *p, Command *c) noexcept nogil
 
 # ---- private: for the module itself
+cdef void _note_lost(IoQueue *q) noexcept nogil
+cdef void _note_unit(IoQueue *q, Io *io) noexcept nogil
+cdef void _note_line(Io *io) noexcept nogil
+cdef bint _is_cached(Io *io) noexcept nogil
+cdef void _begin_again(Io *io) noexcept nogil
+cdef void _submit_again(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _release(IoQueue *q) noexcept nogil
 cdef void _fail_line(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil
 cdef void _fail_for_unit(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil

@@ -4,12 +4,84 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast
+from cython.cimports.libc.errno import ESHUTDOWN
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
-from cython.cimports.virtiod.bdev import channel
-from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, MessagePtr, PollerPtr, UnitSharePtr
+from cython.cimports.virtiod.bdev import cache, channel
+from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, MessagePtr, Op, PollerPtr, UnitSharePtr
 from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.virtqueue import lines, queue, requests
-from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase
+from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase, SlotPtr
+
+# ---- a device that is lost, and comes back ------------------------------------------------------
+
+
+def _note_lost(q: IoQueuePtr) -> None:
+    """What its cache held is gone, with what it had answered of I/Os that are not complete: writes begin again."""
+    i: uint32_t
+    io: IoPtr
+    for i in range(q.vq.size):
+        if not q.slots[i].used or q.slots[i].io == NULL:
+            continue
+        io = q.slots[i].io
+        if q.slots[i].command != NULL:
+            requests.complete(q, i, -ESHUTDOWN)  # who has it written again begins again, too
+            continue
+        io.again = _is_cached(io)
+        _note_unit(q, io)
+    _note_line(q.waiting)
+    io = q.waiting
+    while io != NULL:
+        _note_unit(q, io)
+        io = cast(IoPtr, io.msg.next)
+
+
+def _note_unit(q: IoQueuePtr, io: IoPtr) -> None:
+    """What waits for a place in io's unit."""
+    if io.channel.bdev.shares != NULL:
+        _note_line(io.channel.bdev.shares[q.number].waiting)
+
+
+def _note_line(io: IoPtr) -> None:
+    while io != NULL:
+        if _is_cached(io):
+            io.again = io.pieces > 0
+            if not io.pieces:
+                _begin_again(io)
+        io = cast(IoPtr, io.msg.next)
+
+
+def _is_cached(io: IoPtr) -> cython.bint:
+    """What it writes goes to a volatile cache first."""
+    return io.op != Op.READ and io.op != Op.FLUSH and cache.is_volatile(io.channel.bdev)
+
+
+def _begin_again(io: IoPtr) -> None:
+    io.again = 0
+    io.cursor = 0
+    io.iov_index = 0
+    io.iov_offset = 0
+    io.phase = Phase.HANDING
+
+
+def _submit_again(q: IoQueuePtr, slot: uint32_t) -> None:
+    """Put a request on the ring again as it was; or, when it was the last one of an I/O that begins again, put that
+    first in the line."""
+    s: SlotPtr = address(q.slots[slot])
+    io: IoPtr = s.io
+    waits: cython.bint = io.phase == Phase.HANDING  # in a line already
+    if not io.again:
+        # Safety: the ring had room for all of them before, and each is built from private state.
+        requests.build(q, slot, s.length)
+        q.source.dirty = 1
+        return
+    requests.take_back(q, slot)
+    if io.pieces == 0:
+        _begin_again(io)
+        if not waits:
+            lines.go_first(q, io)
+
+
+# ---- commands -----------------------------------------------------------------------------------
 
 
 def start(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -36,9 +108,7 @@ def _release(q: IoQueuePtr) -> None:
     i: uint32_t
     for i in range(q.vq.size):
         if q.slots[i].used and q.slots[i].kind != queue.KIND_CONTROL:
-            # Safety: the ring had room for all of them before, and each is built from private state.
-            requests.build(q, i, q.slots[i].length)
-            q.source.dirty = 1
+            _submit_again(q, i)
     q.held = 0
     q.stopped = 0
     requests.serve_waiting(q)
@@ -59,6 +129,7 @@ def stop(p: PollerPtr, c: CommandPtr) -> int64_t:
         q.held = 0
         q.stopped = 1
         rounds.remove_source(p, address(q.source))
+        _note_lost(q)
     return 0
 
 
@@ -123,10 +194,10 @@ def fail(p: PollerPtr, c: CommandPtr) -> int64_t:
         q.failed = cast(cython.uchar, c.arg2)
     _fail_waiting(q, before, status)
     for i in range(q.vq.size):
-        if not q.slots[i].used or (q.slots[i].io == NULL and q.held):
+        if not q.slots[i].used or (q.slots[i].command != NULL and q.held):
             continue
-        if q.slots[i].io == NULL or q.slots[i].io.submitted_ns < before:
-            if q.slots[i].io != NULL:
+        if q.slots[i].command != NULL or q.slots[i].io.submitted_ns < before:
+            if q.slots[i].command == NULL:
                 q.slots[i].io.phase = Phase.FUA_SENT
             requests.complete(q, i, status)
             n += 1
@@ -141,6 +212,12 @@ def drain(p: PollerPtr, c: CommandPtr) -> int64_t:
     c.msg.next = cast(MessagePtr, q.drain)
     q.drain = c
     return COMMAND_LATER
+
+
+def repeat(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The next piece of a kept write, out: its Io."""
+    ret: cython.int = requests.repeat(cast(IoQueuePtr, c.ctx), c, cast(IoPtr, c.out))
+    return ret if ret else COMMAND_LATER
 
 
 def request(p: PollerPtr, c: CommandPtr) -> int64_t:

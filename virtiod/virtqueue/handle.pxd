@@ -1,6 +1,7 @@
 # A request queue as the control plane has it; base of the classes of each kind of controller.
 from libc.stdint cimport uint64_t
 
+from virtiod.bdev.keeping cimport KeptFlush, KeptRecord
 from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.poller.poller cimport Poller
 
@@ -15,4 +16,5 @@ cdef class RequestQueue:
     cdef uint64_t bytes    # of the ring and what lies beside it
     cdef uint64_t zeroes_address
     cdef public int call_fd
+    cdef object _repeat(self, KeptRecord record)
     cdef object request(self, void *out, object keep)

@@ -11,7 +11,8 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
-from cython.cimports.virtiod.core import atomics
+from cython.cimports.virtiod.bdev.keeping import KeptFlush, KeptRecord
+from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
 from cython.cimports.virtiod.virtqueue import commands, notify, queue, requests, split
 from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr
@@ -183,6 +184,24 @@ class RequestQueue:
         out: what build() and result() of the kind of controller work on, which keep owns.
         """
         return self.poller.command(commands.request, address(self.q), 0, 0, out, (keep, self))
+
+    def _repeat(self, record: KeptRecord) -> asyncio.Future[int]:
+        return self.poller.command(commands.repeat, address(self.q), 0, 0, record.io(), (record, self))
+
+    async def repeat(self, record: KeptRecord) -> int:
+        """Write a kept write again, while start() holds I/O back. 0 or -errno: of the device, or EBUSY when there is no
+        room, ESHUTDOWN when the device is lost."""
+        ret: int = 0
+        record.begin(clock.now_ns())
+        while ret == 0 and not record.done:
+            ret = await self._repeat(record)
+        return ret
+
+    async def flush(self, flush: KeptFlush) -> int:
+        """Have the device flush what it was given by repeat(). 0 or -errno, as there."""
+        flush.begin(clock.now_ns())
+        ret: int = await self.poller.command(commands.repeat, address(self.q), 0, 0, flush.io(), (flush, self))
+        return ret
 
     async def fail(self, code: int, before_ns: int = 0) -> int:
         """Ends I/O with errno code: all of it and all later I/O, or (before_ns) what was submitted before that time.

@@ -37,6 +37,14 @@ cdef inline void wait_for_unit(UnitShare *s, Io *io) noexcept nogil:
         s.waiting_tail = io
 
 
+# Puts io before all that waits: it was with the device that is lost.
+cdef inline void go_first(IoQueue *q, Io *io) noexcept nogil:
+    io.msg.next = <Message *>q.waiting
+    q.waiting = io
+    if io.msg.next == NULL:
+        q.waiting_tail = io
+
+
 # Puts io into the line for what it lacks.
 cdef inline void line_up(IoQueue *q, Io *io) noexcept nogil:
     if unit_full(q, io):

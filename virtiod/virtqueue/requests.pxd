@@ -1,7 +1,7 @@
 # What becomes of the I/O and the control commands of a request queue.
 from libc.stdint cimport uint32_t, uint64_t
 
-from virtiod.core.types cimport BdevCore, Channel, Command, Io, Message, PollerCore, Source
+from virtiod.core.types cimport Channel, Command, Io, Message, PollerCore, Source
 from virtiod.virtqueue.queue cimport IoQueue
 
 # Channel.submit
@@ -11,6 +11,8 @@ cdef void submit_remote(Channel *ch, Io *io) noexcept nogil
 cdef int poll(Source *s, uint64_t now) noexcept nogil
 cdef void submit(IoQueue *q, Io *io) noexcept nogil
 cdef int command(IoQueue *q, Command *c) noexcept nogil
+cdef int repeat(IoQueue *q, Command *c, Io *io) noexcept nogil
+cdef void take_back(IoQueue *q, uint32_t slot) noexcept nogil
 cdef int build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
 cdef void complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
 cdef void serve_waiting(IoQueue *q) noexcept nogil
@@ -21,8 +23,6 @@ cdef void check_drained(IoQueue *q) noexcept nogil
 cdef uint64_t _piece_limit(Io *io) noexcept nogil
 cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil
-cdef bint _flush_reaches(BdevCore *b) noexcept nogil
-cdef bint _flush_needed(Io *io) noexcept nogil
 cdef void _finish(IoQueue *q, Io *io) noexcept nogil
 cdef uint32_t _take_slot(IoQueue *q) noexcept nogil
 cdef void _free_slot(IoQueue *q, uint32_t slot) noexcept nogil

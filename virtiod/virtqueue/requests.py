@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast
-from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, EPROTO
+from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPROTO, ESHUTDOWN
 from cython.cimports.libc.stdint import UINT64_MAX, uint16_t, uint32_t, uint64_t
-from cython.cimports.virtiod.bdev import channel
+from cython.cimports.virtiod.bdev import cache, channel, kept
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     BdevCorePtr,
@@ -71,9 +71,7 @@ def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
 
 def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     """Hands the next piece of io to the device; false if it has to wait."""
-    s: SlotPtr
     ret: cython.int
-    limit: uint64_t = io.length - io.cursor
     share: UnitSharePtr = io.channel.bdev.shares
     slot: uint32_t
     if share != NULL and lines.unit_full(q, io):
@@ -81,9 +79,30 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     slot = _take_slot(q)
     if slot == queue.NO_SLOT:
         return False
-    s = address(q.slots[slot])
+    q.slots[slot].command = NULL
+    ret = _put(q, slot, io)
+    if ret < 0:
+        _free_slot(q, slot)
+        if ret == -EINVAL:
+            io.status = ret
+        return ret == -EINVAL
+    if share != NULL:
+        share[q.number].taken += not io.placed
+        io.placed = 0
+    io.pieces += 1
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _put(q: IoQueuePtr, slot: uint32_t, io: IoPtr) -> cython.int:
+    """Put as much of io on the ring, from its cursor on, as one request can carry. 0, -ENOSPC or -EINVAL."""
+    s: SlotPtr = address(q.slots[slot])
+    limit: uint64_t = io.length - io.cursor
+    ret: cython.int
     s.io = io
-    s.command = NULL
     s.kind = io.op
     s.offset = io.offset + io.cursor
     s.iov_index = io.iov_index
@@ -96,20 +115,13 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
         limit = _piece_limit(io)
     ret = build(q, slot, limit)
     if ret < 0:
-        _free_slot(q, slot)
-        if ret == -EINVAL:
-            io.status = ret
-        return ret == -EINVAL
-    if share != NULL:
-        share[q.number].taken += not io.placed
-        io.placed = 0
+        return ret
     q.submitted += 1
-    io.pieces += 1
     q.source.dirty = 1
     if s.kind == Op.READ or s.kind == Op.WRITE:
         _skip(io, s.length)
     io.cursor += s.length
-    return True
+    return 0
 
 
 @cython.cfunc
@@ -139,7 +151,8 @@ def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
         io.phase = Phase.FUA_SENT
         return True
     if io.op == Op.FLUSH:
-        if not _hand_piece(q, io):
+        # Not asked before: while the device is down, what is kept was not written again yet.
+        if cache.flush_reaches(io.channel.bdev) and not _hand_piece(q, io):
             return False
     else:
         while io.cursor < io.length and not io.status:
@@ -149,29 +162,16 @@ def _advance(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     return True
 
 
-def _flush_reaches(b: BdevCorePtr) -> cython.bint:
-    """Whether a flush is something for the device, as its cache is now; else what was written is safe."""
-    if not (b.native >> Op.FLUSH) & 1:
-        return False
-    return not b.flush_if_cached or channel.cache_is_volatile(b)
-
-
-def _flush_needed(io: IoPtr) -> cython.bint:
-    """Whether what a FUA write wrote may still be in the device's cache."""
-    b: BdevCorePtr = io.channel.bdev
-    if io.op != Op.WRITE and io.op != Op.WRITE_ZEROES:
-        return False
-    if not _flush_reaches(b) or not channel.cache_is_volatile(b):
-        return False
-    return not atomics.load_u8(address(b.native_fua)) or (
-        io.op == Op.WRITE_ZEROES and (b.native >> Op.WRITE_ZEROES) & 1
-    )
-
-
 def _finish(q: IoQueuePtr, io: IoPtr) -> None:
     """Completes io, whose pieces have all completed. A FUA write is not done before its flush is."""
-    if io.phase == Phase.HANDED and io.flags & IoFlag.FUA and not io.status and _flush_needed(io):
+    if (
+        io.phase == Phase.HANDED
+        and io.flags & (IoFlag.FUA | IoFlag.THROUGH)
+        and not io.status
+        and kept.flush_follows(io)
+    ):
         io.phase = Phase.FUA
+        io.mark = atomics.load_u64(address(io.channel.bdev.acknowledged))
         if q.waiting != NULL or q.stopped or not _advance(q, io):
             _wait(q, io)
         return
@@ -200,6 +200,15 @@ def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
     q.slots[slot].next = q.free_slot
     q.free_slot = cast(uint16_t, slot)
     q.n_in_flight -= 1
+
+
+def take_back(q: IoQueuePtr, slot: uint32_t) -> None:
+    """An I/O's request is not with the device any more: it ended, or is to be made again."""
+    io: IoPtr = q.slots[slot].io
+    _free_slot(q, slot)
+    q.completed += 1
+    lines.give_place(q, io)
+    io.pieces -= 1
 
 
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
@@ -234,9 +243,6 @@ def submit(q: IoQueuePtr, io: IoPtr) -> None:
     if q.failed:
         _end_unsent(q, io, -cast(cython.int, q.failed))
         return
-    if io.op == Op.FLUSH and not _flush_reaches(io.channel.bdev):
-        _end_unsent(q, io, 0)
-        return
     if q.waiting != NULL or q.stopped or not _advance(q, io):
         _wait(q, io)
     elif io.pieces == 0:
@@ -260,10 +266,7 @@ def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     ret: cython.int
     if q.failed or (q.stopped and not q.held):
         return -ENODEV
-    if q.free_slot == queue.NO_SLOT:
-        q.free_slot = q.spare
-        q.spare = queue.NO_SLOT
-    slot = _take_slot(q)
+    slot = _take_any_slot(q)
     if slot == queue.NO_SLOT:
         return -EBUSY
     q.slots[slot].io = NULL
@@ -279,13 +282,43 @@ def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     return 0
 
 
+def repeat(q: IoQueuePtr, c: CommandPtr, io: IoPtr) -> cython.int:
+    """Hand the next piece of a kept write to a device that came back, while all other I/O is held; the future gets its
+    status. It takes no place in its unit: nothing else has reached that."""
+    slot: uint32_t
+    ret: cython.int
+    if q.failed or not q.held:
+        return -ESHUTDOWN
+    slot = _take_any_slot(q)
+    if slot == queue.NO_SLOT:
+        return -EBUSY
+    q.slots[slot].command = c
+    ret = _put(q, slot, io)
+    if ret < 0:
+        _free_slot(q, slot)
+        return -EBUSY if ret == -ENOSPC else ret
+    q.n_commands += 1
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _take_any_slot(q: IoQueuePtr) -> uint32_t:
+    """The spare one, if there is no other."""
+    if q.free_slot == queue.NO_SLOT:
+        q.free_slot = q.spare
+        q.spare = queue.NO_SLOT
+    return _take_slot(q)
+
+
 def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     c: CommandPtr = s.command
-    _free_slot(q, slot)
-    q.completed += 1
-    if io == NULL:
+    if c != NULL:
+        _free_slot(q, slot)
+        q.completed += 1
         q.n_commands -= 1
         if q.spare == queue.NO_SLOT:
             q.spare = q.free_slot  # the one that was just freed
@@ -293,8 +326,7 @@ def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
             q.slots[q.spare].next = queue.NO_SLOT
         rounds.answer(c, status)
         return
-    lines.give_place(q, io)
-    io.pieces -= 1
+    take_back(q, slot)
     if status and not io.status:
         io.status = status
     if io.pieces == 0 and (io.phase == Phase.HANDED or io.phase == Phase.FUA_SENT):

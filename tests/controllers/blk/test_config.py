@@ -53,8 +53,7 @@ ACCEPTED: list[tuple[tuple[F, ...], dict[str, int], dict[str, Any]]] = [
     ((F.SIZE_MAX, F.SEG_MAX), {"size_max": 131072, "seg_max": 8}, {"max_transfer": MIB}),
     ((F.RO,), {}, {"read_only": True}),
     ((F.FLUSH,), {}, {"has_flush": True, "write_cache": True}),
-    ((F.FLUSH, F.CONFIG_WCE), {"writeback": 0}, {"has_flush": True, "write_cache": False}),
-    ((F.FLUSH, F.CONFIG_WCE), {"writeback": 1}, {"write_cache": True}),
+    ((F.FLUSH, F.CONFIG_WCE), {"writeback": 0}, {"has_flush": True, "write_cache": True}),
     ((F.CONFIG_WCE,), {"writeback": 1}, {"has_flush": False, "write_cache": False}),
     ((F.MQ,), {"num_queues": 256}, {"num_queues": 256}),
     (

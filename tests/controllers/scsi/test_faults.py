@@ -147,6 +147,7 @@ async def test_a_deferred_error_is_told_as_a_loss_of_what_was_acknowledged_befor
         assert unit.data[0] == b"x" * 512
         assert channels.losses() == 1
         await s.until(lambda: "deferred medium error: write error (3/0c/00)" in caplog.text)
+        await s.until(lambda: ("bdev_writes_lost", "S0t0") in s.events)
         s.host.hook = on_io(check(deferred(fixed_sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1)
         assert await s.do("S0t0", "read") == 0
         assert channels.losses() == 1
@@ -159,21 +160,21 @@ async def test_each_deferred_error_is_told_without_the_place_of_the_command_that
     monkeypatch.setattr(lograte, "INTERVAL_S", 0.0)
     lost = check(deferred(fixed_sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)))
     expected = (
-        "controller S0: target 0 LUN 0: an earlier, acknowledged command failed: "
-        "deferred medium error: write error (3/0c/00)"
+        "bdev S0t0: acknowledged writes are lost, target 0 LUN 0: deferred medium error: write error (3/0c/00): "
+        "the next flush of each of its users fails"
     )
 
-    def warnings() -> list[str]:
-        told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        return [message for message in told if "target 0 LUN 0" in message]
+    def told() -> list[str]:
+        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        return [message for message in errors if "target 0 LUN 0" in message]
 
     async with stack(run_dir, {(0, 0): FakeUnit()}) as s:
         await s.attach()
         for times in (1, 2):
             s.host.hook = on_io(lost, times=1)
             assert await s.do("S0t0", "read", 4096) == 0
-            await s.until(lambda: len(warnings()) == times)  # noqa: B023
-        assert warnings() == [expected, expected]
+            await s.until(lambda: len(told()) == times)  # noqa: B023
+        assert told() == [expected, expected]
 
 
 @pytest.mark.parametrize("sense", [fixed_sense, descriptor_sense])
@@ -193,6 +194,7 @@ async def test_a_flush_that_meets_a_deferred_error_fails_and_the_next_one_succee
         assert await s.do("S0t0", "flush", 0, 0) == 0
         s.host.hook = on_io(lost, times=1, ops=FLUSHES)
         assert await s.do("S0t0", "write", flags=Flag.FUA) == -errno.EIO  # its flush met the error
+        assert await s.do("S0t0", "flush", 0, 0) == -errno.EIO  # that was said of this write only
         s.host.hook = on_io(check(deferred(sense(SenseKey.RECOVERED_ERROR, 0x17))), times=1, ops=FLUSHES)
         assert await s.do("S0t0", "flush", 0, 0) == 0
         assert channels.losses() == 2
@@ -208,6 +210,7 @@ async def test_a_deferred_error_that_a_command_of_the_control_plane_meets_is_tol
         s.host.hook = on_io(lost, times=1, ops=frozenset({Opcode.TEST_UNIT_READY}))
         s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
         await s.until(lambda: "deferred illegal request: logical unit not supported" in caplog.text)
+        assert ("bdev_writes_lost", "S0t0") in s.events
         assert s.engine.bdevs.get("S0t0").channels.losses() == 1
         assert await s.do("S0t0", "read") == 0
 

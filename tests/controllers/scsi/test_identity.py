@@ -178,6 +178,7 @@ async def test_a_unit_that_tells_neither_name_nor_size_holds_up_its_own_writes_o
         s.host.hook = unnamed
         assert await asyncio.gather(*writes) == [0] * 3
         await s.until(lambda: controller.state == "up")
+        assert await s.do("S0t0", "flush", 0, 0) == 0  # or its writes, which are kept, would wait for it
         s.host.hook = unusable(NOT_READY, named=False)
         cut(s)
         await s.until(lambda: controller.reconnects == 2)

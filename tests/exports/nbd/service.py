@@ -38,7 +38,7 @@ class Service:
         self.socket = run_dir / "nbd.sock"
         self.engine = System([-1] * pollers, 64, io_timeout_s=io_timeout_s)
         if buffers:
-            self.engine.buffers = [PollerBuffers(self.engine.memory, *buffers) for _ in self.engine.pollers]
+            self.engine.buffers[:] = [PollerBuffers(self.engine.memory, *buffers) for _ in self.engine.pollers]
         pairs = list(zip(self.engine.pollers, self.engine.buffers, strict=True))
         self.manager = NbdExports(ExportContext(self.engine.bdevs, pairs))
 
@@ -49,6 +49,7 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         await self.manager.stop(2)
+        await self.engine.controllers.stop()  # which flush what is kept
         for pool in (buffers.stats() for buffers in self.engine.buffers):
             assert pool["small_free"] + pool["large_free"] + pool["lost"] == pool["small"] + pool["large"]
         await self.engine.stop()

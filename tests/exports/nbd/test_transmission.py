@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from errno import ENOMEM
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ from tests.support.waiting import PATIENCE_S, until
 from virtiod.exports.interface import ExportCounters
 from virtiod.exports.nbd.listener import ListenAddress
 from virtiod.poller.poller import Poller
+from virtiod.target.backend import Backend
+from virtiod.target.blk.device import BlkDevice, DiskSpec
 
 MIB = 1 << 20
 
@@ -228,6 +231,29 @@ def test_too_few_buffers_delay_requests_and_lose_none(run_dir: Path) -> None:
             assert service.engine.buffers[0].stats()["exhausted"]
             for peer in peers:
                 await peer.close()
+
+    serve(main())
+
+
+def test_a_request_that_needs_buffers_that_are_kept_is_refused_until_they_are_flushed(run_dir: Path) -> None:
+    async def main() -> None:
+        async with Service(run_dir, buffers=(64, 40)) as service:
+            disk = BlkDevice(DiskSpec(size=4 * MIB, memory=True), service.engine.pollers)
+            backend = Backend(str(run_dir / "v.sock"), disk)
+            await backend.start()
+            export = await service.attach(run_dir / "v.sock")
+            longest = export.info().max_payload
+            peer = await service.connect()
+            assert (await peer.ask(WRITE, 0, 65536, data=bytes(65536))).error == 0
+            assert service.engine.buffers[0].stats()["kept_large"] == 1
+            assert (await peer.ask(READ, 0, longest)).error == ENOMEM
+            assert len((await peer.ask(READ, 0, longest - 65536)).data) == longest - 65536
+            assert (await peer.ask(FLUSH)).error == 0
+            assert len((await peer.ask(READ, 0, longest)).data) == longest
+            await peer.close()
+            await service.engine.controllers.detach("Virtio0")
+            await backend.stop()
+            disk.close()
 
     serve(main())
 

@@ -10,7 +10,8 @@ from tests.support.rpc_peer import Peer, attach, talk
 
 def test_notifications_tell_what_happened_to_bdevs(run_dir: Path) -> None:
     async def ask(peer: Peer, _: FakeDaemon) -> None:
-        assert await peer.result("notify_get_types") == ["bdev_register", "bdev_unregister", "bdev_resize"]
+        types = ["bdev_register", "bdev_unregister", "bdev_resize", "bdev_writes_lost"]
+        assert await peer.result("notify_get_types") == types
         assert await peer.result("notify_get_notifications") == []
         await attach(peer)
         await peer.result("bdev_virtio_detach_controller", name="B0")

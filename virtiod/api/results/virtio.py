@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
+from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.controller import State
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.described import Member
@@ -34,6 +35,17 @@ class QueueDescription:
 
 
 @dataclass(kw_only=True)
+class KeptDescription:
+    """Writes that were acknowledged and are not known to be stable, of all bdevs of a controller."""
+
+    records: Annotated[int, Member("kept writes, in parts of up to 256 KiB")]
+    bytes: Annotated[int, Member("what they wrote", "bytes")]
+    flushes: Annotated[int, Member("flushes of virtiod's own, to keep no more than may be kept")]
+    repeated: Annotated[int, Member("kept writes that were written again")]
+    losses: Annotated[int, Member("times that acknowledged writes were lost")]
+
+
+@dataclass(kw_only=True)
 class ControllerDescription:
     """A virtio controller."""
 
@@ -43,6 +55,8 @@ class ControllerDescription:
     traddr: Annotated[str, Member("socket path, or PCI address")]
     state: Annotated[State, Member("what it does; it serves I/O when it is up")]
     reconnects: Annotated[int, Member("times that its device was lost and came back")]
+    on_loss: Annotated[OnLoss, Member("what becomes of writes that were not flushed when the device is lost")]
+    kept: Annotated[KeptDescription, Member("writes that are kept until they are flushed")]
     virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
     queues: Annotated[list[QueueDescription], Member("its virtqueues")]
     why: Annotated[

@@ -74,7 +74,7 @@ def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
     if len(data) < 24:
         raise ProtocolError(f"configuration of {counted(len(data), 'byte')}, at least 24 are needed")
     (
-        sectors, size_max, seg_max, _, _, _, blk_size, physical_exp, _, _, opt_io, writeback, num_queues,
+        sectors, size_max, seg_max, _, _, _, blk_size, physical_exp, _, _, opt_io, _, num_queues,
         discard_sectors, discard_segs, _, zeroes_sectors, zeroes_segs, _,
     ) = CONFIG.unpack(data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"))  # fmt: skip
     block_size = blk_size if has(BlkFeature.BLK_SIZE) else SECTOR
@@ -92,7 +92,9 @@ def parse(data: bytes, features: int, ring_size: int) -> BlkConfig:
         capacity=sectors * SECTOR,
         block_size=block_size,
         read_only=has(BlkFeature.RO),
-        write_cache=has_flush and (bool(writeback) if has(BlkFeature.CONFIG_WCE) else True),
+        # §5.2.5.2: a device that offers FLUSH may have a volatile cache. What it says of writeback is not taken for an
+        # answer: qemu-storage-daemon says 0, and has one.
+        write_cache=has_flush,
         has_flush=has_flush,
         max_segment=segment,
         max_segments=segments,

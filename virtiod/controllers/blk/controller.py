@@ -39,7 +39,6 @@ class BlkController(Controller[BlkConfig]):
         BlkFeature.BLK_SIZE,
         BlkFeature.FLUSH,
         BlkFeature.TOPOLOGY,
-        BlkFeature.CONFIG_WCE,
         BlkFeature.MQ,
         BlkFeature.DISCARD,
         BlkFeature.WRITE_ZEROES,
@@ -82,7 +81,7 @@ class BlkController(Controller[BlkConfig]):
     async def _find_bdevs(self) -> None:
         self.context.bdevs.check_free(self.name)
         serial = await self._serial()
-        channels = BdevChannels(list(self.context.pollers))
+        channels = self._make_channels()
         Routes(channels, self.request_queues)
         self._limit(channels)
         bdev = Bdev(

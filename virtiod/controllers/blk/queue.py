@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
-from cython import NULL, address, cast, sizeof
+from cython import address, cast, sizeof
 from cython.cimports.libc.errno import EIO, EOPNOTSUPP
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
@@ -75,7 +75,7 @@ def _result(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
         return -EOPNOTSUPP
     if status != Status.OK:
         return -EIO
-    if s.command != NULL:
+    if s.kind == queue.KIND_CONTROL:
         return _take_id(q, slot, written)
     # §2.7.8.2: what is beyond the used length may not have been written: it would be what another I/O left there. The
     # status differs from what was there, so it need not count: Cloud Hypervisor, Firecracker and kvmtool leave it out.

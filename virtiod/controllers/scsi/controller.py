@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from virtiod.bdev import Bdev, BdevInfo
-from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
@@ -110,7 +109,8 @@ class ScsiController(Controller[ScsiConfig]):
                 raise error
 
     async def _check_disk(self, disk: _Disk) -> None:
-        if not await self._discovery.check_same(self.traddr, disk.unit, disk.bdev.channels.in_flight):
+        holds_io = partial(self._holds_io, disk.bdev)
+        if not await self._discovery.check_same(self.traddr, disk.unit, holds_io):
             self._mute.add(disk.unit.place)
 
     async def _find_caches(self) -> None:
@@ -166,7 +166,7 @@ class ScsiController(Controller[ScsiConfig]):
         self.service_queues = [control, events]
         self._commands = Commands(self.name, memory, queues, control, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
-        self._reports = ReportReader(self.name, queues, self._rescan)
+        self._reports = ReportReader(self.name, queues, self._rescan, self._tell_deferred)
         return list(queues)
 
     async def _find_bdevs(self) -> None:
@@ -195,7 +195,7 @@ class ScsiController(Controller[ScsiConfig]):
         return self._discovery.unused if self.request_queues else []
 
     def _make_disk(self, unit: Unit) -> _Disk:
-        channels = BdevChannels(list(self.context.pollers))
+        channels = self._make_channels()
         routes = Routes(channels, self.request_queues, self._config.cmd_per_lun)
         channels.limit(unit.native(), unit.request_limits(self._config, self.ring_size()))
         address_ = int.from_bytes(address.pack(*unit.place), "little")
@@ -314,11 +314,16 @@ class ScsiController(Controller[ScsiConfig]):
         """A command met a unit attention, or the error of an earlier command."""
         disk = self._disks.get((target, lun))
         if sense.deferred:
-            if not sense.is_success and disk is not None and self._reports is not None:
-                self._reports.tell_loss(target, lun, sense)
+            if not sense.is_success and disk is not None:
                 disk.bdev.channels.count_loss()
+                self._tell_deferred(target, lun, sense)
         elif disk is not None or is_change(sense):
             self._rescan({target})
+
+    def _tell_deferred(self, target: int, lun: int, sense: Sense) -> None:
+        """The loss is counted already."""
+        if disk := self._disks.get((target, lun)):
+            self._tell_loss(disk.bdev, f"acknowledged writes are lost, target {target} LUN {lun}: {sense}")
 
     async def _remove(self, place: tuple[int, int]) -> None:
         """Ends the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""
@@ -326,6 +331,7 @@ class ScsiController(Controller[ScsiConfig]):
         try:
             await self.context.bdevs.unregister(disk.bdev)
         finally:
+            await self._end_keeping(disk.bdev)
             del self._disks[place]
             self.bdevs.remove(disk.bdev)
             self._left.append((disk, False))
@@ -344,7 +350,7 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def supervise(self) -> None:
         # Forgotten when it was found without I/O twice: the last may just have ended.
-        self._left = [(disk, not disk.bdev.channels.in_flight()) for disk, over in self._left if not over]
+        self._left = [(disk, not disk.bdev.channels.oldest_ns()) for disk, over in self._left if not over]
         silent = {target for target, (when, _) in self._silent.items() if when < time.monotonic()}
         if silent and self.state is State.UP and self._scanning is None:
             self._rescan(silent)

@@ -109,8 +109,8 @@ class Discovery:
             self._asked.pop(target, None)
         return None
 
-    async def check_same(self, traddr: str, unit: Unit, in_flight: Callable[[], int]) -> bool:
-        """Returns whether the unit answered in time. in_flight: how many I/Os wait for it.
+    async def check_same(self, traddr: str, unit: Unit, holds_io: Callable[[], bool]) -> bool:
+        """Returns whether the unit answered in time. holds_io: whether some waits for it.
 
         Raises ProtocolError if another disk is there now, DeviceError if I/O waits and nobody can tell yet.
         """
@@ -127,7 +127,7 @@ class Discovery:
             if why := difference(unit.identity, now):
                 raise refusal(where, why)
             unknown = silence(unit.identity, now)
-        if unknown and in_flight():
+        if unknown and holds_io():
             raise uncertainty(where, unknown)
         return answered
 

@@ -13,7 +13,6 @@ from virtiod.controllers.scsi.control import EventQueue
 from virtiod.controllers.scsi.event import Event, What
 from virtiod.controllers.scsi.queue import ScsiQueue, UnitReport
 from virtiod.core.errors import DeviceError, ProtocolError
-from virtiod.core.lograte import LogRate
 from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.scsi import address
 from virtiod.scsi.sense import Sense
@@ -75,15 +74,19 @@ class EventListener:
 
 
 class ReportReader:
-    """Reads the data path's reports on units: logs each cause once, losses whenever they come, and has targets scanned
-    again."""
+    """Reads the data path's reports on units: logs each cause once, and has targets scanned again.
 
-    def __init__(self, who: str, queues: list[ScsiQueue], rescan: Rescan) -> None:
+    lost: called with target, LUN and the sense that tells of acknowledged writes that the unit lost.
+    """
+
+    def __init__(
+        self, who: str, queues: list[ScsiQueue], rescan: Rescan, lost: Callable[[int, int, Sense], None]
+    ) -> None:
         self._who = who
         self._queues = queues
         self._rescan = rescan
+        self._lost = lost
         self._said = LogOnce(log, who)
-        self._losses = LogRate(log)
         self._tasks: set[asyncio.Task[None]] = set()
         for queue in queues:
             self._expect(queue)
@@ -108,7 +111,8 @@ class ReportReader:
         reason = cause.sense_of(report.cause)
         key = (report.unit, report.cause)
         if reason is not None and reason.deferred:
-            self.tell_loss(target, lun, reason)
+            if not reason.is_success:
+                self._lost(target, lun, reason)
             return
         if reason is not None and reason.key == SenseKey.UNIT_ATTENTION:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
@@ -118,11 +122,6 @@ class ReportReader:
             self._rescan({target})
         where = f"{OPS[report.op]} at byte {report.offset}"
         self._said.say(logging.WARNING, key, "target %d LUN %d: %s: %s", target, lun, where, what)
-
-    def tell_loss(self, target: int, lun: int, reason: Sense) -> None:
-        """Says that the unit failed what it had acknowledged, by a deferred error that an innocent command met."""
-        message = "controller %s: target %d LUN %d: an earlier, acknowledged command failed: %s"
-        self._losses.say(logging.WARNING, (target, lun, reason), message, self._who, target, lun, reason)
 
     async def stop(self) -> None:
         for queue in self._queues:

@@ -13,7 +13,7 @@ from cython import address, cast
 from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.bdev import channel
+from cython.cimports.virtiod.bdev import cache
 from cython.cimports.virtiod.controllers.scsi.cause import Cause
 from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, PortPtr, ReportPtr
 from cython.cimports.virtiod.core import atomics
@@ -163,7 +163,7 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     key: uint8_t = found.key
     cause: uint32_t = Cause.SENSE | cast(uint32_t, key) << 16 | found.asc
     if key == SenseKey.UNIT_ATTENTION:
-        channel.doubt(s.io.channel.bdev)  # whatever changed: the cache's mode may have, too
+        cache.doubt(s.io.channel.bdev)  # whatever changed: the cache's mode may have, too
         _report(q, s, cause)
         return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
     if key == SenseKey.ABORTED_COMMAND and s.tries < MAX_TRIES:
@@ -185,7 +185,7 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
 def _no_flush(q: IoQueuePtr, slot: uint32_t, cause: uint32_t) -> cython.int:
     """The unit does not know SYNCHRONIZE CACHE. If it was asked only in doubt, whether it has a cache will be known."""
     s: SlotPtr = address(q.slots[slot])
-    if not channel.cache_is_volatile(s.io.channel.bdev):
+    if not cache.is_volatile(s.io.channel.bdev):
         return 0
     if not atomics.load_u8(address(s.io.channel.bdev.write_cache)):
         return _again(q, slot, _backoff(s), -EOPNOTSUPP)

@@ -19,6 +19,7 @@ from cython.cimports.libc.stdint import int64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, strncpy
 from cython.cimports.posix.unistd import close
+from cython.cimports.virtiod.bdev import kept
 from cython.cimports.virtiod.bdev.channel import BdevChannels
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import CharPtr, CommandPtr, IovPtr, Op, PollerPtr, VoidPtr, command_fn, iovec
@@ -148,6 +149,8 @@ class NbdConnection:
         self.on_end = on_end
         c.channel = channels.channel(home.poller)
         c.share = address(home.share)
+        c.hands_over = kept.takes_over(c.channel, c.share.pool)
+        c.losses_seen = atomics.load_u64(address(c.channel.bdev.losses))
         c.limits.max_payload = home.max_payload
         c.limits.block_size = c.channel.bdev.block_size
         c.limits.flags = flags

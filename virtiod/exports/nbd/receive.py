@@ -235,10 +235,11 @@ def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
 
 
 def _capacity(share: SharePtr) -> uint64_t:
-    """The most bytes that can be free at once."""
-    if share.pool.lost >= share.pool.n_large:
+    """The most bytes that can be free at once. What is kept may be so for long: until somebody flushes."""
+    gone: uint64_t = share.pool.lost + share.pool.kept_large
+    if gone >= share.pool.n_large:
         return 0
-    return (share.pool.n_large - share.pool.lost) * buffers.LARGE
+    return (share.pool.n_large - gone) * buffers.LARGE
 
 
 def _fill_from_buffer(c: ConnPtr) -> None:
@@ -275,11 +276,13 @@ def _submit(slot: SlotPtr) -> None:
     io.length = r.length
     io.iovcnt = slot.n_buffers
     io.flags = 0
+    io.losses_seen = address(slot.conn.losses_seen)
     slot.flush_after = 0
     if r.type == Cmd.READ:
         io.op = Op.READ
     elif r.type == Cmd.WRITE:
         io.op = Op.WRITE
+        io.flags = IoFlag.HANDS_OVER if slot.conn.hands_over else 0
     elif r.type == Cmd.FLUSH:
         io.op = Op.FLUSH
     elif r.type == Cmd.TRIM:

@@ -32,6 +32,8 @@ def done(io: IoPtr) -> None:
         return
     c.in_flight -= 1
     if io.status or slot.request.type != Cmd.READ:
+        if io.op == Op.WRITE and io.iovcnt == 0:
+            slots.hand_over(slot)
         slots.give_back(slot, io.status == -ETIMEDOUT)
     if c.state == State.DEAD:
         slots.release(slot)

@@ -86,6 +86,12 @@ def give_back(slot: SlotPtr, lost: cython.bint) -> None:
         buffers.lose(c.share.pool, slot.n_buffers)
     else:
         buffers.put(c.share.pool, slot.io.iov, slot.n_buffers)
+    hand_over(slot)
+
+
+def hand_over(slot: SlotPtr) -> None:
+    """Its buffers are not its own any more."""
+    c: ConnPtr = slot.conn
     slot.n_buffers = 0
     c.held -= slot.request.length
     if slot.large:

@@ -101,6 +101,8 @@ cdef struct Conn:
     iovec **large
     uint32_t n_large
     uint64_t held          # bytes of requests that hold buffers
+    uint64_t losses_seen   # of the bdev, that the client was told of
+    uint8_t hands_over     # written data may stay with the bdev, which uses the same buffers
     # counters
     uint64_t in_flight
     uint64_t requests

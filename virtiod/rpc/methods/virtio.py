@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -12,7 +13,13 @@ from msgspec import UNSET
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
 from virtiod.api.registry import method
-from virtiod.api.results.virtio import ControllerDescription, QueueDescription, ScsiControllerDescription
+from virtiod.api.results.virtio import (
+    ControllerDescription,
+    KeptDescription,
+    QueueDescription,
+    ScsiControllerDescription,
+)
+from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController, check_request
 from virtiod.controllers.request import AttachRequest
@@ -52,6 +59,14 @@ async def bdev_virtio_attach_controller(
         int | None, Arg("entries of a virtqueue, a power of two, with user only", "--vq-size", 0, MAX_UINT32)
     ] = None,
     wait_for_device: Annotated[bool, Arg("if nothing is there, attach it when it appears")] = False,
+    on_loss: Annotated[
+        Literal["keep", "report", "ignore"],
+        Arg(
+            "what becomes of writes that were acknowledged but not flushed when the device is lost: keep (virtiod "
+            "keeps and writes them again), report (the next flush of each user fails) or ignore",
+            "--on-loss",
+        ),
+    ] = "keep",
 ) -> Annotated[list[str], Member("names of its bdevs")]:
     """Attaches a virtio controller and registers its bdevs.
 
@@ -63,7 +78,7 @@ async def bdev_virtio_attach_controller(
     if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
         raise RpcError(-errno.EINVAL, f"vq_count or vq_size is not allowed for {transport.title} transport type.")
     traddr = transport.check_address(traddr)  # what is no address is EINVAL
-    request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device)
+    request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device, OnLoss(on_loss))
     try:
         return await system.controllers.attach(request)
     except VirtiodError as error:
@@ -134,6 +149,8 @@ def _describe(controller: AnyController) -> ControllerDescription:
         traddr=controller.traddr,
         state=controller.shown_state,
         reconnects=controller.reconnects,
+        on_loss=controller.request.on_loss,
+        kept=KeptDescription(**asdict(controller.kept_counters())),
         virtio=controller.description(),
         queues=[
             QueueDescription(

@@ -1,0 +1,125 @@
+"""What was acknowledged and not flushed, when a unit is lost: it is for the same disk only, and users are told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_scsi_host import FakeHost, Stack, stack
+from tests.support.fake_scsi_units import WRITES, FakeUnit
+from tests.support.rig import in_loop
+from virtiod.bdev.keeping import KeptChannels, KeptCounters
+from virtiod.controllers.scsi.controller import ScsiController
+from virtiod.scsi.spec import Opcode
+
+DATA = b"y" * 512
+FLUSHES: frozenset[int] = frozenset({Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16})
+
+
+async def attached(s: Stack) -> ScsiController:
+    """After an acknowledged write of DATA to its first block."""
+    await s.attach()
+    s.probe("S0t0").buffer[:512] = DATA
+    assert await s.do("S0t0", "write") == 0
+    controller = s.engine.controllers.get("S0")
+    assert isinstance(controller, ScsiController)
+    return controller
+
+
+def lose(controller: ScsiController) -> None:
+    controller.transport._client._channel.close()  # type: ignore[attr-defined]
+
+
+def kept(s: Stack) -> KeptCounters:
+    channels = s.engine.bdevs.get("S0t0").channels
+    assert isinstance(channels, KeptChannels)
+    return channels.kept_counters()
+
+
+@in_loop
+async def test_a_flush_of_a_unit_that_came_back_without_a_cache_waits_for_what_is_written_again(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        bdev = s.engine.bdevs.get("S0t0")
+        unit.data.clear()
+        unit.write_cache = False
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
+        lose(controller)
+        await s.until(lambda: s.host.held)
+        assert not bdev.write_cache
+        flush = asyncio.ensure_future(s.do("S0t0", "flush", 0, 0))
+        await s.until(lambda: bdev.stats().ops["flush"].submitted)
+        for _ in range(2):
+            await s.engine.pollers[-1].ping()
+        assert not flush.done()
+        s.host.hook = lambda _: None
+        s.host.release()
+        assert await flush == 0
+        assert unit.data[0] == DATA
+
+
+@in_loop
+async def test_kept_writes_of_a_unit_that_is_leaving_are_not_for_the_disk_in_its_place(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(serial="old"), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        controller = await attached(s)
+        bdev = s.engine.bdevs.get("S0t0")
+        leave = asyncio.Event()
+
+        async def stay() -> None:
+            await leave.wait()
+
+        bdev.open(on_remove=stay)
+        del units[0, 0]
+        controller._rescan({0})
+        await s.until(lambda: bdev.removing)
+        units[0, 0] = FakeUnit(serial="new")
+        lose(controller)
+        await s.until(lambda: controller.reconnects == 1)
+        assert units[0, 0].data == {}
+        assert bdev.channels.losses() == 1
+        assert ("bdev_writes_lost", "S0t0") in s.events
+        leave.set()
+        await s.until(lambda: s.events.count(("bdev_register", "S0t0")) == 2)
+        assert units[0, 0].data == {}
+
+
+@pytest.mark.waits
+@in_loop
+async def test_kept_writes_of_a_unit_that_does_not_say_who_it_is_wait_until_it_does(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(serial="old"), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        controller = await attached(s)
+        own, other = units[0, 0], FakeUnit(serial="new")
+        units[0, 0] = other
+        s.host.hook = lambda c: FakeHost.SILENCE if c.target == 0 else None
+        lose(controller)
+        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
+        s.host.hook = lambda _: None
+        await s.until(lambda: "came back as another disk" in controller.last_error)
+        assert (controller.state, other.data) == ("reconnecting", {})
+        own.data.clear()
+        units[0, 0] = own
+        await s.until(lambda: controller.state == "up")
+        assert (own.data, other.data) == ({0: DATA}, {})
+        assert kept(s).losses == 0
+
+
+@in_loop
+async def test_plain_writes_to_a_unit_that_knows_no_flush_succeed_and_their_loss_is_told(run_dir: Path) -> None:
+    unit = FakeUnit(unknown=set(FLUSHES))
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        results = await asyncio.gather(*(s.do("S0t0", "write", 512 * i) for i in range(600)))
+        assert results == [0] * 600
+        assert await s.do("S0t0", "flush", 0, 0) == -errno.EOPNOTSUPP
+        assert kept(s).records == 0
+        unit.unknown.clear()
+        lose(controller)
+        await s.until(lambda: controller.reconnects == 1)
+        assert [await s.do("S0t0", "flush", 0, 0) for _ in range(2)] == [-errno.EIO, 0]
+        assert kept(s).losses == 1
