@@ -16,6 +16,8 @@ from tests.support.waiting import PATIENCE_S, soon, until
 from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostError, ProtocolError
 from virtiod.core.memory import DmaMemory
 from virtiod.transports.vhost_user import wire
+from virtiod.transports.vhost_user.client import Client
+from virtiod.transports.vhost_user.connection import Channel
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import Frame, ProtocolFeature, Request
 
@@ -95,6 +97,20 @@ def test_a_back_end_that_dies_in_mid_message_is_noticed(path: str, memory: DmaMe
         error = await connect_error(path, memory, backend)
         assert type(error) is LostError
         assert "GET_FEATURES: the connection ended within a message" in str(error)
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_ended_before_it_has_its_second_channel_leaves_none_behind() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        client = Client(Channel(ours), "here", 1.0)
+        theirs.close()
+        await until(lambda: client.lost)
+        with pytest.raises(LostError):
+            await client.set_backend_req_fd()
+        await client.close()
 
     asyncio.run(main())
 

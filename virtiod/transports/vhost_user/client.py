@@ -124,8 +124,12 @@ class Client:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._backend = Channel(ours)
-        with theirs:
-            await self._set(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+        try:
+            with theirs:
+                await self._set(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+        except BaseException:
+            self._backend.close()  # the connection may have ended before there was a channel to close with it
+            raise
         self._tasks.append(spawn(self._serve(self._backend), f"back-end of {self.path}"))
 
     async def set_mem_table(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
