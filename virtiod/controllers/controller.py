@@ -347,8 +347,8 @@ class Controller(Device[Config]):
 
     async def _end_users_unanswered(self) -> None:
         """Cuts the device off and ends the use of its bdevs: nobody will answer the I/O that users wait for."""
-        leaving = asyncio.gather(*self._leave())
         await self._cut_off()
+        leaving = asyncio.gather(*self._leave())
         while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:
             await self._give_up(time.monotonic_ns())
         await leaving
