@@ -98,7 +98,7 @@ async def test_another_disk_gets_no_write_and_the_operator_is_told(run_dir: Path
         assert not write.done()
         await r.serve(r.spec)
         assert await write == 0
-        assert r.controller.state == "up"
+        await until(lambda: r.controller.state == "up")
         assert r.image.read_bytes()[:512] == b"w" * 512
         assert not any((run_dir / "other.img").read_bytes())
 
