@@ -258,6 +258,29 @@ def test_a_request_that_needs_buffers_that_are_kept_is_refused_until_they_are_fl
     serve(main())
 
 
+def test_request_that_fails_while_it_waits_for_buffers_lets_the_next_ones_have_them(run_dir: Path) -> None:
+    async def main() -> None:
+        async with Service(run_dir, buffers=(1, 4)) as service:
+            export = await service.null(BLOCKS)
+            holder, waiter, third = [await service.connect() for _ in range(3)]
+            pool = service.engine.buffers[0]
+            for cookie in range(400):  # more than its socket takes: what does not fit holds all buffers
+                holder.send(READ, 0, 65536, cookie=cookie)
+            await until(lambda: pool.stats()["large_free"] == 0)
+            waiter.send(READ, 1 << 28, 65536, cookie=1000)
+            await until(lambda: export.clients[1].counters().received == 28)
+            service.engine.bdevs.update(export.bdev, type(export.bdev.info)(512, 1024))
+            assert (await waiter.reply()).error == EINVAL  # the bdev has shrunk: it needs no buffers any more
+            for _ in range(400):
+                await holder.reply()
+            assert (await third.ask(READ, 0, 4096)).error == 0
+            assert (await waiter.ask(READ, 0, 4096)).error == 0
+            for peer in (holder, waiter, third):
+                await peer.close()
+
+    serve(main())
+
+
 @pytest.mark.waits
 def test_client_that_sits_on_buffers_others_wait_for_is_cut_off(run_dir: Path) -> None:
     async def main() -> None:

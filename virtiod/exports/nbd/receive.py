@@ -212,6 +212,8 @@ def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
             failure = Fail.MEMORY
         elif not slots.take_buffers(c, slot):
             return False
+    if failure != Fail.NONE:
+        slots.leave_queue(c)  # it waited for buffers, and what it is judged by has changed since
     c.n_free -= 1
     c.requests += 1
     if failure != Fail.NONE and r.type == Cmd.WRITE and r.length:
