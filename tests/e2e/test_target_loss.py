@@ -98,6 +98,17 @@ def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
         assert result["min_latency_us"] > 15000  # the target's clock starts a moment before it looks
 
 
+@pytest.mark.waits
+def test_io_that_waits_in_line_for_a_slow_target_does_not_time_out(run_dir: Path) -> None:
+    slow = ("--memory", "1M", "--fault=delay,delay=200000")
+    with target(run_dir, *slow) as disk, daemon(run_dir, "--io-timeout", "1") as virtiod:
+        virtiod.attach(disk.socket, vq_count=1, vq_size=4)
+        # Three at once, each answered after 0.2 s: the last of 64 waits for 4 s, most of them in virtiod.
+        result = short_load(virtiod, rw="read", queue_depth=64, total_bytes=64 * 4096)
+        assert (result["status"], result["io_failed"]) == ("finished", 0)
+        assert virtiod.controller()["reconnects"] == 0
+
+
 @pytest.mark.parametrize("paused", ["daemon", "target"])
 def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paused: str) -> None:
     slow = ("--memory", "1M", "--poll-mode", "busy", "--fault=delay,delay=2000")

@@ -167,7 +167,7 @@ class Rig:
     # ---- the queue's life
 
     async def start(self, hold: bool = False) -> None:
-        """A device begins with an empty ring."""
+        """A device begins with an empty ring. hold: I/O waits for release()."""
         self.queue.reset()
         self.device.reset()
         await self.do(self.queue.start(self.device.kick, self.device.call, self._on_broken, hold))

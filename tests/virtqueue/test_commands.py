@@ -14,6 +14,8 @@ from tests.support.rings import Ring, each_ring
 from tests.support.waiting import soon
 from virtiod.bdev.probe import Flag
 
+HOUR = 3_600_000_000_000  # ns
+
 
 @each_ring
 @in_loop
@@ -150,6 +152,96 @@ async def test_io_to_a_stopped_queue_waits_for_the_start(ring: Ring) -> None:
         await rig.start()
         rig.settle()
         assert [d.result() for d in done] == [0] * 5
+
+
+@in_loop
+async def test_without_indirect_descriptors_what_finds_none_on_a_return_waits_for_them() -> None:
+    """A command of the control plane may have taken those that an I/O had."""
+    async with Rig(size=8, indirect=False) as rig:
+        done = [rig.submit("write", 512 * i, 512) for i in range(3)]
+        rig.turn(2)
+        assert len(rig.device.take()) == 2  # three descriptors each
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn()
+        (get_id,) = rig.device.take()
+        await rig.do(rig.queue.release())
+        rig.turn(3)
+        (write,) = rig.device.take()
+        assert rig.queue.counters().in_flight == 3
+        rig.device.complete(get_id)
+        rig.turn(2)
+        assert [r.type for r in rig.device.take()] == [OUT]
+        rig.device.complete(write)
+        rig.settle()
+        assert await soon(asked) == ""
+        assert [d.result() for d in done] == [0] * 3
+
+
+@in_loop
+async def test_a_request_that_is_short_of_descriptors_comes_before_new_io() -> None:
+    async with Rig(size=8, indirect=False) as rig:
+        done = [rig.submit("write", 512 * i, 512) for i in range(2)]
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn()
+        await rig.do(rig.queue.release())
+        done += [rig.submit("flush", 0, 0) for _ in range(4)]
+        rig.settle()
+        assert await soon(asked) == ""
+        assert [d.result() for d in done] == [0] * 6
+        assert [r.sector for r in rig.device.requests if r.type == OUT] == [0, 1]
+        assert [r.type for r in rig.device.requests][-4:] == [FLUSH] * 4
+
+
+@in_loop
+async def test_a_request_that_is_short_of_descriptors_is_held_when_the_device_is_lost_again() -> None:
+    async with Rig(size=8, indirect=False) as rig:
+        done = [rig.submit("write", 512 * i, 512) for i in range(2)]
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn()
+        await rig.do(rig.queue.release())
+        rig.device.take()
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        rig.turn(3)
+        assert [r.type for r in rig.device.take()] == [GET_ID]
+        await rig.do(rig.queue.release())
+        rig.device.requests.clear()
+        rig.settle()
+        assert await soon(asked) == ""
+        assert [d.result() for d in done] == [0] * 2
+        assert sorted(r.sector for r in rig.device.requests) == [0, 1]
+
+
+@in_loop
+async def test_a_request_that_failed_while_it_was_short_of_descriptors_holds_up_nothing() -> None:
+    async with Rig(size=8, indirect=False) as rig:
+        lost = [rig.submit("write", 512 * i, 512) for i in range(2)]
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        asked = asyncio.ensure_future(rig.queue.get_id())
+        await asyncio.sleep(0)
+        rig.turn()
+        await rig.do(rig.queue.release())
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns()))
+        assert [d.result() for d in lost] == [-errno.ETIMEDOUT] * 2
+        await rig.start()
+        done = rig.submit("read", 0, 512)
+        rig.settle()
+        assert done.result() == 0
+        assert asked.done()
 
 
 @each_ring
@@ -297,3 +389,75 @@ async def test_get_id_in_flight_is_asked_again(ring: Ring) -> None:
         rig.settle()
         assert await soon(asked) == "disk 7"
         assert [r.type for r in rig.device.requests] == [GET_ID, GET_ID]
+
+
+# ---- time
+
+
+@in_loop
+async def test_io_that_waits_in_line_does_not_make_a_device_that_answers_overdue() -> None:
+    async with Rig(size=4) as rig:
+        done = [rig.submit("read", 512 * i, 512) for i in range(12)]
+        rig.turn(2)
+        for _ in range(3):
+            rig.device.take()
+            assert await rig.do(rig.queue.overdue(time.monotonic_ns(), HOUR)) == 3  # it has answered nothing yet
+            rig.device.serve()
+            answered = time.monotonic_ns()
+            rig.turn(2)
+            assert await rig.do(rig.queue.overdue(answered, HOUR)) == 0  # what is on the ring now came there later
+        rig.settle()
+        assert [d.result() for d in done] == [0] * 12
+
+
+@in_loop
+async def test_a_device_that_answers_anything_is_not_overdue() -> None:
+    async with Rig(size=8) as rig:
+        done = [rig.submit("read", 512 * i, 512) for i in range(4)]
+        rig.turn(2)
+        rig.device.take()
+        given = time.monotonic_ns()
+        assert await rig.do(rig.queue.overdue(given, HOUR)) == 4
+        rig.device.complete(rig.device.held[3])
+        rig.turn(2)
+        assert rig.queue.progress_ns > given
+        assert await rig.do(rig.queue.overdue(given, HOUR)) == 0
+        assert await rig.do(rig.queue.overdue(time.monotonic_ns(), HOUR)) == 3
+        rig.settle()
+        assert [d.result() for d in done] == [0] * 4
+
+
+@in_loop
+async def test_what_is_passed_over_for_a_whole_timeout_is_overdue_though_others_are_answered() -> None:
+    async with Rig(size=8) as rig:
+        forgotten = rig.submit("read", 0, 512)
+        rig.turn(2)
+        rig.device.take()
+        given = time.monotonic_ns()
+        rig.submit("read", 512, 512)
+        rig.turn(2)
+        rig.device.take()
+        rig.device.complete(rig.device.held[1])
+        rig.turn(2)
+        assert await rig.do(rig.queue.overdue(given, HOUR)) == 0
+        assert await rig.do(rig.queue.overdue(given, 1)) == 1  # the other one came more than 1 ns later
+        assert not forgotten.done()
+        rig.settle()
+
+
+@in_loop
+async def test_only_io_that_the_device_was_given_before_a_time_expires() -> None:
+    async with Rig(size=4, max_transfer=512) as rig:
+        old = [rig.submit("read", 512 * i, 512) for i in range(2)]
+        large = rig.submit("read", 0, 512 * 10)  # has a piece on the ring
+        waiting = rig.submit("read", 0, 512)
+        rig.turn(2)
+        given = time.monotonic_ns()
+        assert await rig.do(rig.queue.expire(given)) == 0  # it runs
+        await rig.do(rig.queue.stop())
+        assert await rig.do(rig.queue.expire(given)) == 3
+        assert [d.result() for d in (*old, large)] == [-errno.ETIMEDOUT] * 3
+        assert not waiting.done()
+        await rig.start()
+        rig.settle()
+        assert waiting.result() == 0

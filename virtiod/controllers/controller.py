@@ -60,6 +60,7 @@ class Controller(Device[Config]):
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
         self._up_since = 0.0
+        self._down_since_ns = 0  # CLOCK_MONOTONIC; not later, if the device answered nothing in between
         self._said = LogRate(log)
         self._brief = 0  # times in a row that it came back and was lost at once
         self._changed = False  # the configuration, since it was read
@@ -201,6 +202,8 @@ class Controller(Device[Config]):
             self._removed(error)
             return
         self.last_error = str(error)
+        if not self._down_since_ns or self._answered_since(self._up_since):
+            self._down_since_ns = time.monotonic_ns()
         self._enter(State.RECONNECTING, str(error))
         self._brief = self._brief + 1 if time.monotonic() - self._up_since < BRIEF_S else 0
         self._returning = spawn(self._return(), f"reconnect {self.name}")
@@ -269,35 +272,49 @@ class Controller(Device[Config]):
     # ---- supervision
 
     async def supervise(self) -> None:
-        """Fails I/O that waited too long, and cuts its device off. The manager calls it from time to time."""
+        """Called by the manager now and then: a device that forgot an I/O is cut off; while it is away, I/O that waits
+        too long fails."""
         before = self._expired_before()
-        if not self._overdue(before):
+        if not self._waits_since(before):
             return
-        if self.state is State.UP:
+        if self.state is State.RECONNECTING:
+            await self._expire()
+        elif self.state is State.UP and await self._forgot(before):
             seconds = self.context.io_timeout_s
             self._lost(DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s"))
-        elif self.state is State.RECONNECTING:
-            await self._expire()
 
-    def _overdue(self, before: int) -> bool:
-        """Whether an I/O in flight was submitted before that time (CLOCK_MONOTONIC, ns)."""
+    def _waits_since(self, before: int) -> bool:
+        """Whether a user waits for an I/O since before that time (CLOCK_MONOTONIC, ns)."""
         return any(0 < b.channels.oldest_ns() < before for b in self.bdevs)
 
+    async def _forgot(self, before: int) -> bool:
+        """Whether the device forgot an I/O that it was given before that time. One that waits here is not its fault."""
+        timeout_ns = int(self.context.io_timeout_s * 1e9)
+        return any([await queue.overdue(before, timeout_ns) for queue in self.request_queues])
+
+    def _answered_since(self, when: float) -> bool:
+        """Whether the device answered an I/O after that time (CLOCK_MONOTONIC, s)."""
+        return any(queue.progress_ns > when * 1e9 for queue in self.request_queues)
+
     def _expired_before(self) -> int:
-        """I/O submitted before this time (CLOCK_MONOTONIC, ns) has waited too long; 0 without a timeout."""
+        """What waits since before this time (CLOCK_MONOTONIC, ns) waits too long; 0: nothing does."""
         timeout_ns = int(self.context.io_timeout_s * 1e9)
         return max(0, time.monotonic_ns() - timeout_ns) if timeout_ns else 0
 
     async def _expire(self) -> None:
-        """Fails I/O that waited too long. The device is cut off; it had its time to answer and gets no more."""
+        """Fail what waited too long. The device is cut off. It had the time to answer what it was given, and gets no
+        second one; what it was not given waits for its return, from when it was lost."""
         before = self._expired_before()
         if not before:
             return
-        for _, channels in self._kept():
-            await channels.fail_waiting(errno.ETIMEDOUT, before)
+        away = self._down_since_ns < before
+        if away:
+            for _, channels in self._kept():
+                await channels.fail_waiting(errno.ETIMEDOUT, before)
         for queue in self.request_queues:
             if queue.stopped:
-                self.io_timeouts += await queue.fail(errno.ETIMEDOUT, before)
+                failing = queue.fail(errno.ETIMEDOUT, before) if away else queue.expire(before)
+                self.io_timeouts += await failing
 
     async def share_memory(self) -> None:
         """Tells the device that DMA memory grew, before it sees an address there."""

@@ -181,7 +181,7 @@ class Options:
         float,
         Opt(
             "--io-timeout",
-            "seconds after which an I/O fails; 0: never (default: %(default)g)",
+            "seconds that a device may take to answer an I/O; 0: any time (default: %(default)g)",
             "S",
             "I/O",
             parse=seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast
-from cython.cimports.libc.errno import ESHUTDOWN
+from cython.cimports.libc.errno import ESHUTDOWN, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import cache, channel
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, MessagePtr, Op, PollerPtr, UnitSharePtr
@@ -66,13 +66,10 @@ def _begin_again(io: IoPtr) -> None:
 def _submit_again(q: IoQueuePtr, slot: uint32_t) -> None:
     """Put a request on the ring again as it was; or, when it was the last one of an I/O that begins again, put that
     first in the line."""
-    s: SlotPtr = address(q.slots[slot])
-    io: IoPtr = s.io
+    io: IoPtr = q.slots[slot].io
     waits: cython.bint = io.phase == Phase.HANDING  # in a line already
     if not io.again:
-        # Safety: the ring had room for all of them before, and each is built from private state.
-        requests.build(q, slot, s.length)
-        q.source.dirty = 1
+        requests.resubmit(q, slot)
         return
     requests.take_back(q, slot)
     if io.pieces == 0:
@@ -91,12 +88,9 @@ def start(p: PollerPtr, c: CommandPtr) -> int64_t:
     ret: cython.int = rounds.add_source(p, address(q.source))
     if ret:
         return ret
-    q.n_retry = 0
     for i in range(q.vq.size):
-        q.slots[i].due = 0
         if q.slots[i].used and q.slots[i].kind == queue.KIND_CONTROL:
-            requests.build(q, i, 0)
-            q.source.dirty = 1
+            requests.resubmit(q, i)
     q.held = 1
     if not c.arg:
         _release(q)
@@ -107,7 +101,7 @@ def _release(q: IoQueuePtr) -> None:
     """Puts the I/O that is in flight on the ring again, and then the I/O that waits."""
     i: uint32_t
     for i in range(q.vq.size):
-        if q.slots[i].used and q.slots[i].kind != queue.KIND_CONTROL:
+        if _has_io(q, i):
             _submit_again(q, i)
     q.held = 0
     q.stopped = 0
@@ -133,17 +127,32 @@ def stop(p: PollerPtr, c: CommandPtr) -> int64_t:
     return 0
 
 
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _has_io(q: IoQueuePtr, slot: uint32_t) -> cython.bint:
+    """Or it is free, or the control plane's."""
+    return q.slots[slot].used and q.slots[slot].command == NULL
+
+
+def _give_up(io: IoPtr, status: cython.int) -> None:
+    """It needs no more of the device than its pieces back."""
+    io.phase = Phase.OVER
+    if not io.status:
+        io.status = status
+
+
 def _fail_line(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:
-    """Ends the I/Os of a detached line that were submitted before `before` (ns) and have no request in flight."""
+    """End the I/Os of a line that was taken away, if they were submitted before or are given up, and nothing of them is
+    in flight."""
     after: IoPtr
     while io != NULL:
         after = cast(IoPtr, io.msg.next)
-        if io.submitted_ns >= before:
+        if io.submitted_ns >= before and io.phase != Phase.OVER:
             lines.line_up(q, io)
         else:
-            io.phase = Phase.FUA_SENT
-            if not io.status:
-                io.status = status
+            _give_up(io, status)
             lines.leave_place(q, io)
             if io.pieces == 0:
                 channel.finish(io, io.status, q.poller)
@@ -166,7 +175,7 @@ def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
     io: IoPtr
     i: uint32_t
     for i in range(q.vq.size):
-        if q.slots[i].used and q.slots[i].io != NULL:
+        if _has_io(q, i):
             _fail_for_unit(q, q.slots[i].io, before, status)
     io = q.waiting
     while io != NULL:
@@ -175,6 +184,18 @@ def _fail_waiting(q: IoQueuePtr, before: uint64_t, status: cython.int) -> None:
     io = q.waiting
     q.waiting = NULL
     _fail_line(q, io, before, status)
+
+
+def _end_given_up(q: IoQueuePtr, status: cython.int) -> int64_t:
+    """End the requests of the I/Os that are given up; returns how many there were."""
+    i: uint32_t
+    n: int64_t = 0
+    for i in range(q.vq.size):
+        if _has_io(q, i) and q.slots[i].io.phase == Phase.OVER:
+            requests.complete(q, i, status)
+            n += 1
+    requests.check_drained(q)
+    return n
 
 
 def fail(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -194,15 +215,48 @@ def fail(p: PollerPtr, c: CommandPtr) -> int64_t:
         q.failed = cast(cython.uchar, c.arg2)
     _fail_waiting(q, before, status)
     for i in range(q.vq.size):
-        if not q.slots[i].used or (q.slots[i].command != NULL and q.held):
+        if not q.slots[i].used:
             continue
-        if q.slots[i].command != NULL or q.slots[i].io.submitted_ns < before:
-            if q.slots[i].command == NULL:
-                q.slots[i].io.phase = Phase.FUA_SENT
-            requests.complete(q, i, status)
-            n += 1
-    requests.check_drained(q)
-    return n
+        if q.slots[i].command != NULL:
+            if not q.held:
+                requests.complete(q, i, status)
+                n += 1
+        elif q.slots[i].io.submitted_ns < before:
+            _give_up(q.slots[i].io, status)
+    return n + _end_given_up(q, status)
+
+
+def expire(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """End with ETIMEDOUT the I/Os of which the device was given something before arg (ns). The queue is stopped.
+    Returns how many requests were in flight for them."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    i: uint32_t
+    if not q.stopped:
+        return 0
+    for i in range(q.vq.size):
+        if _has_io(q, i) and q.slots[i].since < cast(uint64_t, c.arg):
+            _give_up(q.slots[i].io, -ETIMEDOUT)
+    _fail_waiting(q, 0, -ETIMEDOUT)
+    return _end_given_up(q, -ETIMEDOUT)
+
+
+def overdue(q: IoQueuePtr, slot: uint32_t, before: uint64_t, timeout: uint64_t) -> cython.bint:
+    """A device that answers is alive, however long its line is: it has forgotten what it was given before that time
+    (ns) if it has answered nothing since, or something that it was given a whole time-out (ns) later."""
+    s: SlotPtr = address(q.slots[slot])
+    if not _has_io(q, slot) or s.due or s.since >= before:
+        return False
+    return q.progress_ns < before or (q.newest_ns > s.since and q.newest_ns - s.since >= timeout)
+
+
+def count_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """How many requests the device has forgotten. arg, arg2: as overdue()."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    i: uint32_t
+    n: int64_t = 0
+    for i in range(q.vq.size):
+        n += overdue(q, i, cast(uint64_t, c.arg), cast(uint64_t, c.arg2))
+    return 0 if q.stopped else n
 
 
 def drain(p: PollerPtr, c: CommandPtr) -> int64_t:

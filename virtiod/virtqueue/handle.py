@@ -118,6 +118,11 @@ class RequestQueue:
         """Whether the queue is not polled: I/O waits."""
         return self.q.stopped != 0
 
+    @property
+    def progress_ns(self) -> int:
+        """When the device answered an I/O last (CLOCK_MONOTONIC, ns); 0: never."""
+        return atomics.relaxed_u64(address(self.q.progress_ns))
+
     def ring_addresses(self) -> tuple[int, int, int]:
         """Addresses of the descriptors, the avail ring and the used ring, as this process sees them."""
         return (
@@ -210,6 +215,20 @@ class RequestQueue:
         were in flight for it.
         """
         n: int = await self.poller.command(commands.fail, address(self.q), before_ns, code)
+        return n
+
+    async def expire(self, before_ns: int) -> int:
+        """End with ETIMEDOUT the I/O of which the device was given something before that time (CLOCK_MONOTONIC, ns).
+
+        The queue must be stopped; a running one is left as it is. Returns how many requests were in flight for it.
+        """
+        n: int = await self.poller.command(commands.expire, address(self.q), before_ns)
+        return n
+
+    async def overdue(self, before_ns: int, timeout_ns: int) -> int:
+        """How many requests the device was given before that time (CLOCK_MONOTONIC, ns) and has forgotten: it has
+        answered no I/O since, or one that it was given timeout_ns later than them."""
+        n: int = await self.poller.command(commands.count_overdue, address(self.q), before_ns, timeout_ns)
         return n
 
     async def drain(self) -> None:

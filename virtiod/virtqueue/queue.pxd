@@ -16,6 +16,7 @@ cdef enum Phase:
     HANDED = 1             # all are
     FUA = 2                # written; a flush is to be sent
     FUA_SENT = 3
+    OVER = 4               # it was given up: it ends when its pieces are back
 
 # A request: the truth about what is in flight; the ring is only how it was told.
 ctypedef Slot *SlotPtr
@@ -31,6 +32,7 @@ cdef struct Slot:
     uint8_t used
     uint8_t tries          # times that it is to be retried
     uint64_t due           # when to put it on the ring again (ns); 0: it is on the ring
+    uint64_t since         # when it was put on the ring last (ns)
 
 ctypedef IoQueue *IoQueuePtr
 ctypedef IoQueue **IoQueueArray
@@ -54,6 +56,9 @@ cdef struct IoQueue:
     uint32_t n_commands    # of them control commands, which may wait for ever
     uint32_t n_retry       # of them not on the ring, but due at some time
     uint64_t retry_at      # when the first is
+    uint8_t short_of_room  # one that is due found no descriptors: the next ones are for it
+    uint64_t progress_ns   # when the device answered an I/O last
+    uint64_t newest_ns     # the latest Slot.since of those that it answered
     Io *waiting            # for a slot or descriptors, linked by msg.next
     Io *waiting_tail
     Seg *segs              # scratch: DATA_SEG + table_len

@@ -13,7 +13,7 @@ cdef void submit(IoQueue *q, Io *io) noexcept nogil
 cdef int command(IoQueue *q, Command *c) noexcept nogil
 cdef int repeat(IoQueue *q, Command *c, Io *io) noexcept nogil
 cdef void take_back(IoQueue *q, uint32_t slot) noexcept nogil
-cdef int build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
+cdef void resubmit(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
 cdef void serve_waiting(IoQueue *q) noexcept nogil
 cdef bint drained(IoQueue *q) noexcept nogil
@@ -21,6 +21,8 @@ cdef void check_drained(IoQueue *q) noexcept nogil
 
 # ---- private: for the module itself
 cdef uint64_t _piece_limit(Io *io) noexcept nogil
+cdef int _build(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
+cdef int _put(IoQueue *q, uint32_t slot, uint64_t limit) noexcept nogil
 cdef bint _hand_piece(IoQueue *q, Io *io) noexcept nogil
 cdef bint _advance(IoQueue *q, Io *io) noexcept nogil
 cdef void _finish(IoQueue *q, Io *io) noexcept nogil

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast
-from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPROTO, ESHUTDOWN
+from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPROTO, ESHUTDOWN, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, uint16_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import cache, channel, kept
 from cython.cimports.virtiod.core import atomics, clock
@@ -32,7 +32,6 @@ from cython.cimports.virtiod.virtqueue import lines, queue, segments
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase, RoutePtr, SlotPtr
 
 BATCH = cython.declare(cython.int, 256)  # completions taken in one round
-RETRY_NO_ROOM_NS = cython.declare(uint64_t, 1_000_000)
 
 # ---- pieces --------------------------------------------------------------------------------------
 
@@ -47,8 +46,16 @@ def _piece_limit(io: IoPtr) -> uint64_t:
     return b.max_transfer
 
 
-def build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
-    """Puts a slot on the ring, and sets its length (bytes) to what fits. 0 or -ENOSPC."""
+def _put(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
+    """Put a slot on the ring; its length becomes what fits. 0 or -ENOSPC."""
+    ret: cython.int = _build(q, slot, limit)
+    if ret == 0:
+        q.slots[slot].since = q.poller.now
+        q.source.dirty = 1
+    return ret
+
+
+def _build(q: IoQueuePtr, slot: uint32_t, limit: uint64_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     io: IoPtr = s.io
     n: uint32_t = 0
@@ -80,7 +87,7 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
     if slot == queue.NO_SLOT:
         return False
     q.slots[slot].command = NULL
-    ret = _put(q, slot, io)
+    ret = _put_next(q, slot, io)
     if ret < 0:
         _free_slot(q, slot)
         if ret == -EINVAL:
@@ -97,7 +104,7 @@ def _hand_piece(q: IoQueuePtr, io: IoPtr) -> cython.bint:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def _put(q: IoQueuePtr, slot: uint32_t, io: IoPtr) -> cython.int:
+def _put_next(q: IoQueuePtr, slot: uint32_t, io: IoPtr) -> cython.int:
     """Put as much of io on the ring, from its cursor on, as one request can carry. 0, -ENOSPC or -EINVAL."""
     s: SlotPtr = address(q.slots[slot])
     limit: uint64_t = io.length - io.cursor
@@ -113,11 +120,10 @@ def _put(q: IoQueuePtr, slot: uint32_t, io: IoPtr) -> cython.int:
         s.kind = Op.WRITE
     if s.kind != Op.FLUSH and limit > _piece_limit(io):
         limit = _piece_limit(io)
-    ret = build(q, slot, limit)
+    ret = _put(q, slot, limit)
     if ret < 0:
         return ret
     q.submitted += 1
-    q.source.dirty = 1
     if s.kind == Op.READ or s.kind == Op.WRITE:
         _skip(io, s.length)
     io.cursor += s.length
@@ -172,7 +178,7 @@ def _finish(q: IoQueuePtr, io: IoPtr) -> None:
     ):
         io.phase = Phase.FUA
         io.mark = atomics.load_u64(address(io.channel.bdev.acknowledged))
-        if q.waiting != NULL or q.stopped or not _advance(q, io):
+        if _must_wait(q) or not _advance(q, io):
             _wait(q, io)
         return
     channel.finish(io, io.status, q.poller)
@@ -197,6 +203,8 @@ def _free_slot(q: IoQueuePtr, slot: uint32_t) -> None:
     if q.slots[slot].due:
         q.slots[slot].due = 0
         q.n_retry -= 1
+        if q.n_retry == 0:
+            q.short_of_room = 0
     q.slots[slot].next = q.free_slot
     q.free_slot = cast(uint16_t, slot)
     q.n_in_flight -= 1
@@ -211,6 +219,15 @@ def take_back(q: IoQueuePtr, slot: uint32_t) -> None:
     io.pieces -= 1
 
 
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def _must_wait(q: IoQueuePtr) -> cython.bint:
+    """Whether others come before an I/O that is new, or none may be sent."""
+    return q.waiting != NULL or q.stopped or q.short_of_room
+
+
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
     """Queues the I/O until there is room for it."""
     q.full += 1
@@ -221,7 +238,7 @@ def serve_waiting(q: IoQueuePtr) -> None:
     """Hands over waiting I/O, in order, until there is no room. I/O that only lacks a place in its unit is skipped."""
     io: IoPtr
     handed: cython.bint
-    while q.waiting != NULL and not q.stopped:
+    while q.waiting != NULL and not q.stopped and not q.short_of_room:
         io = q.waiting
         handed = _advance(q, io)
         if not handed and not lines.unit_full(q, io):
@@ -243,7 +260,7 @@ def submit(q: IoQueuePtr, io: IoPtr) -> None:
     if q.failed:
         _end_unsent(q, io, -cast(cython.int, q.failed))
         return
-    if q.waiting != NULL or q.stopped or not _advance(q, io):
+    if _must_wait(q) or not _advance(q, io):
         _wait(q, io)
     elif io.pieces == 0:
         _end_unsent(q, io, io.status)
@@ -272,13 +289,12 @@ def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
     q.slots[slot].io = NULL
     q.slots[slot].command = c
     q.slots[slot].kind = queue.KIND_CONTROL
-    ret = q.ops.build(q, slot, 0)
+    ret = _put(q, slot, 0)
     if ret < 0:
         _free_slot(q, slot)
         return ret
     q.submitted += 1
     q.n_commands += 1
-    q.source.dirty = 1
     return 0
 
 
@@ -293,7 +309,7 @@ def repeat(q: IoQueuePtr, c: CommandPtr, io: IoPtr) -> cython.int:
     if slot == queue.NO_SLOT:
         return -EBUSY
     q.slots[slot].command = c
-    ret = _put(q, slot, io)
+    ret = _put_next(q, slot, io)
     if ret < 0:
         _free_slot(q, slot)
         return -EBUSY if ret == -ENOSPC else ret
@@ -329,7 +345,7 @@ def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     take_back(q, slot)
     if status and not io.status:
         io.status = status
-    if io.pieces == 0 and (io.phase == Phase.HANDED or io.phase == Phase.FUA_SENT):
+    if io.pieces == 0 and io.phase != Phase.HANDING and io.phase != Phase.FUA:
         _finish(q, io)
 
 
@@ -340,28 +356,38 @@ def _postpone(q: IoQueuePtr, slot: uint32_t) -> None:
     q.n_retry += 1
 
 
+def resubmit(q: IoQueuePtr, slot: uint32_t) -> None:
+    """Put what is in use on an empty ring, or have it wait for descriptors: what waited to be retried had none."""
+    s: SlotPtr = address(q.slots[slot])
+    if s.due or q.short_of_room or _put(q, slot, s.length):
+        if not s.due:
+            q.n_retry += 1
+        s.due = q.poller.now
+        q.retry_at = q.poller.now
+        q.short_of_room = 1
+
+
 def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
-    """Puts the requests that are due on the ring again; those that find no room are tried again later."""
+    """Put on the ring again what is due. While some of it finds no room, nothing else is put there."""
     i: uint32_t
     n: cython.int = 0
     s: SlotPtr
     at: uint64_t = UINT64_MAX
+    q.short_of_room = 0
     for i in range(q.vq.size):
         s = address(q.slots[i])
-        if s.due == 0:
+        if s.due == 0 or (q.held and s.command == NULL):  # I/O waits until it is let go of
             continue
-        if s.due <= now:
-            if build(q, i, s.length) == 0:
+        if s.due <= now and not q.short_of_room:
+            if _put(q, i, s.length) == 0:
                 s.due = 0
                 q.n_retry -= 1
                 n += 1
                 continue
-            s.due = now + RETRY_NO_ROOM_NS
+            q.short_of_room = 1  # what is on the ring has the descriptors, and gives them back
         if s.due < at:
             at = s.due
     q.retry_at = at
-    if n:
-        q.source.dirty = 1
     return n
 
 
@@ -396,6 +422,10 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
         if n == 0:
             q.poller.now = clock.now_ns()  # after the answer: a poller that was preempted would count too short a time
         status = q.ops.result(q, slot, written)
+        if q.slots[slot].io != NULL and status != -ETIMEDOUT:  # which an aborted one ends with: the device did not
+            q.progress_ns = q.poller.now
+            if q.slots[slot].since > q.newest_ns:
+                q.newest_ns = q.slots[slot].since
         if status == queue.RESULT_RETRY:
             _postpone(q, slot)
         else:

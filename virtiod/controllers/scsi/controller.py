@@ -345,8 +345,8 @@ class ScsiController(Controller[ScsiConfig]):
             raise DeviceError(f"controller {self.name} is {self.state}")
         await self._commands.manage(TmfType.LOGICAL_UNIT_RESET, address.pack(*unit.place))
 
-    def _overdue(self, before: int) -> bool:
-        return super()._overdue(before) or any(0 < d.bdev.channels.oldest_ns() < before for d, _ in self._left)
+    def _waits_since(self, before: int) -> bool:
+        return super()._waits_since(before) or any(0 < d.bdev.channels.oldest_ns() < before for d, _ in self._left)
 
     async def supervise(self) -> None:
         # Forgotten when it was found without I/O twice: the last may just have ended.
@@ -357,28 +357,37 @@ class ScsiController(Controller[ScsiConfig]):
         before = self._expired_before()
         if self._aborting is not None:
             return
-        if self.state is State.UP and before and self._overdue(before):
-            self._aborting = spawn(self._abort(before), f"abort {self.name}")
+        if self.state is State.UP and self._waits_since(before):
+            units = await self._silent_units(before)
+            if units:
+                self._aborting = spawn(self._abort(units, before), f"abort {self.name}")
             return
         await super().supervise()
 
-    async def _abort(self, before: int) -> None:
-        """Has the device abort what it did not answer in time. Cuts off a device that can't."""
+    async def _silent_units(self, before: int) -> set[bytes]:
+        """The units that forgot an I/O which they were given before that time."""
+        timeout_ns = int(self.context.io_timeout_s * 1e9)
+        found = [await q.silent(before, timeout_ns) for q in self.request_queues if isinstance(q, ScsiQueue)]
+        return set().union(*found)
+
+    async def _abort(self, units: set[bytes], before: int) -> None:
+        """Have the device abort what it did not answer in time. One that can't is cut off, as every kind is."""
         try:
-            await self._abort_overdue(before)
+            await self._abort_overdue(units, before)
         except VirtiodError as error:
             if self.state is State.UP:
                 self._lost(DeadlineError(str(error)))
         finally:
             self._aborting = None
 
-    async def _abort_overdue(self, before: int) -> None:
-        """Aborts what was submitted before that time, also what only reaches the device when places become free."""
+    async def _abort_overdue(self, units: set[bytes], before: int) -> None:
+        """Abort what was submitted to silent units before that time, and what of it only reaches them when places get
+        free."""
         seconds = self.context.io_timeout_s
         aborted: set[tuple[bytes, int]] = set()
         ends = time.monotonic() + ABORT_SETTLE_S
-        while self._overdue(before):
-            tasks = set(await self._overdue_tasks(before)) - aborted
+        while self._wait_for(units, before):
+            tasks = set(await self._overdue_tasks(units, before)) - aborted
             if tasks:
                 late = counted(len(tasks), "request")
                 log.warning("controller %s: aborts %s that took longer than %g s", self.name, late, seconds)
@@ -390,8 +399,15 @@ class ScsiController(Controller[ScsiConfig]):
                 raise DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s")
             await asyncio.sleep(SETTLE_POLL_S)
 
-    async def _overdue_tasks(self, before: int) -> list[tuple[bytes, int]]:
-        return [task for q in self.request_queues if isinstance(q, ScsiQueue) for task in await q.overdue(before)]
+    def _wait_for(self, units: set[bytes], before: int) -> bool:
+        """Whether a user waits for one of the units since before that time."""
+        disks = [*self._disks.values(), *(disk for disk, _ in self._left)]
+        asked = [disk.bdev.channels for disk in disks if address.pack(*disk.unit.place) in units]
+        return any(0 < channels.oldest_ns() < before for channels in asked)
+
+    async def _overdue_tasks(self, units: set[bytes], before: int) -> list[tuple[bytes, int]]:
+        queues = [q for q in self.request_queues if isinstance(q, ScsiQueue)]
+        return [(unit, task) for unit in units for q in queues for task in await q.overdue_tasks(unit, before)]
 
     async def _abort_tasks(self, tasks: Iterable[tuple[bytes, int]]) -> None:
         assert self._commands is not None

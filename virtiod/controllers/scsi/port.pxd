@@ -13,6 +13,7 @@ cdef enum:
     MAX_UNMAP_RANGES = 4
     MAX_REPORTS = 32
     MAX_OVERDUE = 64
+    MAX_SILENT = 64
 
 # A command of the control plane. Owned by a ScsiCall.
 ctypedef Call *CallPtr
@@ -36,12 +37,6 @@ cdef struct Report:
     uint64_t count
     uint32_t cause         # a Cause, with what goes with it
     uint32_t op
-
-# A request that is in flight for too long.
-ctypedef Overdue *OverduePtr
-cdef struct Overdue:
-    uint64_t unit
-    uint64_t id
 
 # What a slot's request was told as.
 ctypedef Tag *TagPtr

@@ -14,9 +14,11 @@ cdef class ScsiCall:
 
 cdef class ScsiQueue(RequestQueue):
     cdef Port port
-    cdef object _overdue(self, uint64_t before, bytearray found)
+    cdef object _overdue(self, uint64_t before, uint64_t unit, bytearray found)
+    cdef object _silent(self, uint64_t before, uint64_t timeout, bytearray found)
     cdef object _take(self, bytearray found)
 
 # ---- private: for the module itself
 cdef int64_t _cmd_take_reports(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_overdue(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_silent(PollerCore *p, Command *c) noexcept nogil

@@ -15,9 +15,9 @@ from cython.cimports.virtiod.controllers.scsi import request, result
 from cython.cimports.virtiod.controllers.scsi.port import (
     MAX_OVERDUE,
     MAX_REPORTS,
+    MAX_SILENT,
     RESPONSE_AT,
     Call,
-    OverduePtr,
     Port,
     PortPtr,
     Report,
@@ -25,9 +25,10 @@ from cython.cimports.virtiod.controllers.scsi.port import (
 )
 from cython.cimports.virtiod.controllers.scsi.port import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
 from cython.cimports.virtiod.core import atomics
-from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, VoidPtr
+from cython.cimports.virtiod.core.types import BytePtr, CommandPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
 from cython.cimports.virtiod.scsi.spec import FIXED_SENSE, MIN_CDB, UNMAP_HEADER, UNMAP_RANGE
 from cython.cimports.virtiod.virtio.scsi import CDB_ROOM, CMD_HEADER, RESP_HEADER, SENSE_ROOM
+from cython.cimports.virtiod.virtqueue import commands
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr
 
 from virtiod.core.errors import Busy, DeviceError
@@ -68,13 +69,36 @@ def _cmd_take_reports(p: PollerPtr, c: CommandPtr) -> int64_t:
     return n
 
 
+def _cmd_silent(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The units of the requests that the device has forgotten (arg, arg2: as commands.overdue()), to out, each once;
+    returns how many, at most MAX_SILENT."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    found: U64Ptr = cast(U64Ptr, c.out)
+    i: uint32_t
+    k: int64_t
+    n: int64_t = 0
+    unit: uint64_t
+    for i in range(q.vq.size):
+        if not commands.overdue(q, i, cast(uint64_t, c.arg), cast(uint64_t, c.arg2)) or n == MAX_SILENT:
+            continue
+        unit = q.slots[i].io.channel.bdev.unit
+        k = 0
+        while k < n and found[k] != unit:
+            k += 1
+        if k == n:
+            found[n] = unit
+            n += 1
+    return n
+
+
 def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
-    """Lists the requests on the ring whose I/O was submitted before arg (ns) in out; returns how many (<= MAX_OVERDUE).
-    If the device aborts them, they have timed out."""
+    """The requests on the ring for unit arg2 whose I/O was submitted before arg (ns), to out; returns how many, at most
+    MAX_OVERDUE. If the device aborts them, they have timed out."""
     q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
     port: PortPtr = cast(PortPtr, q.kind)
     before: uint64_t = cast(uint64_t, c.arg)
-    found: OverduePtr = cast(OverduePtr, c.out)
+    unit: uint64_t = cast(uint64_t, c.arg2)
+    found: U64Ptr = cast(U64Ptr, c.out)
     i: uint32_t
     n: int64_t = 0
     for i in range(q.vq.size):
@@ -83,11 +107,11 @@ def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
             and q.slots[i].io != NULL
             and q.slots[i].due == 0
             and q.slots[i].io.submitted_ns < before
+            and q.slots[i].io.channel.bdev.unit == unit
             and n < MAX_OVERDUE
         ):
             port.tags[i].aborted = 1
-            found[n].unit = q.slots[i].io.channel.bdev.unit
-            found[n].id = port.tags[i].id
+            found[n] = port.tags[i].id
             n += 1
     return n
 
@@ -240,18 +264,25 @@ class ScsiQueue(RequestQueue):
         size: int = sizeof(Report)
         return [_unpack_report(bytes(found[i * size : (i + 1) * size])) for i in range(n)]
 
-    def _overdue(self, before: uint64_t, found: bytearray) -> asyncio.Future[int]:
+    def _silent(self, before: uint64_t, timeout: uint64_t, found: bytearray) -> asyncio.Future[int]:
         data: BytePtr = found
-        return self.poller.command(_cmd_overdue, address(self.q), before, 0, cast(VoidPtr, data), (found, self))
+        return self.poller.command(_cmd_silent, address(self.q), before, timeout, cast(VoidPtr, data), (found, self))
 
-    async def overdue(self, before_ns: int) -> list[tuple[bytes, int]]:
-        """(unit, id) of the requests whose I/O was submitted before that time (CLOCK_MONOTONIC, ns)."""
-        found = bytearray(MAX_OVERDUE * 16)
-        n: int = await self._overdue(before_ns, found)
-        return [
-            (bytes(found[16 * i : 16 * i + 8]), int.from_bytes(found[16 * i + 8 : 16 * i + 16], "little"))
-            for i in range(n)
-        ]
+    async def silent(self, before_ns: int, timeout_ns: int) -> set[bytes]:
+        """The units (8 bytes: their addresses) that have requests which overdue() counts."""
+        found = bytearray(MAX_SILENT * 8)
+        n: int = await self._silent(before_ns, timeout_ns, found)
+        return {bytes(found[8 * i : 8 * i + 8]) for i in range(n)}
+
+    def _overdue(self, before: uint64_t, unit: uint64_t, found: bytearray) -> asyncio.Future[int]:
+        data: BytePtr = found
+        return self.poller.command(_cmd_overdue, address(self.q), before, unit, cast(VoidPtr, data), (found, self))
+
+    async def overdue_tasks(self, unit: bytes, before_ns: int) -> list[int]:
+        """Ids of the requests for a unit whose I/O was submitted before that time (CLOCK_MONOTONIC, ns)."""
+        found = bytearray(MAX_OVERDUE * 8)
+        n: int = await self._overdue(before_ns, int.from_bytes(unit, "little"), found)
+        return [int.from_bytes(found[8 * i : 8 * i + 8], "little") for i in range(n)]
 
     def __dealloc__(self) -> None:
         free(self.port.tags)
