@@ -172,10 +172,10 @@ OVERVIEW = dashboard(
                 8,
             ),
             lines(
-                "Buffers exhausted and lost",
+                "Buffers exhausted, and in quarantine",
                 {
                     "{{thread}} exhausted": rate("buffers_exhausted_total", INSTANCE),
-                    "{{thread}} lost": f"virtiod_buffers_lost_total{{{INSTANCE}}}",
+                    "{{thread}} in quarantine": f"virtiod_buffers_quarantined{{{INSTANCE}}}",
                 },
                 width=8,
             ),
@@ -216,6 +216,10 @@ CONTROLLERS = dashboard(
                 f"sum(virtiod_bdev_capacity_bytes and on (instance, bdev) virtiod_bdev_info{{{CONTROLLER}}})",
                 "bytes",
             ),
+            stat(
+                "Old sessions that may still be alive", f"sum(virtiod_controller_old_sessions{{{CONTROLLER}}})", red=1
+            ),
+            stat("Memory in quarantine", f"sum(virtiod_controller_quarantined_bytes{{{CONTROLLER}}})", "bytes"),
             states("State", f"virtiod_controller_state{{{CONTROLLER}}}", "{{instance}} {{state}}"),
         ],
         "Writes that are kept until a flush, by bdev": [

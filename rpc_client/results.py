@@ -199,6 +199,10 @@ class Controller:
     """Its queues, and how it is reached."""
     queues: list[Queue]
     """Its virtqueues."""
+    waits_for: str | None = None
+    """The old device that must be gone before it connects again; absent when it waits for none."""
+    quarantine: Quarantine | None = None
+    """Memory that an old device may still use; absent when there is none."""
     why: str | None = None
     """Why it does not serve I/O, and what to do where virtiod can't help itself; absent while it is up."""
     unused: list[str] | None = None
@@ -485,6 +489,20 @@ class Pollers:
     """When this was, on a monotonic clock (ticks)."""
     pollers: list[Poller]
     """One for each core of -m."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantine:
+    """Memory that nobody gets until the devices of old sessions are known to have stopped, or to be gone."""
+
+    sessions: int
+    """Old sessions whose device may still use it."""
+    small_bytes: int
+    """Small buffers of pollers (4 KiB) (bytes)."""
+    large_bytes: int
+    """Large buffers of pollers (64 KiB) (bytes)."""
+    memory_bytes: int
+    """Rings, and other pieces of DMA memory (bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True)

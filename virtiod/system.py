@@ -19,14 +19,16 @@ from virtiod.bdev.spdk_histograms import Histograms
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.device import Context
 from virtiod.controllers.hotplug import Hotplug
+from virtiod.controllers.quarantine import Quarantine
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.saved import SavedCall, Saver
 from virtiod.core.ticks import now_ns
 from virtiod.exports.interface import ExportContext, Kinds
 from virtiod.exports.table import EXPORTS
 from virtiod.load.runner import LoadGenerator
-from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.buffers import LARGE_BUFFERS, SMALL_BUFFERS, PollerBuffers
 from virtiod.poller.poller import Control, Poller
+from virtiod.transports.epoch import PEER_GRACE_S
 
 # Of configurations: name -> those that it depends on, in the order of initialisation.
 SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), **{kind.subsystem: ("bdev",) for kind in EXPORTS}}
@@ -36,7 +38,8 @@ class System:
     """All objects that move data. start() once, then stop(). Event-loop thread only.
 
     cpus: a poller for each (-1: not pinned). memory_mib: DMA memory to begin with. io_timeout_s 0: none.
-    allow_unbind: PCI devices may be taken from the kernel's driver.
+    allow_unbind: PCI devices may be taken from the kernel's driver. peer_grace_s: see Context. buffers: small and large
+    ones of each poller.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class System:
         poll_us: int = 200,
         io_timeout_s: float = 30.0,
         allow_unbind: bool = False,
+        peer_grace_s: float = PEER_GRACE_S,
+        buffers: tuple[int, int] = (SMALL_BUFFERS, LARGE_BUFFERS),
     ) -> None:
         self.started_ns = now_ns()
         self.memory = DmaMemory(memory_mib * MIB)
         self.control = Control()
         self.pollers = [Poller(self.control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
-        self.buffers = [PollerBuffers(self.memory) for _ in self.pollers]
+        self.buffers = [PollerBuffers(self.memory, *buffers) for _ in self.pollers]
         self.bdevs = BdevRegistry()
         self.bdev_options = BdevOptions()
         self.notifications = Notifications()
@@ -61,10 +66,21 @@ class System:
         self.failures = FailureLog(self.bdevs)
         self.histograms = Histograms()
         self.nulls = NullBdevs(self.pollers, self.bdevs)
-        with_ = Context(self.memory, self.pollers, self.buffers, self.bdevs, io_timeout_s, allow_unbind)
-        self.controllers = ControllerManager(with_)
+        pools = list(zip(self.pollers, self.buffers, strict=True))
+        self.controllers = ControllerManager(
+            Context(
+                self.memory,
+                self.pollers,
+                self.buffers,
+                self.bdevs,
+                Quarantine(self.memory, pools),
+                io_timeout_s,
+                allow_unbind,
+                peer_grace_s,
+            )
+        )
         self.hotplug = Hotplug(self.controllers, allow_unbind)
-        context = ExportContext(self.bdevs, list(zip(self.pollers, self.buffers, strict=True)))
+        context = ExportContext(self.bdevs, pools)
         self.exports = Kinds(kind(context) for kind in EXPORTS)
         self.load = LoadGenerator(self.memory, self.pollers, self.bdevs, self.controllers)
 

@@ -17,6 +17,7 @@ import pytest
 from tests.support.waiting import PATIENCE_S
 from virtiod.core.errors import DeviceError, InvalidArgument
 from virtiod.core.memory import DmaMemory
+from virtiod.transports.epoch import EpochState
 from virtiod.transports.interface import QueueLayout, Transport
 from virtiod.virtio.features import BlkFeature, Feature
 
@@ -47,6 +48,8 @@ class Case:
         finally:
             await transport.close()
             await transport.release()
+            if transport.epoch is not None:
+                transport.epoch.forget()
 
     async def bring_up(self, transport: Transport) -> bytes:
         """As the controllers do it; returns the configuration."""
@@ -100,6 +103,23 @@ class TransportContract:
                     await transport.close()
                     await transport.close()
             assert not case.lost
+
+        run(main)
+
+    def test_a_session_whose_queues_were_stopped_is_over_when_it_is_closed(self, case: Case) -> None:
+        async def main() -> None:
+            async with case.transport() as transport:
+                await case.bring_up(transport)
+                first = transport.epoch
+                assert first is not None
+                assert not first.over
+                for index in range(case.queues):
+                    await transport.stop_queue(index)
+                await transport.close()
+                assert first.state is EpochState.QUIESCED
+                await case.bring_up(transport)
+                assert transport.epoch is not None
+                assert transport.epoch.number > first.number
 
         run(main)
 

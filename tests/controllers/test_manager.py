@@ -11,6 +11,7 @@ from virtiod.bdev import BdevRegistry
 from virtiod.controllers import AttachRequest, ControllerManager
 from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.device import Context
+from virtiod.controllers.quarantine import Quarantine
 from virtiod.core.errors import DeviceError, NotFound
 from virtiod.core.memory import MIB, DmaMemory
 
@@ -42,7 +43,7 @@ async def test_a_device_that_could_not_be_told_of_memory_is_named_and_told_again
     monkeypatch.setattr(BlkController, "detach", detach)
     monkeypatch.setattr(BlkController, "share_memory", share_memory)
     memory = DmaMemory(2 * MIB)
-    manager = ControllerManager(Context(memory, [], [], BdevRegistry(), 0))
+    manager = ControllerManager(Context(memory, [], [], BdevRegistry(), Quarantine(memory, []), 0))
     for name in ("A", "B"):
         await manager.attach(AttachRequest(name, "user", "/none", "blk"))
 

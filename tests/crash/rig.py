@@ -113,8 +113,6 @@ class Rig:
             for size in ("small", "large"):
                 if pool[size] != pool[f"{size}_free"]:
                     left.append(f"{poller.name}: {pool[size]} {size} buffers, {pool[f'{size}_free']} free")
-            if pool["lost"]:
-                left.append(f"{poller.name}: {pool['lost']} buffers lost")
             if poller.stats().in_flight:
                 left.append(f"{poller.name}: {poller.stats().in_flight} I/Os in flight")
         if self._all_sources() != self._sources:

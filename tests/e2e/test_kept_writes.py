@@ -11,6 +11,7 @@ import pytest
 from tests.support.nbd_client import FLUSH, READ, TRIM, WRITE, NbdClient
 from tests.support.peers import Peer, run, storage_daemon
 from tests.support.process import Daemon, daemon, target
+from tests.support.rest import check_recovered
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -58,7 +59,9 @@ class Victim:
 @contextmanager
 def victim(run_dir: Path, kind: str, on_loss: str = "keep") -> Iterator[Victim]:
     with ExitStack() as stack:
-        yield Victim(stack, run_dir, kind, on_loss)
+        v = Victim(stack, run_dir, kind, on_loss)
+        yield v
+        check_recovered(v.virtiod)
 
 
 @pytest.mark.parametrize("kind", ["qcow2", "embedded"])

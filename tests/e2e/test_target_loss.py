@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.support.nbd_client import READ, WRITE, NbdClient
 from tests.support.peers import Peer, storage_daemon
-from tests.support.process import Daemon, daemon, of_json, target
+from tests.support.process import Daemon, of_json, target
+from tests.support.rest import recovering
 from tests.support.waiting import LOAD_S, wait_until
 
 MIB = 1 << 20
@@ -32,7 +34,7 @@ def start_target(stack: ExitStack, run_dir: Path, kind: str) -> Peer:
 
 @pytest.mark.parametrize("kind", ["qemu", "embedded", "plain rings"])
 def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, kind: str) -> None:
-    with ExitStack() as stack, daemon(run_dir) as virtiod:
+    with ExitStack() as stack, recovering(run_dir) as virtiod:
         victim = start_target(stack, run_dir, kind)
         virtiod.attach(victim.socket, vq_count=2)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=16, time_s=LOAD_S)
@@ -50,7 +52,7 @@ def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, ki
 
 
 def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "--io-timeout", "1") as virtiod:
+    with ExitStack() as stack, recovering(run_dir, "--io-timeout", "1") as virtiod:
         victim = start_target(stack, run_dir, "embedded")
         virtiod.attach(victim.socket)
         virtiod.export()
@@ -68,7 +70,7 @@ def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
 
 
 def test_a_detach_from_a_target_that_is_gone_ends_and_tells_what_it_gave_up(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir, "--io-timeout", "0") as virtiod:
+    with ExitStack() as stack, recovering(run_dir, "--io-timeout", "0") as virtiod:
         victim = start_target(stack, run_dir, "embedded")
         virtiod.attach(victim.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
@@ -80,7 +82,8 @@ def test_a_detach_from_a_target_that_is_gone_ends_and_tells_what_it_gave_up(run_
         (result,) = load.result()["results"]
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 4, 0)
         assert result["first_error"] == "No such device"
-        assert "controller V0: gave up 4 requests in flight" in virtiod.log.read_text()
+        # Those of its users, and perhaps a flush of virtiod's own.
+        assert re.search(r"controller V0: gave up [45] requests in flight", virtiod.log.read_text())
 
 
 def short_load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def short_load(virtiod: Daemon, **params: Any) -> dict[str, Any]:
 
 
 def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
-    with target(run_dir, "--memory", "1M", "--fault=delay,delay=20000") as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, "--memory", "1M", "--fault=delay,delay=20000") as disk, recovering(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod, queue_depth=16)
         assert (result["status"], result["io_mismatched"]) == ("finished", 0)
@@ -101,7 +104,7 @@ def test_a_slow_target_is_waited_for(run_dir: Path) -> None:
 @pytest.mark.waits
 def test_io_that_waits_in_line_for_a_slow_target_does_not_time_out(run_dir: Path) -> None:
     slow = ("--memory", "1M", "--fault=delay,delay=200000")
-    with target(run_dir, *slow) as disk, daemon(run_dir, "--io-timeout", "1") as virtiod:
+    with target(run_dir, *slow) as disk, recovering(run_dir, "--io-timeout", "1") as virtiod:
         virtiod.attach(disk.socket, vq_count=1, vq_size=4)
         # Three at once, each answered after 0.2 s: the last of 64 waits for 4 s, most of them in virtiod.
         result = short_load(virtiod, rw="read", queue_depth=64, total_bytes=64 * 4096)
@@ -112,7 +115,7 @@ def test_io_that_waits_in_line_for_a_slow_target_does_not_time_out(run_dir: Path
 @pytest.mark.parametrize("paused", ["daemon", "target"])
 def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paused: str) -> None:
     slow = ("--memory", "1M", "--poll-mode", "busy", "--fault=delay,delay=2000")
-    with target(run_dir, *slow) as disk, daemon(run_dir, "--poll-mode", "busy") as virtiod:
+    with target(run_dir, *slow) as disk, recovering(run_dir, "--poll-mode", "busy") as virtiod:
         virtiod.attach(disk.socket)
         load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
         virtiod.wait_busy()
@@ -129,7 +132,7 @@ def test_a_latency_covers_the_time_that_a_poller_did_not_run(run_dir: Path, paus
 
 def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path) -> None:
     fault = "--fault=error,after=10,every=10"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, recovering(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["first_error"]) == ("failed", "Input/output error")
@@ -142,7 +145,7 @@ def test_an_error_of_the_target_reaches_the_caller_and_nobody_else(run_dir: Path
 @pytest.mark.parametrize("fault", ["used-id", "used-index"])
 def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path, fault: str) -> None:
     options = ("--memory", "1M", f"--fault={fault},after=50,every=50")
-    with target(run_dir, *options) as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, *options) as disk, recovering(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod)
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
@@ -152,7 +155,7 @@ def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path,
 
 def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:
     fault = "--fault=no-status,after=10,every=1000"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir) as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, recovering(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         # 1200 requests and GET_ID: one of them, the 1010th, is hit.
         result = short_load(virtiod, total_bytes=600 * 4096)
@@ -161,7 +164,7 @@ def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:
 
 def test_io_that_the_target_swallows_times_out(run_dir: Path) -> None:
     fault = "--fault=silence,after=50"
-    with target(run_dir, "--memory", "1M", fault) as disk, daemon(run_dir, "--io-timeout", "1") as virtiod:
+    with target(run_dir, "--memory", "1M", fault) as disk, recovering(run_dir, "--io-timeout", "1") as virtiod:
         virtiod.attach(disk.socket)
         result = short_load(virtiod, queue_depth=4)
         assert (result["status"], result["io_timeout"], result["io_mismatched"]) == ("failed", 4, 0)
@@ -171,7 +174,7 @@ def test_io_that_the_target_swallows_times_out(run_dir: Path) -> None:
 
 
 def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir) as virtiod:
+    with ExitStack() as stack, recovering(run_dir) as virtiod:
         image = run_dir / "disk.img"
         with image.open("wb") as file:
             file.truncate(MIB)
@@ -186,7 +189,7 @@ def test_a_target_that_dies_by_itself_leaves_io_to_its_successor(run_dir: Path) 
 
 
 def test_another_disk_at_the_socket_gets_nothing_of_what_was_meant_for_the_old_one(run_dir: Path) -> None:
-    with ExitStack() as stack, daemon(run_dir) as virtiod:
+    with ExitStack() as stack, recovering(run_dir) as virtiod:
         own, other = run_dir / "disk.img", run_dir / "other.img"
         for image in (own, other):
             with image.open("wb") as file:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from virtiod.core.errors import LostError, VirtiodError
 from virtiod.core.memory import MIB, DmaMemory
+from virtiod.transports.epoch import Epoch
 from virtiod.transports.interface import QueueLayout
 from virtiod.transports.vhost_user.client import Client
 from virtiod.transports.vhost_user.connection import Channel
@@ -48,6 +49,7 @@ class _Transport(VhostUserTransport):
     data = b""
 
     async def _new_client(self, timeout: float) -> Client:
+        self.epoch = Epoch("fuzz")
         data, self.data = self.data, b""  # a second connection says nothing more
         return Client(_Replies(data), "fuzz", 5.0)
 

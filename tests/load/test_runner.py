@@ -135,7 +135,7 @@ async def verify(rig: Rig, device: object, ios: int = 40, depth: int = 4) -> Loa
     await asyncio.sleep(0)
     rig.settle(device)  # type: ignore[arg-type]
     await soon(running)
-    job.close()
+    job.close(lambda _, at: rig.memory.free(at))
     return job
 
 

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtiod.bdev.probe import give_buffers, take_buffers
+from tests.support.rig import in_loop
+from virtiod.bdev.channel import Holdings
+from virtiod.bdev.probe import give_buffers, may_take, quarantine_buffers, run_rounds, take_buffers
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Control, Poller
 
 SMALL, LARGE = 4096, 65536
 
@@ -95,3 +98,55 @@ def test_no_buffer_is_given_out_twice(steps: list[tuple[bool, int, int]]) -> Non
         stats = pool.stats()
         assert stats["small_free"] + stats["large_free"] + len(addresses) == 12
     memory.close()
+
+
+# ---- quarantine
+
+
+async def in_quarantine(pool: PollerBuffers, poller: Poller, epoch: int) -> int:
+    """Release a session's buffers; how many there were."""
+    released = pool.release(poller, epoch)
+    run_rounds(poller)
+    poller.control.drain()
+    return await released
+
+
+@in_loop
+async def test_buffers_in_quarantine_come_back_with_the_end_of_their_session_only() -> None:
+    memory = DmaMemory(16 * MIB)
+    pool, poller, holdings = PollerBuffers(memory, small=2, large=4), Poller(Control(), 0, -1), Holdings(1)
+    quarantine_buffers(pool, take_buffers(pool, LARGE + SMALL, 8), 7, holdings)
+    quarantine_buffers(pool, take_buffers(pool, 2 * LARGE, 8), 9, holdings)
+    stats = pool.stats()
+    assert (stats["small_free"], stats["large_free"]) == (1, 1)
+    assert (stats["quarantined_small"], stats["quarantined_large"]) == (1, 3)
+    assert holdings.quarantined() == (SMALL, 3 * LARGE)
+    assert await in_quarantine(pool, poller, 8) == 0
+    assert await in_quarantine(pool, poller, 7) == 2
+    assert holdings.quarantined() == (0, 2 * LARGE)
+    assert await in_quarantine(pool, poller, 9) == 2
+    stats = pool.stats()
+    assert (stats["small_free"], stats["large_free"]) == (2, 4)
+    assert (stats["quarantined_small"], stats["quarantined_large"]) == (0, 0)
+    assert holdings.quarantined() == (0, 0)
+    pool.close()
+    memory.close()
+
+
+def test_however_many_controllers_hold_what_they_can_the_next_gets_some(memory: DmaMemory) -> None:
+    pool = PollerBuffers(memory, small=0, large=64)
+    held = []
+    for _ in range(3):
+        holdings = Holdings(1)
+        mine = 0
+        while may_take(pool, LARGE, holdings):
+            quarantine_buffers(pool, take_buffers(pool, LARGE, 1), 1, holdings)
+            mine += 1
+        held.append(mine)
+    assert held == [48, 12, 3]
+    assert may_take(pool, LARGE, Holdings(1))
+
+
+def test_one_that_holds_nothing_may_take_all(memory: DmaMemory) -> None:
+    pool = PollerBuffers(memory, small=0, large=4)
+    assert may_take(pool, 4 * LARGE, Holdings(1))

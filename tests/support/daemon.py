@@ -24,6 +24,7 @@ from virtiod.controllers import ControllerManager
 from virtiod.controllers.controller import State
 from virtiod.controllers.description import VirtioDescription
 from virtiod.controllers.hotplug import Hotplug
+from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, NotFound
 from virtiod.core.saved import SavedCall
@@ -167,6 +168,7 @@ class FakeControllers:
         self._bdevs, self._pollers = bdevs, pollers
         self._controllers: dict[str, Any] = {}
         self.release = asyncio.Event()  # what attaching to "/slow" waits for
+        self.quarantine = SimpleNamespace(kept=dict[str, InQuarantine])
 
     @property
     def awaits_device(self) -> bool:
@@ -203,6 +205,7 @@ class FakeControllers:
             last_error="",
             reconnects=0,
             unused=[],
+            waits_for="",
             fixed_queues=0,
             queues=[queue],
             description=lambda: described,

@@ -60,11 +60,15 @@ class FakeDevice:
         self.call = os.eventfd(0, os.EFD_NONBLOCK)
         self.requests: list[Request] = []
         self.held: list[Request] = []
-        desc, avail, used = queue.ring_addresses()
-        self.desc = memory.view(desc, 16 * self.size)
-        self.avail = memory.view(avail, 6 + 2 * self.size)
-        self.used = memory.view(used, 6 + 8 * self.size)
+        self.look_at(queue)
         self.reset()
+
+    def look_at(self, queue: RequestQueue) -> None:
+        """Take the ring from where it lies now."""
+        desc, avail, used = queue.ring_addresses()
+        self.desc = self.memory.view(desc, 16 * self.size)
+        self.avail = self.memory.view(avail, 6 + 2 * self.size)
+        self.used = self.memory.view(used, 6 + 8 * self.size)
 
     def close(self) -> None:
         os.close(self.kick)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.fake_scsi_units import FakeUnit, Refused
+from tests.support.rest import lent
 from tests.support.rings import Ring
 from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
@@ -284,6 +285,7 @@ async def stack(
     io_timeout_s: float = 30.0,
     host: FakeHost | None = None,
     ring: Ring | None = None,
+    peer_grace_s: float = 0.05,
 ) -> AsyncIterator[Stack]:
     """ring: what all queues are like; there is one request queue then, of the first of its pollers."""
     pollers = ring.pollers if ring else pollers
@@ -291,10 +293,12 @@ async def stack(
     path = run_dir / "s.sock"
     backend = Backend(str(path), host, ring_features=(ring or Ring()).features)
     await backend.start()
-    engine = System([-1] * pollers, memory_mib=32, io_timeout_s=io_timeout_s)
+    engine = System([-1] * pollers, memory_mib=32, io_timeout_s=io_timeout_s, peer_grace_s=peer_grace_s)
     engine.start()
     try:
         yield Stack(engine, host, path)
+        await engine.controllers.stop()
+        assert not lent(engine)
     finally:
         await engine.stop()
         await backend.stop()

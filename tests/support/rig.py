@@ -181,6 +181,7 @@ class Rig:
         """The device dies with what its cache held, and comes back; what became of the writes that were kept."""
         await self.do(self.queue.stop())
         await self.do(self.channels.hold())
+        self.channels.lose_unkept()
         self.device.lose_cache()
         await self.start(hold=True)
         repetition = Repetition(self.channels, self.queue)

@@ -33,13 +33,15 @@ def wait_until(ready: Callable[[], object], what: str, seconds: float = PATIENCE
 
 
 async def until(
-    ready: Callable[[], object], what: str = "what is waited for here", seconds: float = PATIENCE_S
+    ready: Callable[[], object],
+    what: str | Callable[[], str] = "what is waited for here",
+    seconds: float = PATIENCE_S,
 ) -> None:
-    """The same on the event loop."""
+    """The same on the event loop. what may be a function, for what is missing in the end."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:g} s: {what}")
+            pytest.fail(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
         await asyncio.sleep(PERIOD_S)
 
 

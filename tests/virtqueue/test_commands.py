@@ -13,6 +13,8 @@ from tests.support.rig import Rig, in_loop
 from tests.support.rings import Ring, each_ring
 from tests.support.waiting import soon
 from virtiod.bdev.probe import Flag
+from virtiod.load.job import LoadJob
+from virtiod.load.workload import JobSpec, Workload
 
 HOUR = 3_600_000_000_000  # ns
 
@@ -461,3 +463,95 @@ async def test_only_io_that_the_device_was_given_before_a_time_expires() -> None
         await rig.start()
         rig.settle()
         assert waiting.result() == 0
+
+
+# ---- a device that may still be alive
+
+
+async def load(rig: Rig) -> tuple[LoadJob, asyncio.Future[None]]:
+    """A job of one I/O, which was submitted."""
+    job = LoadJob(rig.memory, rig.poller, rig.channels, JobSpec(Workload("read", queue_depth=1), rig.bdev.size, 1))
+    running = asyncio.ensure_future(job.run())
+    await asyncio.sleep(0)
+    rig.turn(2)
+    return job, running
+
+
+def close(rig: Rig, job: LoadJob) -> int:
+    """The session whose device may still use the job's buffers."""
+    epochs: list[int] = []
+
+    def give_back(epoch: int, address: int) -> None:
+        epochs.append(epoch)
+        rig.memory.free(address)
+
+    job.close(give_back)
+    return epochs[0]
+
+
+@in_loop
+async def test_only_the_buffers_of_what_the_device_was_given_are_in_doubt() -> None:
+    async with Rig(size=4) as rig:
+        given, *others = await load(rig), rig.submit("read", 0, 512), rig.submit("read", 0, 512)
+        waiting = await load(rig)
+        assert len(rig.device.take()) == 3
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.doubt(7))
+        assert await rig.do(rig.queue.in_doubt()) == 3
+        await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns()))
+        assert await rig.do(rig.queue.in_doubt()) == 0
+        assert [d.result() for d in others] == [-errno.ETIMEDOUT] * 2
+        await soon(asyncio.gather(given[1], waiting[1]))
+        assert [close(rig, job) for job, _ in (given, waiting)] == [7, 0]
+
+
+@in_loop
+async def test_a_device_that_was_given_no_io_has_none_though_it_did_not_stop() -> None:
+    async with Rig(size=4) as rig:
+        done = rig.submit("write", 0, 512)
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        await rig.start(hold=True)
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.doubt(7))
+        assert await rig.do(rig.queue.in_doubt()) == 0
+        await rig.start()
+        rig.settle()
+        assert done.result() == 0
+
+
+@in_loop
+async def test_nothing_is_in_doubt_when_the_device_is_known_to_be_gone() -> None:
+    async with Rig(size=4) as rig:
+        job, running = await load(rig)
+        await rig.do(rig.queue.stop())
+        await rig.do(rig.queue.doubt(7))
+        await rig.do(rig.queue.doubt(0))
+        await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns()))
+        await soon(running)
+        assert close(rig, job) == 0
+
+
+@each_ring
+@in_loop
+async def test_what_an_old_device_writes_to_its_rings_reaches_nobody_after_they_were_renewed(ring: Ring) -> None:
+    async with ring.rig(size=8) as rig:
+        rig.probe.buffer[:4096] = b"n" * 4096
+        done = rig.submit("write", 0, 4096)
+        rig.turn(2)
+        await rig.do(rig.queue.stop())
+        old = await rig.do(rig.queue.renew())
+        size = rig.memory.size_of(old)
+        assert not old <= rig.queue.ring_addresses()[0] < old + size
+        rig.device.look_at(rig.queue)
+        await rig.start()
+        rig.memory.view(old, size)[:] = b"\xff" * size
+        rig.settle()
+        assert done.result() == 0
+        assert rig.device.disk[:4096] == b"n" * 4096
+        rig.memory.view(old, size)[:] = b"\xee" * size
+        again = rig.submit("read", 0, 4096)
+        rig.settle()
+        assert again.result() == 0
+        assert not rig.broken
+        rig.memory.free(old)

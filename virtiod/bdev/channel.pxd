@@ -6,6 +6,7 @@ from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport (
     BdevCore,
     Channel,
+    Holding,
     Io,
     Message,
     OpStats,
@@ -25,6 +26,11 @@ cdef void forward(Io *io, message_fn run, PollerCore *owner) noexcept nogil
 cdef void start_flush(Keep *k) noexcept nogil
 
 
+cdef class Holdings:
+    cdef Holding *of_poller    # by the number of the poller
+    cdef int count
+
+
 cdef class BdevChannels:
     cdef BdevCore core
     cdef readonly list pollers
@@ -32,7 +38,8 @@ cdef class BdevChannels:
     cdef OpStats **stats       # theirs: count of them for each Op
     cdef int count
     cdef public object served_by  # what must live as long as the channels
-    cdef uint64_t busy_shown   # the largest busy_ns that bdev_counters() returned: it never decreases
+    cdef object holdings          # so must this
+    cdef uint64_t busy_shown   # the largest busy_ns that bdev_counters() told: it never goes back
     cdef uint64_t in_flight_of(self, int first, int n) noexcept nogil
     cdef uint64_t oldest_of(self, int first, int n) noexcept nogil
     cdef Channel *channel(self, Poller poller) except NULL

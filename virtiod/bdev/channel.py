@@ -24,6 +24,8 @@ from cython.cimports.virtiod.core.types import (
     ChannelArray,
     ChannelPtr,
     CommandPtr,
+    Holding,
+    HoldingPtr,
     IoPtr,
     MessagePtr,
     Op,
@@ -96,6 +98,7 @@ def _enter(ch: ChannelPtr, io: IoPtr) -> cython.void:
     io.phase = 0
     io.placed = 0
     io.again = 0
+    io.epoch = 0
     io.kept = NULL
     io.mark = UINT64_MAX  # none
     io.next = NULL
@@ -199,6 +202,35 @@ def _flushed(io: IoPtr) -> None:
 # ---- control plane ------------------------------------------------------------------------------
 
 
+class Holdings:
+    """What the bdevs of one controller hold of each poller's buffers."""
+
+    of_poller: HoldingPtr
+    count: cython.int
+
+    def __cinit__(self, pollers: cython.int) -> None:
+        self.count = pollers
+        self.of_poller = cast(HoldingPtr, calloc(pollers, sizeof(Holding)))
+        if self.of_poller == NULL:
+            raise MemoryError
+
+    def __init__(self, pollers: int) -> None:
+        """pollers: how many there are."""
+
+    def quarantined(self) -> tuple[int, int]:
+        """Bytes of small and of large buffers that an old device of the controller may still use."""
+        i: cython.int
+        small: uint64_t = 0
+        large: uint64_t = 0
+        for i in range(self.count):
+            small += atomics.relaxed_u64(address(self.of_poller[i].small))
+            large += atomics.relaxed_u64(address(self.of_poller[i].large))
+        return small, large
+
+    def __dealloc__(self) -> None:
+        free(self.of_poller)
+
+
 class BdevChannels:
     """A bdev's compiled half: what its channels share, and one channel for each poller.
 
@@ -211,6 +243,7 @@ class BdevChannels:
     stats: OpStatsArray
     count: cython.int
     served_by: object
+    holdings: Holdings | None
 
     def __cinit__(self, pollers: list[Poller]) -> None:
         i: cython.int
@@ -338,6 +371,13 @@ class BdevChannels:
         """Connects channel `index` to submit(channel, io), which works on `device`."""
         self.channels[index].submit = submit
         self.channels[index].device = device
+
+    def hold_by(self, holdings: Holdings) -> None:
+        """Count the buffers that its I/O holds among those of a controller; before the first I/O."""
+        i: cython.int
+        self.holdings = holdings
+        for i in range(self.count):
+            self.channels[i].holding = address(holdings.of_poller[i])
 
     def reset_extremes(self) -> None:
         """Forgets the smallest and largest latencies."""

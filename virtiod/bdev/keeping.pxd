@@ -33,6 +33,7 @@ cdef class KeptFlush:
 # ---- private: for the module itself
 cdef void _news(Message *m, PollerCore *p) noexcept nogil
 cdef int64_t _cmd_hold(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_doubt(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_let_go(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_settle(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_fail(PollerCore *p, Command *c) noexcept nogil

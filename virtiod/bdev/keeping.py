@@ -16,6 +16,7 @@ from cython.cimports.virtiod.bdev.kept import RECORDS, KeepArray, KeepPtr, KeptW
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
+    EPOCH_OPEN,
     OP_COUNT,
     CommandPtr,
     Io,
@@ -77,6 +78,16 @@ def _news(m: MessagePtr, p: PollerPtr) -> None:
 
 def _cmd_hold(p: PollerPtr, c: CommandPtr) -> int64_t:
     cast(KeepPtr, c.ctx).held = 1
+    return 0
+
+
+def _cmd_doubt(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """What the device of session arg was writing again is session arg2's now; 0: none's."""
+    w: KeptWritePtr = cast(KeepPtr, c.ctx).oldest
+    while w != NULL:
+        if w.io.epoch == cast(uint64_t, c.arg):
+            w.io.epoch = cast(uint64_t, c.arg2)
+        w = w.next
     return 0
 
 
@@ -244,15 +255,46 @@ class KeptChannels(BdevChannels):
             answers.append(poller.command(fn, self.keeps[i], arg, arg2, NULL, self))
         return answers
 
-    async def hold(self) -> bool:
-        """The device is lost, its queues are stopped: nothing leaves what is kept. Returns whether acknowledged writes
-        were lost with it, of which there is no record."""
+    async def hold(self) -> None:
+        """The device is lost, its queues are stopped: nothing leaves what is kept."""
         await asyncio.gather(*self._on_each(_cmd_hold))
         # All pollers have seen the flushes that were answered: which writes are stable is settled.
+
+    def lose_unkept(self) -> bool:
+        """What a device had in its cache is gone. Returns whether acknowledged writes were lost with it, of which there
+        is no record. They are held."""
         stable: uint64_t = atomics.load_u64(address(self.core.stable))
         lost: bool = atomics.load_u64(address(self.core.not_kept)) > stable
         if lost:
             atomics.store_u64(address(self.core.not_kept), 0)
+            self.count_loss()
+        return lost
+
+    async def name_doubt(self, epoch: int) -> None:
+        """The session that ended last is not over: its device may still write again what it was given. 0: it is."""
+        await asyncio.gather(*self._on_each(_cmd_doubt, EPOCH_OPEN, epoch))
+
+    async def end_doubt(self, epoch: int) -> None:
+        """That session is over."""
+        await asyncio.gather(*self._on_each(_cmd_doubt, epoch, 0))
+
+    def lose_in_doubt(self) -> bool:
+        """What a device of an old session may still write again is lost: no other one is to write it. Returns whether
+        there was any. They are held."""
+        i: cython.int
+        w: KeptWritePtr
+        stable: uint64_t = atomics.load_u64(address(self.core.stable))
+        lost: bool = False
+        if self.keeps == NULL:
+            return False
+        for i in range(self.count):
+            w = self.keeps[i].oldest
+            while w != NULL:
+                if w.io.epoch and w.number >= stable and not w.lost:
+                    w.lost = 1
+                    lost = True
+                w = w.next
+        if lost:
             self.count_loss()
         return lost
 

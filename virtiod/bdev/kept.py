@@ -38,15 +38,13 @@ from cython.cimports.virtiod.poller import buffers, rounds
 from cython.cimports.virtiod.poller.buffers import PoolPtr
 
 NO_MARK = cython.declare(uint64_t, UINT64_MAX)
-SMALL_SHARE = cython.declare(uint32_t, 2)  # of a poller's buffers: half of the small ones
-LARGE_SHARE = cython.declare(uint32_t, 5)  # of the large ones, so that the longest NBD request finds enough
 LARGE_RECORD = cython.declare(uint64_t, SEGMENTS * buffers.LARGE)
 
 
 def give_room(k: KeepPtr, pool: PoolPtr) -> None:
     k.pool = pool
-    k.max_small = pool.n_small // (2 * SMALL_SHARE)
-    k.max_large = pool.n_large // (2 * LARGE_SHARE)
+    k.max_small = pool.n_small // (2 * buffers.KEPT_SMALL)
+    k.max_large = pool.n_large // (2 * buffers.KEPT_LARGE)
 
 
 def takes_over(ch: ChannelPtr, pool: PoolPtr) -> cython.bint:
@@ -163,8 +161,8 @@ def _has_room(k: KeepPtr, need: NeedPtr) -> cython.bint:
 @cython.exceptval(check=False)
 def _has_share(pool: PoolPtr, need: NeedPtr) -> cython.bint:
     """The poller's other bdevs leave some."""
-    return pool.kept_small + need.small <= pool.n_small // SMALL_SHARE and (
-        pool.kept_large + need.large <= pool.n_large // LARGE_SHARE
+    return pool.kept_small + need.small <= pool.n_small // buffers.KEPT_SMALL and (
+        pool.kept_large + need.large <= pool.n_large // buffers.KEPT_LARGE
     )
 
 
@@ -400,7 +398,11 @@ def _forget(k: KeepPtr, w: KeptWritePtr) -> None:
 def _give_back(k: KeepPtr, w: KeptWritePtr) -> None:
     if w.io.iovcnt:
         _count(k, w.iov, w.io.iovcnt, -1)
-        buffers.put(k.pool, w.iov, w.io.iovcnt)
+        if w.io.epoch and k.channel.holding != NULL:
+            buffers.quarantine(k.pool, w.iov, w.io.iovcnt, w.io.epoch, k.channel.holding)
+        else:
+            buffers.put(k.pool, w.iov, w.io.iovcnt)
+    w.io.epoch = 0
     w.next = k.free
     k.free = w
     k.n_taken -= 1

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from virtiod.poller.buffers cimport PollerBuffers
-from virtiod.bdev.channel cimport BdevChannels
+from virtiod.bdev.channel cimport BdevChannels, Holdings
 from virtiod.poller.poller cimport Poller
 from virtiod.core.types cimport Channel, Command, Io, PollerCore, iovec
 

@@ -15,7 +15,7 @@ from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoFlag, IoPtr, PollerPtr, VoidPtr, iovec
 from cython.cimports.virtiod.poller import buffers, rounds
 
-from virtiod.bdev.channel import OPS, BdevChannels
+from virtiod.bdev.channel import OPS, BdevChannels, Holdings
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
 
@@ -153,3 +153,16 @@ def give_buffers(source: PollerBuffers, taken: list[tuple[int, int]]) -> None:
     for at, _ in taken:
         iov[0].iov_base = cast(VoidPtr, cast(uint64_t, at))
         buffers.put(address(source.pool), iov, 1)
+
+
+def quarantine_buffers(source: PollerBuffers, taken: list[tuple[int, int]], epoch: int, holdings: Holdings) -> None:
+    """Put buffers in quarantine for a session of the controller with these holdings, on its first poller."""
+    iov: iovec[1]
+    for at, _ in taken:
+        iov[0].iov_base = cast(VoidPtr, cast(uint64_t, at))
+        buffers.quarantine(address(source.pool), iov, 1, epoch, address(holdings.of_poller[0]))
+
+
+def may_take(source: PollerBuffers, length: int, holdings: Holdings) -> bool:
+    """Whether that controller gets length bytes more on its first poller."""
+    return buffers.fair(address(source.pool), length, address(holdings.of_poller[0]))

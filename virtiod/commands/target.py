@@ -106,6 +106,15 @@ class TargetOptions:
             "KIND[,after=N][,every=N][,delay=US]",
         ),
     ] = ""
+    late_dma: Annotated[
+        int,
+        Opt(
+            "--late-dma",
+            "for tests, with --fault=silence: a queue with requests that were not answered does not stop; they are "
+            "done at random within this time, when the front-end has given them up",
+            "MS",
+        ),
+    ] = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +173,7 @@ def _disk(options: TargetOptions) -> DiskSpec:
         cache=options.cache,
         serial=options.serial or (_new_serial("memory-") if memory else TARGET_SERIAL),
         fault=Fault.parse(options.fault),
+        late_dma_ms=options.late_dma,
     )
 
 

@@ -22,7 +22,8 @@ from typing import Any
 from virtiod.bdev import Bdev
 from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.attempts import Attempts
-from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context, Device
+from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context
+from virtiod.controllers.ending import EndingDevice
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.core.levels import NOTICE
@@ -46,7 +47,7 @@ class State(enum.StrEnum):
     GONE = "gone"
 
 
-class Controller(Device[Config]):
+class Controller(EndingDevice[Config]):
     """One controller. The manager calls attach() once, then detach() once; between them it acts by itself."""
 
     def __init__(self, request: AttachRequest, transport: Transport, context: Context) -> None:
@@ -224,6 +225,7 @@ class Controller(Device[Config]):
             while True:
                 await attempts.due()
                 try:
+                    await self._part_from_old()
                     await self._unless_lost(self._come_back())
                     break
                 except (RemovedError, NotFound) as error:
@@ -243,7 +245,8 @@ class Controller(Device[Config]):
         """What was acknowledged comes first; then what was in flight, and then what waited."""
         async with asyncio.timeout(CONNECT_DEADLINE_S):
             await self._connect()
-        await self._write_again()
+        assert self.transport.epoch is not None
+        await self.keeping.write_again(self.transport.epoch, self.request_queues[0])
         if len(self.context.memory.regions) != self._regions:  # I/O that waits may lie in what came meanwhile
             if not self.transport.memory_hot_add:
                 raise DeviceError(f"{self.traddr}: DMA memory grew while writes were repeated")
@@ -264,7 +267,6 @@ class Controller(Device[Config]):
         """Cut off a device that was lost. Raises nothing: it is to be tried again whatever fails here."""
         try:
             await self._cut_off()
-            await self._hold_kept()
             await self._expire()
         except Exception:
             log.exception("controller %s: cut its device off", self.name)
@@ -272,14 +274,13 @@ class Controller(Device[Config]):
     # ---- supervision
 
     async def supervise(self) -> None:
-        """Called by the manager now and then: a device that forgot an I/O is cut off; while it is away, I/O that waits
-        too long fails."""
+        """Cuts off a device that forgot an I/O; fails I/O that waited too long for one that is away. The manager calls
+        it from time to time."""
         before = self._expired_before()
-        if not self._waits_since(before):
-            return
-        if self.state is State.RECONNECTING:
+        waits = self._waits_since(before)
+        if self.state is State.RECONNECTING and (waits or self.waits_for):
             await self._expire()
-        elif self.state is State.UP and await self._forgot(before):
+        elif self.state is State.UP and waits and await self._forgot(before):
             seconds = self.context.io_timeout_s
             self._lost(DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s"))
 
@@ -301,20 +302,23 @@ class Controller(Device[Config]):
         timeout_ns = int(self.context.io_timeout_s * 1e9)
         return max(0, time.monotonic_ns() - timeout_ns) if timeout_ns else 0
 
+    def _away_too_long(self) -> bool:
+        return self._down_since_ns < self._expired_before()
+
     async def _expire(self) -> None:
         """Fail what waited too long. The device is cut off. It had the time to answer what it was given, and gets no
         second one; what it was not given waits for its return, from when it was lost."""
         before = self._expired_before()
-        if not before:
+        if not before or self._letting_go:  # it is not known yet whether their buffers go into quarantine
             return
-        away = self._down_since_ns < before
+        away = self._away_too_long()
         if away:
-            for _, channels in self._kept():
-                await channels.fail_waiting(errno.ETIMEDOUT, before)
+            await self.keeping.fail_waiting(errno.ETIMEDOUT, before)
         for queue in self.request_queues:
             if queue.stopped:
                 failing = queue.fail(errno.ETIMEDOUT, before) if away else queue.expire(before)
                 self.io_timeouts += await failing
+        self._fewer.set()
 
     async def share_memory(self) -> None:
         """Tells the device that DMA memory grew, before it sees an address there."""
@@ -379,8 +383,7 @@ class Controller(Device[Config]):
         await cancel(self._reconfiguring)
         await self._give_up()
         for bdev in self.bdevs:
-            await self._end_keeping(bdev)
-        for queue in self.all_queues:
-            queue.close()
+            await self.keeping.end(bdev)
+        self._close_queues()
         await self.transport.release()
         self._enter(State.GONE)

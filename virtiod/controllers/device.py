@@ -1,55 +1,54 @@
-"""A virtio device with its queues: connects, negotiates, starts, cuts off and stops it.
+"""A virtio device with its queues: connects, negotiates, and starts it.
 
-This is the same for every kind of controller and in every state; controller.py says when each is done.
+This is the same for every kind of controller and in every state; controller.py says when it is done. How a session with
+the device ends is in ending.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
-from virtiod.bdev.keeping import KeptChannels, KeptCounters, OnLoss
+from virtiod.bdev.channel import Holdings
+from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.controllers.description import VirtioDescription
-from virtiod.controllers.repeat import Repetition
+from virtiod.controllers.keeping import Keeping
+from virtiod.controllers.quarantine import Quarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.counted import counted
-from virtiod.core.errors import ProtocolError, VirtiodError
-from virtiod.core.lograte import LogRate
+from virtiod.core.errors import ProtocolError
 from virtiod.core.memory import DmaMemory
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
+from virtiod.transports.epoch import PEER_GRACE_S
 from virtiod.transports.interface import QueueLayout, Transport
 from virtiod.virtio.features import Feature, feature_names
 from virtiod.virtqueue.handle import QueueCounters, RequestQueue
 from virtiod.virtqueue.spec import RingSpec
 
-log = logging.getLogger(__name__)
-
 CONNECT_DEADLINE_S = 10.0  # for all of it, whatever the device does
 DEFAULT_VQ_SIZE = 512
 MIN_VQ_SIZE = 4  # entries of a ring: the smallest power of two that has room for header, data and status
-DRAIN_DEADLINE_S = 5.0
-STOP_DEADLINE_S = 2.0  # for the device to stop its queues
 
 
 @dataclass(frozen=True)
 class Context:
     """What controllers work with. buffers: of each poller. io_timeout_s 0: I/O may take for ever. allow_unbind: PCI
-    devices may be taken from the kernel's driver."""
+    devices may be taken from the kernel's driver. peer_grace_s: after so long a vhost-user target counts as gone that
+    has closed its connection, and whose process can't be seen."""
 
     memory: DmaMemory
     pollers: Sequence[Poller]
     buffers: Sequence[PollerBuffers]
     bdevs: BdevRegistry
+    quarantine: Quarantine
     io_timeout_s: float
     allow_unbind: bool = False
+    peer_grace_s: float = PEER_GRACE_S
 
 
 class DeviceConfig(Protocol):
@@ -77,12 +76,13 @@ class Device(ABC, Generic[Config]):
         self.request = request
         self.transport = transport
         self.context = context
-        self.given_up = 0  # requests that were in flight when it was cut off for good
         self.bdevs: list[Bdev] = []
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
-        self._losses = LogRate(log)
+        self.keeping = Keeping(request.on_loss, self.bdevs, context.bdevs)
+        self.holdings = Holdings(len(context.pollers))
         self._regions = 0  # of DMA memory, when its queues were started
+        self._served = False  # it was given I/O in this session, or in the last one
 
     # ---- what a kind of controller brings
 
@@ -167,9 +167,20 @@ class Device(ABC, Generic[Config]):
             name=f"{self.name}_{what}",
         )
 
+    def kept_counters(self) -> KeptCounters:
+        """Of all its bdevs."""
+        return self.keeping.counters()
+
+    def _make_channels(self) -> KeptChannels:
+        """Of a new bdev."""
+        channels = self.keeping.make_channels(self.context.pollers, self.context.buffers)
+        channels.hold_by(self.holdings)
+        return channels
+
     # ---- connecting
 
     async def _connect(self) -> None:
+        self._served = False
         await self.transport.connect(CONNECT_DEADLINE_S)
         await self._negotiate()
         if not self.request_queues:
@@ -185,6 +196,7 @@ class Device(ABC, Generic[Config]):
 
     async def _release(self) -> None:
         """Let go of the I/O that the queues hold since they were started."""
+        self._served = True
         for queue in self.all_queues:
             await queue.release()
 
@@ -222,125 +234,3 @@ class Device(ABC, Generic[Config]):
         await self.transport.start_queue(index)
         on_broken = partial(self._broken, index)
         await queue.start(bell.kick_fd, bell.call_fd, on_broken, hold=True, kick_address=bell.kick_address)
-
-    # ---- cutting off and stopping
-
-    async def _cut_off(self) -> None:
-        """Takes the queues off their pollers, then closes the transport: the device can answer nothing after that."""
-        for queue in self.all_queues:
-            await queue.stop()
-        await self.transport.close()
-
-    async def _stop_gently(self) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_DEADLINE_S):
-                for queue in self.request_queues:
-                    await queue.drain()
-        except TimeoutError:
-            log.warning("controller %s: I/O still in flight after %g s", self.name, DRAIN_DEADLINE_S)
-        await self._settle()
-        for queue in self.all_queues:
-            await queue.stop()
-        try:
-            async with asyncio.timeout(STOP_DEADLINE_S):
-                for queue in self.all_queues:
-                    await self.transport.stop_queue(queue.index)
-        except (TimeoutError, VirtiodError) as error:
-            log.warning(
-                "controller %s: the device did not stop its queues: %s", self.name, str(error) or "no answer in time"
-            )
-
-    async def _give_up(self, before_ns: int = 0) -> None:
-        """Fails all I/O and all later I/O, or what was submitted before that time (ns). The device is cut off."""
-        given_up = 0
-        for _, channels in self._kept():
-            await channels.fail_waiting(errno.ENODEV, before_ns)
-        for queue in self.all_queues:
-            failed = await queue.fail(errno.ENODEV, before_ns)
-            given_up += failed if queue in self.request_queues else 0
-        self.given_up += given_up
-        if given_up:
-            log.warning("controller %s: gave up %s in flight", self.name, counted(given_up, "request"))
-
-    # ---- writes that are kept until they are stable
-
-    def _make_channels(self) -> KeptChannels:
-        """Of a new bdev."""
-        channels = KeptChannels(list(self.context.pollers))
-        channels.keep(list(self.context.buffers), self.request.on_loss)
-        return channels
-
-    def _kept(self) -> Iterator[tuple[Bdev, KeptChannels]]:
-        for bdev in tuple(self.bdevs):  # one may be removed meanwhile
-            if isinstance(bdev.channels, KeptChannels):
-                yield bdev, bdev.channels
-
-    @staticmethod
-    def _holds_io(bdev: Bdev) -> bool:
-        """Whether I/O, or a write that is kept, waits for the device."""
-        channels = bdev.channels
-        return bool(channels.oldest_ns() or (isinstance(channels, KeptChannels) and channels.kept_counters().records))
-
-    def kept_counters(self) -> KeptCounters:
-        """Of all its bdevs."""
-        total = KeptCounters(0, 0, 0, 0, 0)
-        for _, channels in self._kept():
-            total += channels.kept_counters()
-        return total
-
-    async def _hold_kept(self) -> None:
-        """The device is lost, and its queues are stopped."""
-        for bdev, channels in self._kept():
-            if await channels.hold():
-                self._tell_loss(bdev, "acknowledged writes that were not flushed are lost with the device")
-
-    async def _write_again(self) -> None:
-        """The device came back, is the same disk and holds I/O: nothing that was acknowledged is to be missing."""
-        await self._hold_kept()  # should it have failed when the device was cut off
-        for bdev, channels in self._kept():
-            if bdev.removing:  # another disk may be in its place
-                if channels.unstable():
-                    channels.count_loss()
-                    self._tell_loss(bdev, "acknowledged writes of a disk that is being removed are lost")
-                await channels.let_go()
-                continue
-            repetition = Repetition(channels, self.request_queues[0])
-            try:
-                await repetition.run()
-            finally:
-                channels.repeated += repetition.repeated
-                if repetition.refused:
-                    channels.count_loss()
-                    self._tell_loss(bdev, f"the device refused {repetition.refused} acknowledged writes")
-            await channels.let_go()
-            if repetition.repeated:
-                log.info("bdev %s: wrote %d kept writes again", bdev.name, repetition.repeated)
-
-    async def _settle(self) -> None:
-        """Flush what is kept. The device still runs, and has no other I/O."""
-        await asyncio.gather(*(self._settle_bdev(bdev, channels) for bdev, channels in self._kept()))
-
-    @staticmethod
-    async def _settle_bdev(bdev: Bdev, channels: KeptChannels) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_DEADLINE_S):
-                stable = await channels.settle()
-        except TimeoutError:
-            stable = False
-        if not stable:
-            log.error("bdev %s: acknowledged writes could not be flushed before the device was left", bdev.name)
-
-    async def _end_keeping(self, bdev: Bdev) -> None:
-        """The bdev has no I/O any more."""
-        if isinstance(bdev.channels, KeptChannels):
-            lost = await bdev.channels.close_kept()
-            if lost:
-                log.error("bdev %s: gave up %d acknowledged writes that were not flushed", bdev.name, lost)
-
-    def _tell_loss(self, bdev: Bdev, what: str) -> None:
-        if self.request.on_loss is OnLoss.IGNORE:
-            self._losses.say(logging.WARNING, (bdev.name, what), "bdev %s: %s", bdev.name, what)
-            return
-        message = "bdev %s: %s: the next flush of each of its users fails"
-        self._losses.say(logging.ERROR, (bdev.name, what), message, bdev.name, what)
-        self.context.bdevs.tell_loss(bdev)

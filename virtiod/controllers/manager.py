@@ -63,7 +63,10 @@ class ControllerManager:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._transports = {name: kind(context.memory, context.allow_unbind) for name, kind in TRANSPORTS.items()}
+        self.quarantine = context.quarantine
+        self._transports = {
+            name: kind(context.memory, context.allow_unbind, context.peer_grace_s) for name, kind in TRANSPORTS.items()
+        }
         self._controllers: dict[str, AnyController] = {}
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._supervision: asyncio.Task[None] | None = None
@@ -188,6 +191,7 @@ class ControllerManager:
         log.info("%s detached: %s", counted(len(leaving), "controller"), what)
         if self._endings:
             await asyncio.wait(self._endings)
+        await self.quarantine.stop()
         await cancel(self._supervision)
         self._supervision = None
 

@@ -194,6 +194,10 @@ class DmaMemory:
                 return address
         return None
 
+    def size_of(self, address: int) -> int:
+        """Bytes at what allocate returned."""
+        return self._used[address]
+
     def free(self, address: int) -> None:
         """Frees what allocate returned."""
         self._insert(address, self._used.pop(address))

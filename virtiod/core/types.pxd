@@ -26,6 +26,7 @@ cdef struct OpStats
 cdef struct Channel
 cdef struct BdevCore
 cdef struct UnitShare
+cdef struct Holding
 ctypedef Message *MessagePtr
 ctypedef Mailbox *MailboxPtr
 ctypedef Command *CommandPtr
@@ -38,6 +39,7 @@ ctypedef Channel *ChannelPtr
 ctypedef Channel **ChannelArray
 ctypedef BdevCore *BdevCorePtr
 ctypedef UnitShare *UnitSharePtr
+ctypedef Holding *HoldingPtr
 
 # ---- poller -------------------------------------------------------------------------------------
 
@@ -145,6 +147,9 @@ cdef enum IoFlag:
     HANDS_OVER = 8     # WRITE: its buffers are of its poller's pool and may stay with the bdev, which sets iovcnt to 0
     THROUGH = 16       # the channel's: WRITE that can't be kept, so a flush follows it
 
+cdef enum:
+    EPOCH_OPEN = 0x7fffffff    # Io.epoch: of the session that has just ended, which may be over
+
 # One block I/O. Owned by who submits it, who keeps it and its buffers untouched until done() is called.
 # offset and length are in bytes, multiples of the block size. iov must lie in DMA memory (READ, WRITE);
 # its total must be length. status is 0 or -errno.
@@ -178,6 +183,7 @@ cdef struct Io:
     uint8_t phase          # what serves the bdev sets it
     uint8_t placed         # a place in its unit's share is kept for its next request
     uint8_t again          # the device went away: it begins again, as what was written may be gone
+    uint64_t epoch         # from done() on: the session whose device may still use the buffers; 0: none may
 
 # Latencies in ns are counted in buckets: 32 for each power of two, linear inside (HdrHistogram's shape). What follows
 # from these numbers is in bdev/histogram.
@@ -219,6 +225,7 @@ cdef struct Channel:
     channel_submit_fn submit   # of what serves the bdev
     void *device               # what submit works on (a queue of this or of another poller)
     void *keep                 # a Keep (bdev/kept); NULL: nothing is kept, nor counted
+    Holding *holding           # of its controller; NULL for a bdev that answers for certain
     Io *oldest                 # in flight, in order of submission
     Io *newest
     uint64_t oldest_ns         # submitted_ns of oldest, 0 for none: may be read by anyone
@@ -226,6 +233,12 @@ cdef struct Channel:
     uint64_t busy_since
     uint64_t busy_ns           # time with at least one I/O in flight, up to the last change
     OpStats ops[OP_COUNT]
+
+# What the bdevs of one controller hold of one poller's buffers, in bytes. Owned by the poller; may be read by anyone.
+cdef struct Holding:
+    uint64_t used              # by I/O, and in quarantine
+    uint64_t small             # of them in quarantine, by the size of the buffers
+    uint64_t large
 
 # What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.
 cdef struct BdevCore:

@@ -52,6 +52,7 @@ def build(options: Options) -> System:
         poll_us=options.poll_us,
         io_timeout_s=options.io_timeout_s,
         allow_unbind=options.allow_unbind,
+        peer_grace_s=options.peer_grace_s,
     )
 
 

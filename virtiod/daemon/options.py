@@ -16,6 +16,7 @@ from virtiod.daemon.logformats import FORMATS
 from virtiod.exports.interface import ListenOptions
 from virtiod.http.security.tls import TlsFiles
 from virtiod.poller.poller import POLL_MODES
+from virtiod.transports.epoch import PEER_GRACE_S
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"
 DEFAULT_HTTP = "127.0.0.1:9799"
@@ -187,6 +188,17 @@ class Options:
             parse=seconds,
         ),
     ] = 30.0
+    peer_grace_s: Annotated[
+        float,
+        Opt(
+            "--peer-grace",
+            "seconds from when a vhost-user target closed its connection until it counts as gone, if its process can't "
+            "be seen (default: %(default)g)",
+            "S",
+            "I/O",
+            parse=seconds,
+        ),
+    ] = PEER_GRACE_S
     shutdown_timeout_s: Annotated[
         float,
         Opt(

@@ -40,6 +40,7 @@ cdef struct Load:
     uint64_t ended_ns
     uint64_t mismatches
     int first_error        # -errno
+    uint64_t epoch         # the last session whose device may still use some of the buffers; 0: none may
     OpStats stats          # of all I/Os, whatever their operation
 
 

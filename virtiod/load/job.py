@@ -20,7 +20,6 @@ from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
     CharPtr,
     CommandPtr,
-    ErrorClass,
     IoFlag,
     IoPtr,
     Op,
@@ -36,6 +35,7 @@ from virtiod.core.ticks import NS_PER_S
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from virtiod.bdev.channel import BdevChannels
     from virtiod.bdev.counters import OpCounters
@@ -174,8 +174,10 @@ def _done(io: IoPtr) -> None:
     if g.verify and _read_back(g, i):
         return
     g.in_flight -= 1
-    # A device that may still write to the buffer leaves this I/O unused: it is not started again.
-    if io.status != -ETIMEDOUT and g.left and not g.stop and g.poller.now < g.end_ns:
+    if io.epoch:
+        g.epoch = io.epoch
+    # A device that is away, or may still use the buffer, leaves this I/O unused: it is not started again.
+    if not io.epoch and io.status != -ETIMEDOUT and g.left and not g.stop and g.poller.now < g.end_ns:
         _start(g, i)
     elif g.in_flight == 0:
         g.ended_ns = clock.now_ns()
@@ -280,10 +282,11 @@ class LoadJob:
         """All that it counted."""
         return counters_of([self])
 
-    def close(self) -> None:
-        """Give the buffers back, unless a device may still write to them. Nothing is in flight."""
-        if self.address and not self.g.stats.errors[cast(cython.int, ErrorClass.TIMEOUT)]:
-            self.memory.free(self.address)
+    def close(self, give_back: Callable[[int, int], None]) -> None:
+        """Give the buffers back, by give_back(epoch, address): epoch is the last session whose device may still use
+        them, 0 if none may. Nothing is in flight."""
+        if self.address:
+            give_back(self.g.epoch, self.address)
         self.address = 0
 
     def __dealloc__(self) -> None:

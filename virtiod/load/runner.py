@@ -111,7 +111,7 @@ class LoadGenerator:
         seed = workload.seed if workload.seed is not None else int.from_bytes(os.urandom(6))
         spec = JobSpec(workload, bdev.size, seed & SEED_MASK, workload.ios_of(parts), part, parts)
         load = LoadJob(self._memory, poller, bdev.channels, spec)
-        stack.callback(load.close)
+        stack.callback(load.close, self._controllers.quarantine.free)
         job = _Job(bdev, load)
         handle = bdev.open(on_remove=job.leave)
         stack.callback(handle.close)

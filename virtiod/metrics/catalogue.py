@@ -16,6 +16,7 @@ from virtiod.bdev.counters import ERRORS, BdevCounters, OpCounters
 from virtiod.bdev.keeping import KeptCounters
 from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController
+from virtiod.controllers.quarantine import InQuarantine
 from virtiod.core.memory import DmaMemory
 from virtiod.core.ticks import NS_PER_S
 from virtiod.exports.interface import Export, ExportCounters, Exports
@@ -297,6 +298,25 @@ CONTROLLER = Group[AnyController](
         ),
     )
 )
+QUARANTINE = Group[InQuarantine](
+    (
+        Value(
+            "virtiod_controller_old_sessions",
+            "gauge",
+            _CONTROLLER,
+            "Sessions that ended, and whose device may still use memory.",
+            lambda kept: kept.sessions,
+        ),
+        Series(
+            "virtiod_controller_quarantined_bytes",
+            "gauge",
+            ("controller", "kind"),
+            "Memory that the device of an old session may still use, by kind of memory.",
+            ("small", "large", "memory"),
+            lambda kept: [kept.small, kept.large, kept.memory],
+        ),
+    )
+)
 QUEUE = Group[QueueCounters](
     (
         Value("virtiod_queue_size", "gauge", _QUEUE, "Entries of the virtqueue.", lambda q: q.size),
@@ -362,11 +382,11 @@ BUFFERS = Group[dict[str, int]](
             lambda pool: pool["exhausted"],
         ),
         Value(
-            "virtiod_buffers_lost_total",
-            "counter",
+            "virtiod_buffers_quarantined",
+            "gauge",
             _THREAD,
-            "Buffers given up, as a lost device might write to them.",
-            lambda pool: pool["lost"],
+            "Buffers that a lost device might still use.",
+            lambda pool: pool["quarantined_small"] + pool["quarantined_large"],
         ),
     )
 )
@@ -396,6 +416,7 @@ GROUPS: tuple[Group[Any], ...] = (
     BDEV_KEPT,
     BDEV_OP,
     CONTROLLER,
+    QUARANTINE,
     QUEUE,
     *EXPORT.values(),
     POLLER_MODE,

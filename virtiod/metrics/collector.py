@@ -16,6 +16,7 @@ from virtiod.bdev.bdev import Bdev
 from virtiod.bdev.counters import READ_AT_ONCE
 from virtiod.bdev.histogram import cut
 from virtiod.bdev.keeping import KeptChannels
+from virtiod.controllers.quarantine import InQuarantine
 from virtiod.core.ticks import NS_PER_S, now_ns
 from virtiod.metrics import catalogue
 from virtiod.metrics.catalogue import IO_BOUNDS_NS, CountedBdev, CountedExport, Process
@@ -70,6 +71,9 @@ class SystemCollector:
                 page.add(catalogue.BDEV_OP, (bdev.name, op), of_op)
 
     def _controllers(self, page: Page) -> None:
+        kept = self._system.controllers.quarantine.kept()
+        for name in sorted({c.name for c in self._system.controllers.list()} | set(kept)):
+            page.add(catalogue.QUARANTINE, (name,), kept.get(name, InQuarantine()))
         for controller in self._system.controllers.list():
             page.add(catalogue.CONTROLLER, (controller.name,), controller)
             for queue in controller.queues:

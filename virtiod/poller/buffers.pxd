@@ -1,11 +1,21 @@
 # A poller's data buffers.
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from virtiod.core.types cimport iovec
+from virtiod.core.types cimport Command, Holding, PollerCore, iovec
+from virtiod.poller.poller cimport Poller
 
 cdef enum:
     SMALL = 4096           # bytes
     LARGE = 65536
+    KEPT_SMALL = 2         # kept writes have at most one of so many small buffers
+    KEPT_LARGE = 5         # and of large ones, so that the longest NBD request finds enough
+
+# A buffer in quarantine: the device of an old session may still use it.
+ctypedef Quarantined *QuarantinedPtr
+cdef struct Quarantined:
+    char *at
+    uint64_t epoch         # which session
+    Holding *holding       # whose
 
 ctypedef BufferPool *PoolPtr
 cdef struct BufferPool:
@@ -19,19 +29,34 @@ cdef struct BufferPool:
     uint32_t small_left
     uint32_t large_left
     uint64_t exhausted     # times that get() found too few
-    uint64_t lost          # buffers given up by lose()
     uint32_t kept_small    # buffers that hold kept writes (bdev/kept)
     uint32_t kept_large
+    Quarantined *quarantined   # room for all
+    uint32_t n_quarantined
+    uint64_t quarantined_small # bytes, by the size of the buffers
+    uint64_t quarantined_large
 
 # Takes buffers for length bytes as iov[0..n), at most max; returns n, or 0 when there are not enough: all or none.
 cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept nogil
 # Gives them back; only their addresses are used.
 cdef void put(BufferPool *pool, iovec *iov, int n) noexcept nogil
-# Takes them out of use for good: a device that did not answer may still write to them.
-cdef void lose(BufferPool *pool, int n) noexcept nogil
+# Put them in quarantine until that session is over.
+cdef void quarantine(BufferPool *pool, iovec *iov, int n, uint64_t epoch, Holding *holding) noexcept nogil
+# Bytes of whole buffers.
+cdef uint64_t size_of(BufferPool *pool, iovec *iov, int n) noexcept nogil
+# Whether length bytes more for a controller leave enough for the others.
+cdef bint fair(BufferPool *pool, uint64_t length, Holding *holding) noexcept nogil
+# Bytes of the longest request that it will ever be given, unless buffers leave quarantine. holding is NULL for a bdev
+# without a controller.
+cdef uint64_t limit(BufferPool *pool, Holding *holding) noexcept nogil
 
 
 cdef class PollerBuffers:
     cdef BufferPool pool
     cdef object memory
     cdef uint64_t address
+    cdef list keepers      # the owners of what is in quarantine: Quarantined.holding points into them
+
+# ---- private: for the module itself
+cdef uint64_t _free_bytes(BufferPool *pool) noexcept nogil
+cdef int64_t _cmd_release(PollerCore *p, Command *c) noexcept nogil

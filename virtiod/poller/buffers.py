@@ -6,14 +6,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import cython
-from cython import NULL, cast, sizeof
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython import NULL, address, cast, sizeof
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.core.types import CharArray, CharPtr, IovPtr
-from cython.cimports.virtiod.poller.buffers import LARGE, SMALL, BufferPool, PoolPtr
+from cython.cimports.virtiod.core.types import CharArray, CharPtr, CommandPtr, HoldingPtr, IovPtr, PollerPtr, iovec
+from cython.cimports.virtiod.poller.buffers import (
+    KEPT_LARGE,
+    LARGE,
+    SMALL,
+    BufferPool,
+    PoolPtr,
+    Quarantined,
+    QuarantinedPtr,
+)
 
 if TYPE_CHECKING:
+    import asyncio
+
     from virtiod.core.memory import DmaMemory
+    from virtiod.poller.poller import Poller
+
+SMALL_BUFFERS = 2048
+LARGE_BUFFERS = 640
+FAIR_SHARE = cython.declare(uint64_t, 3)
 
 
 def get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> cython.int:
@@ -56,8 +71,85 @@ def put(pool: PoolPtr, iov: IovPtr, n: cython.int) -> None:
             pool.small_left += 1
 
 
-def lose(pool: PoolPtr, n: cython.int) -> None:
-    pool.lost += n
+def size_of(pool: PoolPtr, iov: IovPtr, n: cython.int) -> uint64_t:
+    i: cython.int
+    size: uint64_t = 0
+    for i in range(n):
+        size += LARGE if cast(CharPtr, iov[i].iov_base) >= pool.large else SMALL
+    return size
+
+
+def quarantine(pool: PoolPtr, iov: IovPtr, n: cython.int, epoch: uint64_t, holding: HoldingPtr) -> None:
+    # Safety: there is room for every buffer of the pool, and each is in one place only.
+    i: cython.int
+    q: QuarantinedPtr
+    for i in range(n):
+        q = address(pool.quarantined[pool.n_quarantined])
+        pool.n_quarantined += 1
+        q.at = cast(CharPtr, iov[i].iov_base)
+        q.epoch = epoch
+        q.holding = holding
+        if q.at >= pool.large:
+            holding.used += LARGE
+            holding.large += LARGE
+            pool.quarantined_large += LARGE
+        else:
+            holding.used += SMALL
+            holding.small += SMALL
+            pool.quarantined_small += SMALL
+
+
+def _free_bytes(pool: PoolPtr) -> uint64_t:
+    return cast(uint64_t, pool.small_left) * SMALL + cast(uint64_t, pool.large_left) * LARGE
+
+
+def fair(pool: PoolPtr, length: uint64_t, holding: HoldingPtr) -> cython.bint:
+    """A controller may hold FAIR_SHARE times what it leaves free: however many hang, there is some for the next."""
+    free_bytes: uint64_t = _free_bytes(pool)
+    if holding.used == 0:
+        return True
+    return length <= free_bytes and holding.used + length <= FAIR_SHARE * (free_bytes - length)
+
+
+def limit(pool: PoolPtr, holding: HoldingPtr) -> uint64_t:
+    # What is kept may be so for long: until somebody flushes. fair() for length, when all else is free.
+    total: uint64_t = cast(uint64_t, pool.n_large) * LARGE - pool.quarantined_large
+    own: uint64_t = holding.small + holding.large if holding != NULL else 0
+    kept: uint64_t = pool.kept_large if own == 0 else pool.n_large // KEPT_LARGE
+    total = total - kept * LARGE if total > kept * LARGE else 0
+    if own == 0:
+        return total
+    return (FAIR_SHARE * total - own) // (FAIR_SHARE + 1) if FAIR_SHARE * total > own else 0
+
+
+def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """Take what is in quarantine for session arg back; returns how many buffers."""
+    pool: PoolPtr = cast(PoolPtr, c.ctx)
+    q: QuarantinedPtr
+    i: uint32_t
+    left: uint32_t = 0
+    n: int64_t = 0
+    size: uint64_t
+    one: iovec[1]
+    for i in range(pool.n_quarantined):
+        q = address(pool.quarantined[i])
+        if q.epoch != cast(uint64_t, c.arg):
+            pool.quarantined[left] = q[0]
+            left += 1
+            continue
+        one[0].iov_base = q.at
+        size = size_of(pool, one, 1)
+        put(pool, one, 1)
+        q.holding.used -= size
+        if size == LARGE:
+            q.holding.large -= size
+            pool.quarantined_large -= size
+        else:
+            q.holding.small -= size
+            pool.quarantined_small -= size
+        n += 1
+    pool.n_quarantined = left
+    return n
 
 
 class PollerBuffers:
@@ -66,16 +158,19 @@ class PollerBuffers:
     pool: BufferPool
     memory: DmaMemory
     address: uint64_t
+    keepers: list[object]
 
-    def __init__(self, memory: DmaMemory, small: int = 2048, large: int = 640) -> None:
+    def __init__(self, memory: DmaMemory, small: int = SMALL_BUFFERS, large: int = LARGE_BUFFERS) -> None:
         i: uint32_t
         self.memory = memory
         self.pool.n_small = small
         self.pool.n_large = large
         self.pool.free_small = cast(CharArray, calloc(small, sizeof(CharPtr)))
         self.pool.free_large = cast(CharArray, calloc(large, sizeof(CharPtr)))
-        if self.pool.free_small == NULL or self.pool.free_large == NULL:
+        self.pool.quarantined = cast(QuarantinedPtr, calloc(small + large, sizeof(Quarantined)))
+        if self.pool.free_small == NULL or self.pool.free_large == NULL or self.pool.quarantined == NULL:
             raise MemoryError
+        self.keepers = []
         self.address = memory.allocate(small * SMALL + large * LARGE)
         self.pool.small = cast(CharPtr, self.address)
         self.pool.large = self.pool.small + cast(uint64_t, small) * SMALL
@@ -95,17 +190,28 @@ class PollerBuffers:
             "large": self.pool.n_large,
             "large_free": self.pool.large_left,
             "exhausted": self.pool.exhausted,
-            "lost": self.pool.lost,
             "kept_small": self.pool.kept_small,
             "kept_large": self.pool.kept_large,
+            "quarantined_small": self.pool.quarantined_small // SMALL,
+            "quarantined_large": self.pool.quarantined_large // LARGE,
         }
 
+    def release(self, poller: Poller, epoch: int) -> asyncio.Future[int]:
+        """Take back what is in quarantine for a session, whose device is over; a future of how many buffers."""
+        return poller.command(_cmd_release, address(self.pool), epoch, 0, NULL, self)
+
+    def keep_for(self, owner: object) -> None:
+        """Have the owner of buffers in quarantine live as long as the pool."""
+        if owner not in self.keepers:
+            self.keepers.append(owner)
+
     def close(self) -> None:
-        """Gives the memory back, unless a device may still write to a lost buffer."""
-        if self.address and not self.pool.lost:
+        """Give the memory back, unless a device may still use some of it."""
+        if self.address and not self.pool.n_quarantined:
             self.memory.free(self.address)
         self.address = 0
 
     def __dealloc__(self) -> None:
         free(self.pool.free_small)
         free(self.pool.free_large)
+        free(self.pool.quarantined)

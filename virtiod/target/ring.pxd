@@ -56,6 +56,7 @@ cdef struct DevRing:
     uint16_t published
     uint8_t event_idx
     uint8_t broken
+    uint8_t late           # it was asked to stop, and only finishes what it holds
     int call_fd
     int err_fd             # told once when the ring is broken
     MemTable *table
@@ -93,6 +94,7 @@ cdef class DeviceRing:
     cdef readonly Poller poller
     cdef object keep
     cdef object _command(self, bint start)
+    cdef object _be_late(self, int64_t within_ns)
 
 # ---- private: for the module itself
 cdef char *_translate(MemTable *t, uint64_t addr, uint64_t length) noexcept nogil
@@ -103,3 +105,5 @@ cdef void _flush(Source *s) noexcept nogil
 cdef void _disarm(Source *s) noexcept nogil
 cdef int64_t _cmd_start(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t _cmd_stop(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t _cmd_be_late(PollerCore *p, Command *c) noexcept nogil
+cdef int _finish_late(DevRing *q, uint64_t now) noexcept nogil

@@ -181,6 +181,24 @@ def _poll_held(q: DevRingPtr, now: uint64_t) -> cython.int:
     return n
 
 
+def _finish_late(q: DevRingPtr, now: uint64_t) -> cython.int:
+    """Serve what was held and is due, long after the front-end has given it up."""
+    i: uint32_t
+    kept: uint32_t = 0
+    n: cython.int = 0
+    q.next_due_ns = HELD_FOR_EVER
+    for i in range(q.n_held):
+        if q.held[i].due_ns <= now:
+            q.serve(q, q.held[i].head, now)
+            n += 1
+        else:
+            q.next_due_ns = _min(q.next_due_ns, q.held[i].due_ns)
+            q.held[kept] = q.held[i]
+            kept += 1
+    q.n_held = kept
+    return n
+
+
 def give_up(q: DevRingPtr) -> None:
     """The front-end broke the ring: serve it no more, and say so."""
     one: uint64_t = 1
@@ -198,6 +216,8 @@ def poll(s: SourcePtr, now: uint64_t) -> cython.int:
     count: uint16_t
     if q.broken:
         return 0
+    if q.late:
+        return _finish_late(q, now) if q.next_due_ns <= now else 0
     if q.next_due_ns <= now:
         n = _poll_held(q, now)
     seen = atomics.load_u16(address(q.avail.idx))  # acquire: the entries before it are complete
@@ -307,6 +327,22 @@ def _cmd_stop(p: PollerPtr, c: CommandPtr) -> int64_t:
     return q.last_avail
 
 
+def _cmd_be_late(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """Take no more, and finish what is held at random within arg (ns), when the front-end expects it no more. Returns
+    how many requests that are."""
+    q: DevRingPtr = cast(DevRingPtr, c.ctx)
+    random: uint64_t = p.now | 1
+    i: uint32_t
+    q.late = q.n_held != 0
+    for i in range(q.n_held):
+        random ^= random << 13
+        random ^= random >> 7
+        random ^= random << 17
+        q.held[i].due_ns = p.now + random % cast(uint64_t, c.arg)
+        q.next_due_ns = _min(q.next_due_ns, q.held[i].due_ns)
+    return q.n_held
+
+
 # ---- control plane
 
 
@@ -386,6 +422,15 @@ class DeviceRing:
         base: int = await self._command(False)
         self.poller.disown(address(self.q.source))
         return base
+
+    def _be_late(self, within_ns: int64_t) -> asyncio.Future[int]:
+        return self.poller.command(_cmd_be_late, self.q, within_ns, 0, NULL, self)
+
+    async def be_late(self, within_ms: int) -> bool:
+        """Take no more requests, and finish those that are held at random within that time; false if there are none.
+        Its memory and descriptors must stay until then."""
+        n: int = await self._be_late(within_ms * 1_000_000)
+        return n > 0
 
     def counters(self) -> dict[str, int]:
         return {"requests": self.q.requests, "interrupts": self.q.interrupts, "broken": self.q.broken}

@@ -413,5 +413,5 @@ class Session:
     async def _halt(self, index: int) -> None:
         ring = self._rings[index]
         if ring.running:
-            ring.running = False
             ring.base = await self._device.queue_stop(index)
+            ring.running = False

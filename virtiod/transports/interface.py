@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from virtiod.core.errors import DeviceError
 from virtiod.core.memory import Translation
+from virtiod.transports.epoch import Epoch
 
 
 class QueueLayout(NamedTuple):
@@ -70,6 +71,7 @@ class Transport(ABC):
     # RemovedError says that it was removed: nobody connects again, the controller ends.
     on_config_change: Callable[[], None] | None = None
     on_lost: Callable[[DeviceError], None] | None = None
+    epoch: Epoch | None = None  # of the session that connect() began; after close() it says how that ended
 
     @abstractmethod
     async def connect(self, timeout: float) -> None:
@@ -136,12 +138,15 @@ class Transport(ABC):
         """Stops a queue; returns the available index from which the device would resume, 0 if it can't tell. It can be
         set up again, unless its device can only be stopped as a whole, which close() does.
 
-        Called by the controller when nothing is in flight any more, or given up: some devices don't wait.
+        Called by the controller before each close(): when nothing is in flight any more, or the device is given up. A
+        queue that does not run is left as it is.
         """
 
     @abstractmethod
     async def close(self) -> None:
         """Releases the device and the doorbells. Idempotent; waits at most for a reset, with a deadline of its own.
+
+        The epoch then is over, or possibly alive: if a queue was not stopped, and the device not reset.
 
         Pollers must have given up their doorbells before: file descriptors and registers are gone after this.
         """

@@ -42,8 +42,9 @@ class TransportKind(ABC):
     takes_queue_options: ClassVar[bool]  # whether vq_count and vq_size can be chosen
 
     @abstractmethod
-    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
-        """allow_unbind: devices may be taken from the kernel's driver."""
+    def __init__(self, memory: DmaMemory, allow_unbind: bool, peer_grace_s: float) -> None:
+        """allow_unbind: devices may be taken from the kernel's driver. peer_grace_s: after so long a device counts as
+        gone that has ended its session, and whose process can't be seen."""
 
     @staticmethod
     @abstractmethod
@@ -62,8 +63,9 @@ class VhostUser(TransportKind):
     max_vq_size = BACKEND_QUEUE_SIZE
     takes_queue_options = True
 
-    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
+    def __init__(self, memory: DmaMemory, allow_unbind: bool, peer_grace_s: float) -> None:
         self._memory = memory
+        self._peer_grace_s = peer_grace_s
 
     @staticmethod
     def check_address(traddr: str) -> str:
@@ -71,7 +73,11 @@ class VhostUser(TransportKind):
 
     def transport(self, traddr: str, device: DeviceKind) -> Transport:
         return VhostUserTransport(
-            traddr, self._memory, config_sizes=device.config_sizes, queues_without_mq=device.fixed_queues + 1
+            traddr,
+            self._memory,
+            config_sizes=device.config_sizes,
+            queues_without_mq=device.fixed_queues + 1,
+            peer_grace=self._peer_grace_s,
         )
 
 
@@ -82,7 +88,7 @@ class Pci(TransportKind):
     max_vq_size = MAX_RING
     takes_queue_options = False
 
-    def __init__(self, memory: DmaMemory, allow_unbind: bool) -> None:
+    def __init__(self, memory: DmaMemory, allow_unbind: bool, peer_grace_s: float) -> None:
         self._context = PciContext(memory, allow_unbind)
 
     @staticmethod

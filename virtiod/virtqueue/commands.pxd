@@ -10,6 +10,9 @@ cdef int64_t stop(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t fail(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t expire(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t count_overdue(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t doubt(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t in_doubt(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t exchange_ring(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t drain(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t repeat(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t request(PollerCore *p, Command *c) noexcept nogil
@@ -25,6 +28,7 @@ cdef bint _is_cached(Io *io) noexcept nogil
 cdef void _begin_again(Io *io) noexcept nogil
 cdef void _submit_again(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _give_up(Io *io, int status) noexcept nogil
+cdef void _end(IoQueue *q, uint32_t slot, int status) noexcept nogil
 cdef int64_t _end_given_up(IoQueue *q, int status) noexcept nogil
 cdef void _release(IoQueue *q) noexcept nogil
 cdef void _fail_line(IoQueue *q, Io *io, uint64_t before, int status) noexcept nogil

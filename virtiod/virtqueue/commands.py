@@ -7,9 +7,19 @@ from cython import NULL, address, cast
 from cython.cimports.libc.errno import ESHUTDOWN, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import cache, channel
-from cython.cimports.virtiod.core.types import COMMAND_LATER, CommandPtr, IoPtr, MessagePtr, Op, PollerPtr, UnitSharePtr
+from cython.cimports.virtiod.core.types import (
+    COMMAND_LATER,
+    EPOCH_OPEN,
+    CommandPtr,
+    IoPtr,
+    MessagePtr,
+    Op,
+    PollerPtr,
+    UnitSharePtr,
+)
 from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.virtqueue import lines, queue, requests
+from cython.cimports.virtiod.virtqueue.layout import Virtq, VirtqPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, Phase, SlotPtr
 
 # ---- a device that is lost, and comes back ------------------------------------------------------
@@ -24,6 +34,8 @@ def _note_lost(q: IoQueuePtr) -> None:
             continue
         io = q.slots[i].io
         if q.slots[i].command != NULL:
+            if q.slots[i].due == 0:
+                io.epoch = EPOCH_OPEN
             requests.complete(q, i, -ESHUTDOWN)  # who has it written again begins again, too
             continue
         io.again = _is_cached(io)
@@ -91,6 +103,8 @@ def start(p: PollerPtr, c: CommandPtr) -> int64_t:
     for i in range(q.vq.size):
         if q.slots[i].used and q.slots[i].kind == queue.KIND_CONTROL:
             requests.resubmit(q, i)
+    q.epoch = 0
+    q.given = 0
     q.held = 1
     if not c.arg:
         _release(q)
@@ -103,6 +117,7 @@ def _release(q: IoQueuePtr) -> None:
     for i in range(q.vq.size):
         if _has_io(q, i):
             _submit_again(q, i)
+    q.given = 1
     q.held = 0
     q.stopped = 0
     requests.serve_waiting(q)
@@ -192,10 +207,17 @@ def _end_given_up(q: IoQueuePtr, status: cython.int) -> int64_t:
     n: int64_t = 0
     for i in range(q.vq.size):
         if _has_io(q, i) and q.slots[i].io.phase == Phase.OVER:
-            requests.complete(q, i, status)
+            _end(q, i, status)
             n += 1
     requests.check_drained(q)
     return n
+
+
+def _end(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
+    """End a request without its answer. What is not on the ring is not with the device."""
+    if q.slots[slot].due == 0 and q.epoch:
+        q.slots[slot].io.epoch = q.epoch
+    requests.complete(q, slot, status)
 
 
 def fail(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -257,6 +279,34 @@ def count_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
     for i in range(q.vq.size):
         n += overdue(q, i, cast(uint64_t, c.arg), cast(uint64_t, c.arg2))
     return 0 if q.stopped else n
+
+
+def doubt(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """The device of session arg may still use what it was given and is in flight; 0: none may. The queue is stopped."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    if q.stopped:
+        q.epoch = cast(uint64_t, c.arg) if q.given else 0
+    return 0
+
+
+def in_doubt(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """How many requests of I/Os a device may still work on. The queue is stopped."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    i: uint32_t
+    n: int64_t = 0
+    if q.epoch:
+        for i in range(q.vq.size):
+            n += _has_io(q, i) and q.slots[i].due == 0
+    return n
+
+
+def exchange_ring(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """Take the ring at out, of the same size, and leave the old one there. The queue is stopped."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    old: Virtq = q.vq
+    q.vq = cast(VirtqPtr, c.out)[0]
+    cast(VirtqPtr, c.out)[0] = old
+    return 0
 
 
 def drain(p: PollerPtr, c: CommandPtr) -> int64_t:

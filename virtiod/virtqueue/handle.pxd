@@ -1,7 +1,8 @@
 # A request queue as the control plane has it; base of the classes of each kind of controller.
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from virtiod.bdev.keeping cimport KeptFlush, KeptRecord
+from virtiod.virtqueue.layout cimport Virtq
 from virtiod.virtqueue.queue cimport IoQueue
 from virtiod.poller.poller cimport Poller
 
@@ -15,6 +16,9 @@ cdef class RequestQueue:
     cdef uint64_t address
     cdef uint64_t bytes    # of the ring and what lies beside it
     cdef uint64_t zeroes_address
+    cdef object spec
+    cdef uint32_t area_bytes
     cdef public int call_fd
+    cdef int _lay_out(self, Virtq *ring, uint64_t at) except -1
     cdef object _repeat(self, KeptRecord record)
     cdef object request(self, void *out, object keep)

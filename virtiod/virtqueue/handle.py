@@ -15,7 +15,7 @@ from cython.cimports.virtiod.bdev.keeping import KeptFlush, KeptRecord
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
 from cython.cimports.virtiod.virtqueue import commands, notify, queue, requests, split
-from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr
+from cython.cimports.virtiod.virtqueue.layout import Seg, SegPtr, Virtq, VirtqPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueue, IoQueuePtr, Slot, SlotPtr
 
 from virtiod.core.errors import NoMemory
@@ -45,6 +45,21 @@ class QueueCounters:
     poller: str
 
 
+@cython.final
+@cython.cclass
+class _Ring:
+    """A ring that no queue has."""
+
+    ring: Virtq
+
+    def __cinit__(self) -> None:
+        memset(address(self.ring), 0, sizeof(self.ring))
+
+    def __dealloc__(self) -> None:
+        if self.ring.ops.destroy != NULL:
+            self.ring.ops.destroy(address(self.ring))
+
+
 class RequestQueue:
     """A request queue of a controller; base of the classes of each kind of controller, which set ops.
 
@@ -58,6 +73,8 @@ class RequestQueue:
     address: uint64_t
     bytes: uint64_t
     zeroes_address: uint64_t
+    spec: RingSpec
+    area_bytes: uint32_t
     call_fd: int
 
     def __cinit__(self) -> None:
@@ -75,7 +92,11 @@ class RequestQueue:
         self.poller = poller
         self.index = spec.index
         self.q.poller = poller.core
-        self._lay_out(spec, area_bytes, chain)
+        self.spec = spec
+        self.area_bytes = area_bytes
+        self.bytes = split.footprint(spec.size, area_bytes, chain)
+        self.address = memory.allocate(self.bytes, in_one_page=True)
+        self._lay_out(address(self.q.vq), self.address)
         self.zeroes_address = memory.allocate(ZEROES, in_one_page=True)
         self.q.zeroes = cast(CharPtr, self.zeroes_address)
         self.q.zeroes_len = ZEROES
@@ -93,21 +114,14 @@ class RequestQueue:
         self.q.source.arm = notify.arm
         self.q.source.disarm = notify.disarm
 
-    def _lay_out(self, spec: RingSpec, area_bytes: int, chain: int) -> None:
-        """Gives the ring its memory and its format, which spec would name if there were another than split."""
-        self.bytes = split.footprint(spec.size, area_bytes, chain)
-        self.address = self.memory.allocate(self.bytes, in_one_page=True)
-        ret = split.init(
-            address(self.q.vq),
-            cast(VoidPtr, self.address),
-            spec.size,
-            area_bytes,
-            chain,
-            spec.indirect,
-            spec.event_idx,
-        )
+    def _lay_out(self, ring: VirtqPtr, at: uint64_t) -> cython.int:
+        """Lay a ring out at an address, in its format, which the spec would name if there were another than split."""
+        spec = self.spec
+        chain: uint32_t = spec.max_segments + queue.DATA_SEG
+        ret = split.init(ring, cast(VoidPtr, at), spec.size, self.area_bytes, chain, spec.indirect, spec.event_idx)
         if ret:
             raise OSError(-ret, f"ring of {spec.size} descriptors")
+        return 0
 
     @property
     def size(self) -> int:
@@ -183,6 +197,31 @@ class RequestQueue:
         self.poller.control.forget(address(self.q.event))
         self.poller.disown(address(self.q.source))
 
+    async def doubt(self, epoch: int) -> None:
+        """Say that the device of that session may still use what is in flight; 0: none may. The queue is stopped."""
+        await self.poller.command(commands.doubt, address(self.q), epoch)
+
+    async def in_doubt(self) -> int:
+        """How many requests of I/Os the device was given. The queue is stopped."""
+        n: int = await self.poller.command(commands.in_doubt, address(self.q))
+        return n
+
+    async def renew(self) -> int:
+        """Have the ring, and the headers beside it, in new memory; returns the address of the old, now the caller's.
+        The queue is stopped. Raises NoMemory."""
+        fresh = self.memory.allocate(self.bytes, in_one_page=True)
+        old: int = self.address
+        await self._exchange(fresh)
+        self.address = fresh
+        return old
+
+    def _exchange(self, at: uint64_t) -> asyncio.Future[int]:
+        spare: _Ring = _Ring()
+        self._lay_out(address(spare.ring), at)
+        return self.poller.command(
+            commands.exchange_ring, address(self.q), 0, 0, cast(VoidPtr, address(spare.ring)), (spare, self)
+        )
+
     def request(self, out: VoidPtr, keep: object) -> asyncio.Future[int]:
         """Sends a control command; the future of what result() makes of its answer, negative if it was not sent.
 
@@ -217,6 +256,10 @@ class RequestQueue:
         n: int = await self.poller.command(commands.fail, address(self.q), before_ns, code)
         return n
 
+    async def fail_commands(self, code: int) -> None:
+        """End the control plane's commands with errno code. The queue is stopped."""
+        await self.poller.command(commands.fail, address(self.q), 1, code)  # no I/O was submitted before 1 ns
+
     async def expire(self, before_ns: int) -> int:
         """End with ETIMEDOUT the I/O of which the device was given something before that time (CLOCK_MONOTONIC, ns).
 
@@ -249,13 +292,19 @@ class RequestQueue:
             self.poller.name,
         )
 
+    def let_go(self) -> list[int]:
+        """End it; returns the addresses of its memory, now the caller's. The queue is stopped and empty."""
+        if not self.address:
+            return []
+        self.q.vq.ops.destroy(address(self.q.vq))
+        given = [self.address, self.zeroes_address]
+        self.address = 0
+        return given
+
     def close(self) -> None:
-        """Gives the ring's memory back. The device must be cut off, the queue stopped and empty."""
-        if self.address:
-            self.q.vq.ops.destroy(address(self.q.vq))
-            self.memory.free(self.address)
-            self.memory.free(self.zeroes_address)
-            self.address = 0
+        """Give the ring's memory back. The device is cut off, the queue stopped and empty."""
+        for at in self.let_go():
+            self.memory.free(at)
 
     def __dealloc__(self) -> None:
         free(self.q.slots)

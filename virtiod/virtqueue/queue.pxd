@@ -75,6 +75,8 @@ cdef struct IoQueue:
     void *kind             # what the kind of controller keeps for the queue
     uint8_t stopped        # I/O waits: the device is down
     uint8_t held           # stopped, but the device runs the ring: control commands are sent
+    uint8_t given          # the device was given I/O, since the queue was started last
+    uint64_t epoch         # stopped: the session whose device may still use what is in flight; 0: none may
     uint8_t failed         # I/O fails with this errno: the device is gone for good
     Command *drain         # to be answered when nothing is left, linked by msg.next
     Message event          # tells the control plane, once, that the device broke the ring

@@ -376,7 +376,7 @@ def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
     q.short_of_room = 0
     for i in range(q.vq.size):
         s = address(q.slots[i])
-        if s.due == 0 or (q.held and s.command == NULL):  # I/O waits until it is let go of
+        if s.due == 0 or (q.held and s.command == NULL):  # I/O waits for the release
             continue
         if s.due <= now and not q.short_of_room:
             if _put(q, i, s.length) == 0:

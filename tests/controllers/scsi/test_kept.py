@@ -10,12 +10,15 @@ import pytest
 
 from tests.support.fake_scsi_host import FakeHost, Stack, stack
 from tests.support.fake_scsi_units import WRITES, FakeUnit
+from tests.support.rest import check_at_rest
 from tests.support.rig import in_loop
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Opcode
+from virtiod.transports.epoch import Epoch
 
 DATA = b"y" * 512
+HOUR_S = 3600.0
 FLUSHES: frozenset[int] = frozenset({Opcode.SYNCHRONIZE_CACHE_10, Opcode.SYNCHRONIZE_CACHE_16})
 
 
@@ -123,3 +126,83 @@ async def test_plain_writes_to_a_unit_that_knows_no_flush_succeed_and_their_loss
         await s.until(lambda: controller.reconnects == 1)
         assert [await s.do("S0t0", "flush", 0, 0) for _ in range(2)] == [-errno.EIO, 0]
         assert kept(s).losses == 1
+
+
+def old_session(s: Stack) -> Epoch:
+    """The one that is not over."""
+    (epoch,) = s.engine.controllers.quarantine.epochs("S0")
+    return epoch
+
+
+@in_loop
+async def test_kept_writes_wait_until_the_old_session_is_over(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}, io_timeout_s=0, peer_grace_s=HOUR_S) as s:
+        controller = await attached(s)
+        unit.data.clear()
+        lose(controller)
+        await s.until(lambda: controller.waits_for)
+        assert (controller.state, unit.data, kept(s).records) == ("reconnecting", {}, 1)
+        old_session(s).die("the test says so")
+        await s.until(lambda: controller.state == "up")
+        assert unit.data == {0: DATA}
+        await check_at_rest(s.engine, flush=True)
+
+
+@pytest.mark.waits
+@in_loop
+async def test_kept_writes_wait_for_an_old_session_as_long_as_an_io_may(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}, io_timeout_s=0.2, peer_grace_s=HOUR_S) as s:
+        controller = await attached(s)
+        unit.data.clear()
+        lose(controller)
+        await s.until(lambda: controller.state == "up" and controller.reconnects == 1)
+        assert (unit.data, kept(s).losses) == ({0: DATA}, 0)
+        old_session(s).die("the test says so")
+        await check_at_rest(s.engine, flush=True)
+
+
+@pytest.mark.waits
+@in_loop
+async def test_what_a_device_writes_again_and_does_not_end_is_lost_and_its_buffers_are_kept_from_others(
+    run_dir: Path,
+) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}, io_timeout_s=0.2, peer_grace_s=HOUR_S) as s:
+        controller = await attached(s)
+        unit.data.clear()
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
+        lose(controller)
+        await s.until(lambda: s.host.held)
+        first = old_session(s)
+        s.host.held.clear()
+        s.host.hook = lambda _: None
+        lose(controller)
+        await s.until(lambda: controller.state == "up")
+        assert (unit.data, kept(s).losses) == ({}, 1)
+        assert [await s.do("S0t0", "flush", 0, 0) for _ in range(2)] == [-errno.EIO, 0]
+        quarantine = s.engine.controllers.quarantine
+        assert (quarantine.kept()["S0"].sessions, quarantine.kept()["S0"].small) == (2, 4096)
+        first.die("the test says so")
+        await s.until(lambda: len(quarantine.epochs("S0")) == 1)
+        assert quarantine.kept()["S0"].small == 4096
+        old_session(s).die("the test says so")
+        await check_at_rest(s.engine)
+
+
+@in_loop
+async def test_what_a_device_was_writing_again_when_it_died_is_written_by_the_next(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        unit.data.clear()
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
+        lose(controller)
+        await s.until(lambda: s.host.held)
+        s.host.held.clear()
+        s.host.hook = lambda _: None
+        lose(controller)
+        await s.until(lambda: controller.state == "up")
+        assert (unit.data, kept(s).losses) == ({0: DATA}, 0)
+        await check_at_rest(s.engine, flush=True)

@@ -21,7 +21,6 @@ from virtiod.exports.nbd import wire
 from virtiod.exports.nbd.export import NbdExport
 from virtiod.exports.nbd.exports import NbdExports
 from virtiod.exports.nbd.listener import ListenAddress
-from virtiod.poller.buffers import PollerBuffers
 from virtiod.system import System
 
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
@@ -36,9 +35,9 @@ class Service:
         self, run_dir: Path, pollers: int = 1, buffers: tuple[int, int] | None = None, io_timeout_s: float = 30
     ) -> None:
         self.socket = run_dir / "nbd.sock"
-        self.engine = System([-1] * pollers, 64, io_timeout_s=io_timeout_s)
-        if buffers:
-            self.engine.buffers[:] = [PollerBuffers(self.engine.memory, *buffers) for _ in self.engine.pollers]
+        self.engine = System(
+            [-1] * pollers, 64, io_timeout_s=io_timeout_s, peer_grace_s=0.05, buffers=buffers or (2048, 640)
+        )
         pairs = list(zip(self.engine.pollers, self.engine.buffers, strict=True))
         self.manager = NbdExports(ExportContext(self.engine.bdevs, pairs))
 
@@ -51,7 +50,8 @@ class Service:
         await self.manager.stop(2)
         await self.engine.controllers.stop()  # which flush what is kept
         for pool in (buffers.stats() for buffers in self.engine.buffers):
-            assert pool["small_free"] + pool["large_free"] + pool["lost"] == pool["small"] + pool["large"]
+            for size in ("small", "large"):
+                assert pool[f"{size}_free"] + pool[f"quarantined_{size}"] == pool[size]
         await self.engine.stop()
 
     async def null(self, num_blocks: int = 2048, io_types: frozenset[str] = IO_TYPES) -> NbdExport:

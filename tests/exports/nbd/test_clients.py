@@ -337,17 +337,23 @@ def test_client_that_dies_with_io_in_flight_is_released_when_the_device_answers(
         serve(main(daemon))
 
 
-def test_io_that_times_out_is_an_error_and_its_buffers_are_not_used_again(run_dir: Path) -> None:
+def test_buffers_of_io_that_timed_out_are_in_quarantine_until_the_target_is_gone(run_dir: Path) -> None:
     async def main(daemon: Peer) -> None:
         async with Service(run_dir, io_timeout_s=1) as service:
             await service.attach(daemon.socket)
             peer = await service.connect()
             daemon.pause()
             assert (await peer.ask(READ, 0, 4096, cookie=1)).error == EIO
-            assert service.engine.buffers[0].stats()["lost"] == 1
+            assert service.engine.buffers[0].stats()["quarantined_small"] == 1
             daemon.resume()
             await until(lambda: service.engine.controllers.list()[0].state == "up")
             assert (await peer.ask(READ, 0, 4096, cookie=2)).error == 0
+            (kept,) = service.engine.controllers.quarantine.kept().values()
+            assert (kept.small, kept.large) == (4096, 0)
+            assert kept.memory
+            await asyncio.to_thread(daemon.kill)
+            await until(lambda: not service.engine.controllers.quarantine.kept())
+            assert service.engine.buffers[0].stats()["quarantined_small"] == 0
             await peer.close()
 
     with storage_daemon(run_dir, NULL) as daemon:

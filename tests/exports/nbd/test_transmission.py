@@ -266,7 +266,13 @@ def test_request_that_fails_while_it_waits_for_buffers_lets_the_next_ones_have_t
             pool = service.engine.buffers[0]
             for cookie in range(400):  # more than its socket takes: what does not fit holds all buffers
                 holder.send(READ, 0, 65536, cookie=cookie)
-            await until(lambda: pool.stats()["large_free"] == 0)
+            sent = [-1] * 5
+
+            def stuck() -> bool:
+                sent.append(export.clients[0].counters().sent)
+                return pool.stats()["large_free"] == 0 and len(set(sent[-5:])) == 1
+
+            await until(stuck)
             waiter.send(READ, 1 << 28, 65536, cookie=1000)
             await until(lambda: export.clients[1].counters().received == 28)
             service.engine.bdevs.update(export.bdev, type(export.bdev.info)(512, 1024))

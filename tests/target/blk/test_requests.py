@@ -86,7 +86,7 @@ class System:
         await soon(running)
         counters = [j.counters() for j in jobs]
         for j in jobs:
-            j.close()
+            j.close(lambda _, at: self.memory.free(at))
         assert all(c.mismatches == 0 and c.io.failed == 0 for c in counters)
 
     def assert_balanced(self) -> None:
@@ -163,7 +163,7 @@ async def test_indexes_wrap_under_load() -> None:
         await until(lambda: s.queues[0].counters().completed >= 140_000, seconds=4 * PATIENCE_S)
         job.stop()
         await soon(running)
-        job.close()
+        job.close(lambda _, at: s.memory.free(at))
         await s.verify(16)
 
 
@@ -244,7 +244,7 @@ async def test_a_target_that_breaks_the_ring_is_told_once_and_replaced(fault: st
         job.stop()
         await soon(running)
         assert (job.counters().io.failed, job.counters().mismatches) == (0, 0)
-        job.close()
+        job.close(lambda _, at: s.memory.free(at))
         assert s.broken == [0]
 
 

@@ -100,8 +100,11 @@ def test_a_stopped_daemon_costs_a_deadline(run_dir: Path, memory: DmaMemory) -> 
             with pytest.raises(DeadlineError, match=r"GET_VRING_BASE: no answer within 1 s"):
                 await transport.stop_queue(0)
             await until(lambda: lost)
+            first = transport.epoch
+            assert first is not None
             with pytest.raises(DeadlineError):
                 await transport.connect(0.2)
+            first.forget()
             daemon.resume()
 
     with storage_daemon(run_dir, NULL, queues=QUEUES) as daemon:

@@ -243,6 +243,7 @@ def test_a_reply_for_another_ring_is_refused(path: str, memory: DmaMemory) -> No
         async with ScriptedBackend(script).at(path):
             transport = await connected(path, memory)
             await transport.setup_queue(0, layout_at(memory.regions[0].address))
+            await transport.start_queue(0)
             with pytest.raises(ProtocolError, match="the reply is for ring 7, not 0"):
                 await transport.stop_queue(0)
             await transport.close()

@@ -46,6 +46,16 @@ class KeptDescription:
 
 
 @dataclass(kw_only=True)
+class QuarantineDescription:
+    """Memory that nobody gets until the devices of old sessions are known to have stopped, or to be gone."""
+
+    sessions: Annotated[int, Member("old sessions whose device may still use it")]
+    small_bytes: Annotated[int, Member("small buffers of pollers (4 KiB)", "bytes")]
+    large_bytes: Annotated[int, Member("large buffers of pollers (64 KiB)", "bytes")]
+    memory_bytes: Annotated[int, Member("rings, and other pieces of DMA memory", "bytes")]
+
+
+@dataclass(kw_only=True)
 class ControllerDescription:
     """A virtio controller."""
 
@@ -59,6 +69,13 @@ class ControllerDescription:
     kept: Annotated[KeptDescription, Member("writes that are kept until they are flushed")]
     virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
     queues: Annotated[list[QueueDescription], Member("its virtqueues")]
+    waits_for: Annotated[
+        str | UnsetType,
+        Member("the old device that must be gone before it connects again; absent when it waits for none"),
+    ] = UNSET
+    quarantine: Annotated[
+        QuarantineDescription | UnsetType, Member("memory that an old device may still use; absent when there is none")
+    ] = UNSET
     why: Annotated[
         str | UnsetType,
         Member("why it does not serve I/O, and what to do where virtiod can't help itself; absent while it is up"),

@@ -190,6 +190,11 @@ class Commands:
             why = _TMF_ERRORS.get(response) or cause.response_name(response)
             raise DeviceError(f"{where}: {name}: {why}")
 
+    def renew_buffers(self) -> list[int]:
+        """The device may still write to the buffers: have new ones. Returns where the old are, now the caller's."""
+        old, self._buffers = self._buffers, self._buffers.another()
+        return [old.address]
+
     async def stop(self) -> None:
         """Ends the aborts under way, and starts no more."""
         await cancel(*self._aborts)

@@ -30,6 +30,7 @@ from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
 from virtiod.scsi.parse import Mode
 from virtiod.scsi.sense import Sense
+from virtiod.transports.epoch import Epoch
 from virtiod.transports.interface import Transport
 from virtiod.virtio.features import Feature, ScsiFeature
 from virtiod.virtio.scsi import TmfType
@@ -109,7 +110,7 @@ class ScsiController(Controller[ScsiConfig]):
                 raise error
 
     async def _check_disk(self, disk: _Disk) -> None:
-        holds_io = partial(self._holds_io, disk.bdev)
+        holds_io = partial(self.keeping.holds_io, disk.bdev)
         if not await self._discovery.check_same(self.traddr, disk.unit, holds_io):
             self._mute.add(disk.unit.place)
 
@@ -323,7 +324,7 @@ class ScsiController(Controller[ScsiConfig]):
     def _tell_deferred(self, target: int, lun: int, sense: Sense) -> None:
         """The loss is counted already."""
         if disk := self._disks.get((target, lun)):
-            self._tell_loss(disk.bdev, f"acknowledged writes are lost, target {target} LUN {lun}: {sense}")
+            self.keeping.tell_loss(disk.bdev, f"acknowledged writes are lost, target {target} LUN {lun}: {sense}")
 
     async def _remove(self, place: tuple[int, int]) -> None:
         """Ends the use of a unit that is gone. Its I/O fails by itself: the device has no such unit."""
@@ -331,7 +332,7 @@ class ScsiController(Controller[ScsiConfig]):
         try:
             await self.context.bdevs.unregister(disk.bdev)
         finally:
-            await self._end_keeping(disk.bdev)
+            await self.keeping.end(disk.bdev)
             del self._disks[place]
             self.bdevs.remove(disk.bdev)
             self._left.append((disk, False))
@@ -419,6 +420,14 @@ class ScsiController(Controller[ScsiConfig]):
         await super()._cut_off()
         if self.service_queues:  # what was asked of the lost device must not be asked of its successor
             await self.service_queues[CONTROL].fail(DeviceError.errno, time.monotonic_ns())
+
+    async def _doubt(self, epoch: Epoch) -> None:
+        """Commands to units end: their answers may still be written, over those to other commands."""
+        await super()._doubt(epoch)
+        for queue in self.request_queues:
+            await queue.fail_commands(DeviceError.errno)
+        if self._commands is not None:
+            self.context.quarantine.keep(epoch, self._commands.renew_buffers())
 
     async def _end(self) -> None:
         await self._end_tasks()

@@ -133,8 +133,13 @@ class CallBuffers:
     def __init__(self, memory: DmaMemory, count: int, size: int) -> None:
         self.memory = memory
         self.size = size
-        self._address = memory.allocate(count * size, size)  # so that none lies in two pages
-        self._free = [self._address + i * size for i in range(count)]
+        self._count = count
+        self.address = memory.allocate(count * size, size)  # so that none lies in two pages
+        self._free = [self.address + i * size for i in range(count)]
+
+    def another(self) -> CallBuffers:
+        """As many, elsewhere."""
+        return CallBuffers(self.memory, self._count, self.size)
 
     def take(self) -> int:
         """The address of a free buffer. Raises Busy when the device still has all of them."""
@@ -146,8 +151,8 @@ class CallBuffers:
         self._free.append(buffer)
 
     def close(self) -> None:
-        """Frees the memory. The device must be cut off."""
-        self.memory.free(self._address)
+        """The device is cut off."""
+        self.memory.free(self.address)
 
 
 class ScsiCall:

@@ -19,7 +19,7 @@ cdef void _something_came(Conn *c) noexcept nogil
 cdef void _nothing_came(Conn *c) noexcept nogil
 cdef int _parse(Conn *c) noexcept nogil
 cdef bint _begin(Conn *c, Request *r) noexcept nogil
-cdef uint64_t _capacity(Share *share) noexcept nogil
+cdef uint64_t _capacity(Conn *c) noexcept nogil
 cdef void _fill_from_buffer(Conn *c) noexcept nogil
 cdef void _filled(Conn *c, uint64_t n) noexcept nogil
 cdef void _submit(Slot *slot) noexcept nogil

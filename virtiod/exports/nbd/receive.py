@@ -12,7 +12,7 @@ from cython.cimports.virtiod.core import atomics, linux
 from cython.cimports.virtiod.core.types import CharPtr, IoFlag, IoPtr, Op, PollerPtr, ReadyFlag, SourcePtr, iovec
 from cython.cimports.virtiod.exports.nbd import request, send, slots, state
 from cython.cimports.virtiod.exports.nbd.request import Cmd, CmdFlag, Fail, Request, RequestPtr
-from cython.cimports.virtiod.exports.nbd.state import RECEIVE_SEGMENTS, ConnPtr, End, SharePtr, SlotPtr, State
+from cython.cimports.virtiod.exports.nbd.state import RECEIVE_SEGMENTS, ConnPtr, End, SlotPtr, State
 from cython.cimports.virtiod.poller import buffers, rounds
 
 LONG_WRITE = cython.declare(uint32_t, 65536)
@@ -208,7 +208,7 @@ def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
     c.limits.size = atomics.load_u64(address(c.channel.bdev.size))
     failure = Fail.ENDING if c.stopping else request.check(r, address(c.limits))
     if failure == Fail.NONE and (r.type == Cmd.READ or r.type == Cmd.WRITE):
-        if r.length > _capacity(c.share):
+        if r.length > _capacity(c):
             failure = Fail.MEMORY
         elif not slots.take_buffers(c, slot):
             return False
@@ -236,12 +236,9 @@ def _begin(c: ConnPtr, r: RequestPtr) -> cython.bint:
     return True
 
 
-def _capacity(share: SharePtr) -> uint64_t:
-    """The most bytes that can be free at once. What is kept may be so for long: until somebody flushes."""
-    gone: uint64_t = share.pool.lost + share.pool.kept_large
-    if gone >= share.pool.n_large:
-        return 0
-    return (share.pool.n_large - gone) * buffers.LARGE
+def _capacity(c: ConnPtr) -> uint64_t:
+    """Bytes of the longest request for which there can be buffers."""
+    return buffers.limit(c.share.pool, c.channel.holding)
 
 
 def _fill_from_buffer(c: ConnPtr) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast, sizeof
-from cython.cimports.libc.errno import EAGAIN, EINTR, ETIMEDOUT, errno
+from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import close
@@ -34,7 +34,7 @@ def done(io: IoPtr) -> None:
     if io.status or slot.request.type != Cmd.READ:
         if io.op == Op.WRITE and io.iovcnt == 0:
             slots.hand_over(slot)
-        slots.give_back(slot, io.status == -ETIMEDOUT)
+        slots.give_back(slot)
     if c.state == State.DEAD:
         slots.release(slot)
     else:

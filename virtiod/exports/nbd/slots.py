@@ -26,6 +26,9 @@ def take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
         return False
     if length > FEW_BYTES and c.n_large == 0:
         return False
+    if c.channel.holding != NULL and not buffers.fair(share.pool, length, c.channel.holding):
+        leave_queue(c)  # for its own device's buffers; it must not hold up those of others
+        return False
     if share.first != NULL and share.first != c:
         _wait(c)
         return False
@@ -42,6 +45,8 @@ def take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
         c.n_large -= 1
         slot.large = 1
     c.held += length
+    if c.channel.holding != NULL:
+        c.channel.holding.used += buffers.size_of(share.pool, slot.io.iov, slot.n_buffers)
     leave_queue(c)
     return True
 
@@ -77,13 +82,13 @@ def leave_queue(c: ConnPtr) -> None:
         share.last = before
 
 
-def give_back(slot: SlotPtr, lost: cython.bint) -> None:
-    """Gives the buffers of slot back. Lost ones are never used again: the device may still write to them."""
+def give_back(slot: SlotPtr) -> None:
+    """slot needs its buffers no longer. Those that an old device may still use go into quarantine."""
     c: ConnPtr = slot.conn
     if slot.n_buffers == 0:
         return
-    if lost:
-        buffers.lose(c.share.pool, slot.n_buffers)
+    if slot.io.epoch and c.channel.holding != NULL:
+        buffers.quarantine(c.share.pool, slot.io.iov, slot.n_buffers, slot.io.epoch, c.channel.holding)
     else:
         buffers.put(c.share.pool, slot.io.iov, slot.n_buffers)
     hand_over(slot)
@@ -92,6 +97,9 @@ def give_back(slot: SlotPtr, lost: cython.bint) -> None:
 def hand_over(slot: SlotPtr) -> None:
     """Its buffers are not its own any more."""
     c: ConnPtr = slot.conn
+    if c.channel.holding != NULL:
+        c.channel.holding.used -= buffers.size_of(c.share.pool, slot.io.iov, slot.n_buffers)
+    slot.io.epoch = 0
     slot.n_buffers = 0
     c.held -= slot.request.length
     if slot.large:
@@ -102,7 +110,7 @@ def hand_over(slot: SlotPtr) -> None:
 
 def release(slot: SlotPtr) -> None:
     c: ConnPtr = slot.conn
-    give_back(slot, False)
+    give_back(slot)
     c.free[c.n_free] = slot
     c.n_free += 1
 

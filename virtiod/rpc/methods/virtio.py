@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg
@@ -16,12 +16,14 @@ from virtiod.api.registry import method
 from virtiod.api.results.virtio import (
     ControllerDescription,
     KeptDescription,
+    QuarantineDescription,
     QueueDescription,
     ScsiControllerDescription,
 )
 from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController, check_request
+from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
@@ -138,10 +140,19 @@ async def virtiod_get_controllers(
     found = [one for one in system.controllers.list() if name is None or one.name == name]
     if name is not None and not found:
         raise NotFound(f"controller '{name}' does not exist")
-    return [_describe(controller) for controller in found]
+    kept = system.controllers.quarantine.kept()
+    return [_describe(controller, kept.get(controller.name)) for controller in found]
 
 
-def _describe(controller: AnyController) -> ControllerDescription:
+def _quarantine(kept: InQuarantine | None) -> QuarantineDescription | UnsetType:
+    if kept is None:
+        return UNSET
+    return QuarantineDescription(
+        sessions=kept.sessions, small_bytes=kept.small, large_bytes=kept.large, memory_bytes=kept.memory
+    )
+
+
+def _describe(controller: AnyController, kept: InQuarantine | None) -> ControllerDescription:
     return ControllerDescription(
         name=controller.name,
         dev_type=controller.dev_type,
@@ -151,6 +162,8 @@ def _describe(controller: AnyController) -> ControllerDescription:
         reconnects=controller.reconnects,
         on_loss=controller.request.on_loss,
         kept=KeptDescription(**asdict(controller.kept_counters())),
+        waits_for=controller.waits_for or UNSET,
+        quarantine=_quarantine(kept),
         virtio=controller.description(),
         queues=[
             QueueDescription(

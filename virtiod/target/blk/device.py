@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from virtiod.core.errors import InvalidArgument
+from virtiod.core.errors import DeviceError, InvalidArgument
 from virtiod.core.sizes import is_block_size
 from virtiod.poller.poller import Poller
 from virtiod.target.blk.requests import FAULTS, BlkRing, TargetUnit
@@ -63,6 +63,7 @@ class DiskSpec:
     cache: bool = False
     serial: str = TARGET_SERIAL
     fault: Fault = Fault()
+    late_dma_ms: int = 0  # it does not stop, but finishes what it did not answer within that time; 0: it stops
 
     def check(self) -> None:
         """Raise InvalidArgument for what can't be."""
@@ -91,7 +92,8 @@ class BlkDevice(TargetDevice):
         self._pollers = pollers
         self._store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only, spec.cache)
         self.unit = TargetUnit(self._store.disk, spec.serial)
-        self.unit.fault(spec.fault.kind, spec.fault.after, spec.fault.every, spec.fault.delay_us)
+        fault = spec.fault
+        self.unit.fault(fault.kind, fault.after, fault.every, fault.delay_us, late=spec.late_dma_ms > 0)
         self._table = TargetMemory()
         self._queues: dict[int, BlkRing] = {}
         bits = [BlkFeature.SEG_MAX, BlkFeature.BLK_SIZE, BlkFeature.TOPOLOGY, BlkFeature.MQ]
@@ -127,7 +129,11 @@ class BlkDevice(TargetDevice):
         self._queues[index] = queue
 
     async def queue_stop(self, index: int) -> int:
-        return await self._queues.pop(index).stop()
+        queue = self._queues[index]
+        if self.spec.late_dma_ms and await queue.be_late(self.spec.late_dma_ms):
+            raise DeviceError(f"queue {index} does not stop: it finishes requests that it did not answer")
+        del self._queues[index]
+        return await queue.stop()
 
     async def memory_changed(self, regions: Sequence[MappedRegion]) -> None:
         self._table.update([(r.guest, r.size, r.local) for r in regions])

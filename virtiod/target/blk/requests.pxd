@@ -21,6 +21,7 @@ cdef struct BlkUnit:
     uint64_t fault_every   # then: 0 for good, else each so many
     uint64_t delay_ns      # of each completion
     uint8_t fault          # a Fault
+    uint8_t late           # what SILENCE takes is held, to be done when the ring is asked to stop
     char serial[ID_BYTES]
 
 
@@ -37,4 +38,6 @@ cdef int _serve(DevRing *q, uint16_t head, uint64_t now) noexcept nogil
 cdef int _execute(DevRing *q, BlkUnit *u, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
 cdef int _transfer(DevRing *q, Disk *d, uint32_t type, uint64_t sector, uint32_t first, uint64_t in_bytes) noexcept nogil
 cdef int _range_request(DevRing *q, Disk *d, uint32_t type, uint32_t first) noexcept nogil
+cdef bint _due(DevRing *q, BlkUnit *u) noexcept nogil
+cdef bint _held_back(DevRing *q, BlkUnit *u, uint16_t head) noexcept nogil
 cdef bint _spoiled(DevRing *q, BlkUnit *u, uint16_t head, int *result) noexcept nogil

@@ -109,11 +109,28 @@ def _execute(
     return Status.UNSUPP
 
 
+def _due(q: DevRingPtr, u: BlkUnitPtr) -> cython.bint:
+    """Whether the fault is for the request that came last."""
+    if not u.fault or q.late or q.requests <= u.fault_after:
+        return False
+    return not u.fault_every or (q.requests - u.fault_after) % u.fault_every == 0
+
+
+def _held_back(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t) -> cython.bint:
+    """Keep the request for later, if it is one that is not to be answered."""
+    h: Held
+    if u.fault != Fault.SILENCE or not u.late or not _due(q, u):
+        return False
+    h.due_ns = ring.HELD_FOR_EVER
+    h.written = 0
+    h.head = head
+    ring.hold(q, address(h))
+    return True
+
+
 def _spoiled(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t, result: cython.p_int) -> cython.bint:
     """Do what the fault asks for; true if the request needs no more."""
-    if q.requests <= u.fault_after:
-        return False
-    if u.fault_every and (q.requests - u.fault_after) % u.fault_every:
+    if not _due(q, u):
         return False
     if u.fault == Fault.DEATH:
         linux.kill_self(SIGKILL)
@@ -149,6 +166,8 @@ def _serve(q: DevRingPtr, head: uint16_t, now: uint64_t) -> cython.int:
     for i in range(q.n_in):
         in_bytes += q.into[i].iov_len
     q.requests += 1
+    if _held_back(q, u, head):
+        return 0
     result = _execute(q, u, header.type, header.sector, first, in_bytes)
     if u.fault and _spoiled(q, u, head, address(result)):
         return 0
@@ -175,8 +194,10 @@ class TargetUnit:
         self.unit.disk = address(disk.disk)
         strncpy(self.unit.serial, data, blk.ID_BYTES)
 
-    def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0) -> None:
-        """Spoil requests after so many good ones: for good, or each so many; delay_us holds back every completion."""
+    def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0, late: bool = False) -> None:
+        """Spoil requests after so many good ones: for good, or each so many; delay_us holds back every completion.
+        late: those that get no answer are done when the ring is asked to stop (BlkRing.be_late)."""
+        self.unit.late = late
         self.unit.fault = FAULTS[kind]
         self.unit.fault_after = after
         self.unit.fault_every = every

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -21,6 +22,7 @@ from virtiod.core.errors import (
 from virtiod.core.memory import Translation
 from virtiod.pci.devices import parse_address
 from virtiod.pci.ownership import Owned
+from virtiod.transports.epoch import Epoch
 from virtiod.transports.interface import Doorbell, QueueLayout, Transport
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
@@ -77,6 +79,7 @@ class PciTransport(Transport):
         if self._owned is None:
             self._owned = await self._context.take(self._address, self._dev_type)
         access = self._access = await self._context.open(self._owned)
+        self.epoch = Epoch(self._address)
         access.on_lost = self._report
         access.enable(dma=False)  # an owner that was killed may have left it running
         client = self._client = self._make_client(access)
@@ -249,27 +252,43 @@ class PciTransport(Transport):
         access, self._access = self._access, None
         if access is None:
             return
+        epoch = self.epoch
+        assert epoch is not None
         try:
             if client is not None:
                 await self._reset(client, access)
+                epoch.quiesce("it was reset")
+        except RemovedError:
+            epoch.die("it was removed")
         except VirtiodError as error:
-            if not isinstance(error, RemovedError):
-                log.warning("%s", error)
+            log.warning("%s", error)
         finally:
-            self._let_go(access)
+            if self._let_go(access):
+                epoch.quiesce("it was kept from memory")
             await access.close()
+            if access.translates:
+                epoch.quiesce("the IOMMU keeps it from memory")
+            epoch.doubt("it was neither reset nor kept from memory")
 
-    def _let_go(self, access: Access) -> None:
-        for step in (partial(access.enable, dma=False), partial(access.connect_interrupts, ())):
-            try:
-                step()
-            except VirtiodError as error:
-                log.info("%s", error)  # it may have been removed
+    def _let_go(self, access: Access) -> bool:
+        """Take memory and interrupts from the device; whether it is kept from memory now."""
+        kept_off = self._attempt(partial(access.enable, dma=False))
+        self._attempt(partial(access.connect_interrupts, ()))
         if self._vectors:
             asyncio.get_running_loop().remove_reader(self._vectors[0])
         for fd in self._vectors:
             os.close(fd)
         self._vectors.clear()
+        return kept_off
+
+    @staticmethod
+    def _attempt(step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except VirtiodError as error:
+            log.info("%s", error)  # it may have been removed
+            return False
+        return True
 
     async def release(self) -> None:
         owned, self._owned = self._owned, None

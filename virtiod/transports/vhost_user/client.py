@@ -62,6 +62,7 @@ class Client:
         self.protocol_features = 0
         self.deadline: float | None = None  # loop time that no request may pass, while connecting
         self.lost: DeviceError | None = None
+        self.hung_up = False  # the connection was lost because the peer closed it
         self._timeout = timeout
         self._channel = channel
         self._turn = asyncio.Lock()
@@ -83,6 +84,10 @@ class Client:
         if self._open is not None and not self._open[1].done():
             self._open[1].set_exception(error)
         asyncio.get_running_loop().call_soon(self._tell_lost, error)
+
+    def _peer_closed(self, error: LostError) -> None:
+        self.hung_up = self.hung_up or self.lost is None
+        self.fail(error)
 
     def _tell_lost(self, error: DeviceError) -> None:
         if self.on_lost is not None:
@@ -245,7 +250,7 @@ class Client:
             try:
                 await self._channel.send(message, fds)
             except LostError as error:
-                self.fail(LostError(f"{self.path}: {request.name}: {error}"))
+                self._peer_closed(LostError(f"{self.path}: {request.name}: {error}"))
                 raise self.lost or error from error
             return await answer if reply else b""
         finally:
@@ -270,7 +275,7 @@ class Client:
                     answer.set_result(payload)
         except LostError as error:
             waiting = f"{wire.request_name(self._open[0])}: " if self._open is not None else ""
-            self.fail(LostError(f"{self.path}: {waiting}{error}"))
+            self._peer_closed(LostError(f"{self.path}: {waiting}{error}"))
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: {error}"))
         except Exception as error:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
 from virtiod.core.memory import DmaMemory, Region
+from virtiod.transports.epoch import PEER_GRACE_S, Epoch
 from virtiod.transports.interface import Arrivals, Doorbell, QueueLayout, Transport
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.arrivals import SocketArrivals
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
+from virtiod.transports.vhost_user.process import PeerProcess, peer_process
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
 from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import Feature, feature_names
@@ -29,6 +33,7 @@ WANTED = (
 )
 
 MESSAGE_TIMEOUT = 5.0  # seconds
+EXIT_S = 0.25  # between the end of a connection and that of its process, when it was killed
 
 
 class _Queue:
@@ -43,7 +48,8 @@ class _Queue:
 
 class VhostUserTransport(Transport):
     """`config_sizes` are the sizes that the device's configuration may have, in the order to try them;
-    `queues_without_mq` is how many queues a device of its kind has if it can't tell."""
+    `queues_without_mq` how many queues a device of its kind has that can't tell. `peer_grace`: seconds from when a
+    back-end whose process can't be seen has closed the connection until it counts as gone."""
 
     def __init__(
         self,
@@ -53,12 +59,15 @@ class VhostUserTransport(Transport):
         config_sizes: Sequence[int] = CONFIG_SIZES,
         queues_without_mq: int = 1,
         message_timeout: float = MESSAGE_TIMEOUT,
+        peer_grace: float = PEER_GRACE_S,
     ) -> None:
         self._path = path
         self._memory = memory
         self._config_sizes = list(config_sizes)
         self._sizes: list[int] = []  # sizes that this connection has not refused; the known one alone
         self._timeout = message_timeout
+        self._peer_grace = peer_grace
+        self._process: PeerProcess | None = None
         self._client: Client | None = None
         self._offered = 0
         self._acknowledged: int | None = None
@@ -93,6 +102,8 @@ class VhostUserTransport(Transport):
 
     async def _new_client(self, timeout: float) -> Client:
         sock = await open_socket(self._path, timeout)
+        process = self._process = peer_process(sock)
+        self.epoch = Epoch(self._path, None if process is None else process.peer)
         return Client(Channel(sock), self._path, self._timeout)
 
     async def _negotiate(self, client: Client) -> None:
@@ -129,9 +140,6 @@ class VhostUserTransport(Transport):
             self.on_config_change()
 
     def _lost(self, error: DeviceError) -> None:
-        for queue in self._queues.values():
-            queue.running = False
-        self._shared.clear()
         if self.on_lost is not None:
             self.on_lost(error)
 
@@ -144,12 +152,39 @@ class VhostUserTransport(Transport):
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+            await self._settle(client)
         for queue in self._queues.values():
             queue.running = False
         self._shared.clear()
 
     def arrivals(self) -> Arrivals:
         return SocketArrivals(self._path)
+
+    async def _settle(self, client: Client) -> None:
+        """Say what the back-end may still do: the connection has ended."""
+        epoch, process, self._process = self.epoch, self._process, None
+        assert epoch is not None
+        if not any(queue.running for queue in self._queues.values()):
+            epoch.quiesce("all its rings were stopped")
+        elif process is not None and process.ended:
+            epoch.die(f"process {process.pid} has ended")
+        elif process is not None:
+            name = str(process)
+            process.on_end(partial(epoch.die, f"{name} has ended"))
+            epoch.doubt(f"{name} did not stop its rings, and still runs", process.close)
+            if client.hung_up:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_S):
+                        await epoch.wait_over()
+            return
+        elif client.hung_up:
+            reason = "it closed the connection, and its process can't be seen"
+            grace = asyncio.get_running_loop().call_later(self._peer_grace, epoch.die, reason)
+            epoch.doubt(f"{reason}; it counts as gone after {self._peer_grace:g} s", grace.cancel)
+        else:
+            epoch.doubt("it did not stop its rings, and its process can't be seen")
+        if process is not None:
+            process.close()
 
     # ---- features and configuration
 
@@ -267,8 +302,11 @@ class VhostUserTransport(Transport):
             await client.set_status(status)
 
     async def stop_queue(self, index: int) -> int:
+        queue = self._queues.get(index)
+        if queue is None or not queue.running:
+            return 0
         base = await self._peer().get_vring_base(index)
-        self._queues[index].running = False
+        queue.running = False
         return base
 
     def _ring_broken(self, index: int, queue: _Queue) -> None:

@@ -1,0 +1,164 @@
+"""The writes that a controller's bdevs keep until they are stable (bdev/keeping.py).
+
+They are held when the device is lost, written again to the one that came back, flushed or given up when it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.bdev.keeping import KeptChannels, KeptCounters, OnLoss
+from virtiod.controllers.repeat import Repetition
+from virtiod.core.lograte import LogRate
+from virtiod.poller.buffers import PollerBuffers
+from virtiod.poller.poller import Poller
+from virtiod.transports.epoch import Epoch, EpochState, Peer
+from virtiod.virtqueue.handle import RequestQueue
+
+log = logging.getLogger(__name__)
+
+SETTLE_DEADLINE_S = 5.0  # for the flush of what is kept, when the device is left
+
+
+class Keeping:
+    """Of one controller, with these bdevs, as long as it has them."""
+
+    def __init__(self, on_loss: OnLoss, bdevs: list[Bdev], registry: BdevRegistry) -> None:
+        self.on_loss = on_loss
+        self._bdevs = bdevs
+        self._registry = registry
+        self._losses = LogRate(log)
+        self._cached_by: Peer | None = None  # the process that stopped in order, with all that it had acknowledged
+
+    def make_channels(self, pollers: Sequence[Poller], buffers: Sequence[PollerBuffers]) -> KeptChannels:
+        """Of a new bdev."""
+        channels = KeptChannels(list(pollers))
+        channels.keep(list(buffers), self.on_loss)
+        return channels
+
+    def _each(self) -> Iterator[tuple[Bdev, KeptChannels]]:
+        for bdev in tuple(self._bdevs):  # one may be removed meanwhile
+            if isinstance(bdev.channels, KeptChannels):
+                yield bdev, bdev.channels
+
+    @staticmethod
+    def holds_io(bdev: Bdev) -> bool:
+        """Whether I/O, or a write that is kept, waits for the device."""
+        channels = bdev.channels
+        return bool(channels.oldest_ns() or (isinstance(channels, KeptChannels) and channels.kept_counters().records))
+
+    def counters(self) -> KeptCounters:
+        """Of all its bdevs."""
+        total = KeptCounters(0, 0, 0, 0, 0)
+        for _, channels in self._each():
+            total += channels.kept_counters()
+        return total
+
+    async def fail_waiting(self, code: int, before_ns: int = 0) -> None:
+        """What waits to be kept, and was submitted before that time (0: all), ends with errno code."""
+        for _, channels in self._each():
+            await channels.fail_waiting(code, before_ns)
+
+    # ---- a device that is lost, and comes back
+
+    async def hold(self) -> None:
+        """The device is lost, and its queues are stopped: nothing leaves what is kept."""
+        for _, channels in self._each():
+            await channels.hold()
+
+    async def session_ended(self, epoch: Epoch, served: bool) -> None:
+        """All is held. served: I/O reached it in that session, after what was kept had been written again."""
+        in_order = epoch.state is EpochState.QUIESCED and epoch.peer is not None
+        if served:
+            self._cached_by = epoch.peer if in_order else None
+        if self._cached_by is None:
+            self._tell_unkept()
+        for _, channels in self._each():
+            await channels.name_doubt(0 if epoch.over else epoch.number)
+        if epoch.over:  # perhaps since then
+            await self.epoch_over(epoch)
+
+    def _tell_unkept(self) -> None:
+        for bdev, channels in self._each():
+            if channels.lose_unkept():
+                self.tell_loss(bdev, "acknowledged writes that were not flushed are lost with the device")
+
+    def waits(self) -> bool:
+        """Whether there is something to be written again. All is held."""
+        return any(channels.records() for _, channels in self._each())
+
+    async def epoch_over(self, epoch: Epoch) -> None:
+        """Its device can't use what is kept any more."""
+        for _, channels in self._each():
+            await channels.end_doubt(epoch.number)
+
+    async def give_up_in_doubt(self) -> None:
+        """What a device was writing again, that may still do so, is not written by another one. All is held."""
+        for bdev, channels in self._each():
+            if channels.lose_in_doubt():
+                self.tell_loss(bdev, "acknowledged writes are with a device that does not end")
+
+    async def write_again(self, epoch: Epoch, queue: RequestQueue) -> None:
+        """The device came back, is the same disk and holds I/O: nothing that was acknowledged is to be missing."""
+        await self.hold()  # should it have failed when the device was cut off
+        if self._cached_by is not None and epoch.peer == self._cached_by:
+            log.info("%s stopped in order and is back: nothing is written again", epoch.device)
+        else:
+            self._cached_by = None  # what is written now may be older than what that process has
+            self._tell_unkept()
+            for bdev, channels in self._each():
+                await self._repeat(bdev, channels, queue)
+        for _, channels in self._each():
+            await channels.let_go()
+
+    async def _repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
+        if bdev.removing:  # another disk may be in its place
+            if channels.unstable():
+                channels.count_loss()
+                self.tell_loss(bdev, "acknowledged writes of a disk that is being removed are lost")
+            return
+        repetition = Repetition(channels, queue)
+        try:
+            await repetition.run()
+        finally:
+            channels.repeated += repetition.repeated
+            if repetition.refused:
+                channels.count_loss()
+                self.tell_loss(bdev, f"the device refused {repetition.refused} acknowledged writes")
+        if repetition.repeated:
+            log.info("bdev %s: wrote %d kept writes again", bdev.name, repetition.repeated)
+
+    # ---- the end
+
+    async def settle(self) -> None:
+        """Flush what is kept. The device still runs, and has no other I/O."""
+        await asyncio.gather(*(self._settle(bdev, channels) for bdev, channels in self._each()))
+
+    @staticmethod
+    async def _settle(bdev: Bdev, channels: KeptChannels) -> None:
+        try:
+            async with asyncio.timeout(SETTLE_DEADLINE_S):
+                stable = await channels.settle()
+        except TimeoutError:
+            stable = False
+        if not stable:
+            log.error("bdev %s: acknowledged writes could not be flushed before the device was left", bdev.name)
+
+    @staticmethod
+    async def end(bdev: Bdev) -> None:
+        """The bdev has no I/O any more."""
+        if isinstance(bdev.channels, KeptChannels):
+            lost = await bdev.channels.close_kept()
+            if lost:
+                log.error("bdev %s: gave up %d acknowledged writes that were not flushed", bdev.name, lost)
+
+    def tell_loss(self, bdev: Bdev, what: str) -> None:
+        if self.on_loss is OnLoss.IGNORE:
+            self._losses.say(logging.WARNING, (bdev.name, what), "bdev %s: %s", bdev.name, what)
+            return
+        message = "bdev %s: %s: the next flush of each of its users fails"
+        self._losses.say(logging.ERROR, (bdev.name, what), message, bdev.name, what)
+        self._registry.tell_loss(bdev)
