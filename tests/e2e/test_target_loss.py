@@ -51,6 +51,28 @@ def test_a_target_that_dies_and_returns_costs_nothing_but_time(run_dir: Path, ki
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 0, 0)
 
 
+def test_another_image_of_a_program_with_one_serial_for_all_is_told_by_a_smaller_size_only(run_dir: Path) -> None:
+    """The limit that docs/data-safety.md tells of: there is nothing else to compare."""
+    with ExitStack() as stack, recovering(run_dir) as virtiod:
+        victim = start_target(stack, run_dir, "qemu")
+        virtiod.attach(victim.socket)
+        virtiod.export()
+        with NbdClient(virtiod.nbd_socket, "V0") as client:
+            assert client.ask(WRITE, 0, data=b"x" * 4096)[0] == 0
+        image = run_dir / "disk.img"
+        for size in (8 * MIB, 16 * MIB):
+            victim.kill()
+            wait_until(lambda: virtiod.controller()["state"] == "reconnecting", "the loss to be noticed")
+            image.unlink()
+            image.write_bytes(bytes(size))
+            victim = start_target(stack, run_dir, "qemu")
+            if size == 8 * MIB:
+                wait_until(lambda: "came back as another disk" in virtiod.controller()["why"], "it to be refused")
+                assert image.read_bytes() == bytes(size)
+        wait_until(lambda: virtiod.controller()["state"] == "up", "the controller to return")
+        assert image.read_bytes()[:4096] == b"x" * 4096
+
+
 def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
     with ExitStack() as stack, recovering(run_dir, "--io-timeout", "1") as virtiod:
         victim = start_target(stack, run_dir, "embedded")

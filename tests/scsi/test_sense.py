@@ -73,3 +73,15 @@ def test_sense_is_read_in_every_format(data: bytes, found: sense.Sense | None) -
 def test_any_bytes_are_sense_or_none(data: bytes) -> None:
     found = sense.parse(data)
     assert found is None or str(found).endswith(f"({found.key:x}/{found.asc:02x}/{found.ascq:02x})")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, True) for code in (0x2800, 0x2900, 0x2901, 0x2907, 0x29FF, 0x3F03, 0x3F0E)),
+        *((code, False) for code in (0, 0x2801, 0x2A01, 0x2A09, 0x2F00, 0x3F01, 0x3F05)),
+    ],
+)
+def test_some_unit_attentions_may_mean_another_disk(code: int, expected: bool) -> None:
+    assert bool(sense.may_be_another(code)) is expected
+    assert bool(sense.may_lose_cache(code)) is (expected and code >> 8 != 0x3F)

@@ -13,7 +13,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL, ENODEV, ENOSPC, EOPNOTSUPP, EPERM
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import cache, kept, tally
+from cython.cimports.virtiod.bdev import cache, identity, kept, tally
 from cython.cimports.virtiod.bdev.kept import KeepPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
@@ -323,6 +323,40 @@ class BdevChannels:
         """
         atomics.store_u8(address(self.core.write_cache), on)
         atomics.store_u64(address(self.core.cache_known), doubts)  # release: after the answer that it stands for
+
+    def doubt_identity(self, reset: bool = False) -> None:
+        """Have the kind of controller hold all I/O until settle_identity(): the disk may have become another one.
+
+        reset: even if it is the same, its cache may have lost what it held.
+        """
+        identity.doubt(address(self.core), reset)
+
+    def identity_doubts(self) -> int:
+        """How often its identity was doubted; to be read before the disk is looked at, for settle_identity()."""
+        return atomics.load_u64(address(self.core.identity_doubts))
+
+    def identity_in_doubt(self) -> bool:
+        """Whether I/O is held."""
+        return bool(identity.in_doubt(address(self.core)))
+
+    def settle_identity(self, doubts: int) -> None:
+        """It is the same disk. doubts: identity_doubts() of before it was looked at; one since then holds I/O on."""
+        atomics.store_u64(address(self.core.identity_known), doubts)
+
+    def take_reset(self) -> bool:
+        """Whether its cache may have lost what it held, since the last call."""
+        was: bool = bool(atomics.load_u8(address(self.core.was_reset)))
+        atomics.store_u8(address(self.core.was_reset), 0)
+        return was
+
+    def disown(self) -> None:
+        """Another disk is in its place: I/O that is held, and all that comes, fails with ENODEV."""
+        atomics.store_u8(address(self.core.disowned), 1)
+        self.doubt_identity()
+
+    @property
+    def disowned(self) -> bool:
+        return bool(atomics.load_u8(address(self.core.disowned)))
 
     def count_loss(self) -> None:
         """Acknowledged writes were lost: every user's next flush fails, once."""

@@ -110,16 +110,15 @@ class Keeping:
             self._cached_by = None  # what is written now may be older than what that process has
             self._tell_unkept()
             for bdev, channels in self._each():
-                await self._repeat(bdev, channels, queue)
+                if not bdev.removing:
+                    await self.repeat(bdev, channels, queue)
+                elif not channels.disowned:  # another disk may be in its place
+                    self.lose(bdev, "acknowledged writes of a disk that is being removed are lost")
         for _, channels in self._each():
             await channels.let_go()
 
-    async def _repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
-        if bdev.removing:  # another disk may be in its place
-            if channels.unstable():
-                channels.count_loss()
-                self.tell_loss(bdev, "acknowledged writes of a disk that is being removed are lost")
-            return
+    async def repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
+        """Write again what is held. Raises LostError, DeadlineError: it is to be begun again."""
         repetition = Repetition(channels, queue)
         try:
             await repetition.run()
@@ -130,6 +129,12 @@ class Keeping:
                 self.tell_loss(bdev, f"the device refused {repetition.refused} acknowledged writes")
         if repetition.repeated:
             log.info("bdev %s: wrote %d kept writes again", bdev.name, repetition.repeated)
+
+    def lose(self, bdev: Bdev, why: str) -> None:
+        """What is kept will not be written again."""
+        if isinstance(bdev.channels, KeptChannels) and bdev.channels.unstable():
+            bdev.channels.count_loss()
+            self.tell_loss(bdev, why)
 
     # ---- the end
 
@@ -152,7 +157,7 @@ class Keeping:
         """The bdev has no I/O any more."""
         if isinstance(bdev.channels, KeptChannels):
             lost = await bdev.channels.close_kept()
-            if lost:
+            if lost and not bdev.channels.disowned:  # else it was told
                 log.error("bdev %s: gave up %d acknowledged writes that were not flushed", bdev.name, lost)
 
     def tell_loss(self, bdev: Bdev, what: str) -> None:

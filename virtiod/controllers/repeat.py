@@ -33,6 +33,7 @@ class Repetition:
         self.repeated = 0
         self._channels = channels
         self._queue = queue
+        self._doubts = channels.identity_doubts()
         self._unflushed = 0
         self._flushes = True
         self._left = deque(channels.records())
@@ -67,6 +68,8 @@ class Repetition:
             raise DeadlineError(f"repeated writes were not flushed within {DEADLINE_S:g} s") from None
         if result == -errno.ESHUTDOWN:
             raise LostError("the device was lost while repeated writes were flushed")
+        if self._channels.identity_doubts() != self._doubts:  # what was flushed may not be what was written again
+            raise LostError("the disk may have become another one while repeated writes were flushed")
         if result == 0:
             flush.succeeded()
         self._flushes = result == 0

@@ -260,10 +260,14 @@ cdef struct BdevCore:
     uint8_t native_fua         # WRITE takes FUA along: no flush is needed after it
     uint8_t zeroes_unmap       # WRITE_ZEROES may deallocate
     uint8_t flush_if_cached    # without a volatile cache it may not know the command for FLUSH
+    uint8_t disowned           # another disk is in its place: I/O that was not sent, and all that comes, fails with ENODEV
+    uint8_t was_reset          # what its cache held may be lost: kept writes come first
     UnitShare *shares          # by IoQueue.number; NULL: a ring can't hold more than the unit takes
     # counted by any thread, atomically
     uint64_t cache_doubts      # times that the device may have changed its cache's mode
     uint64_t cache_known       # the control plane's: those of them that write_cache covers
+    uint64_t identity_doubts   # times that the disk may have become another one
+    uint64_t identity_known    # the control plane's: those of them after which it was the same
     # writes to a volatile cache, counted over all channels (bdev/kept); apart from what each I/O reads
     uint64_t apart[7]
     uint64_t acknowledged      # so many: the number of the next one

@@ -121,6 +121,14 @@ def encode(to: BytePtr, key: uint8_t, asc: uint16_t, descriptor: cython.bint) ->
     return FIXED_SENSE
 
 
+def may_be_another(asc: uint16_t) -> cython.bint:
+    return may_lose_cache(asc) or asc == Asc.INQUIRY_DATA_CHANGED or asc == Asc.REPORTED_LUNS_CHANGED
+
+
+def may_lose_cache(asc: uint16_t) -> cython.bint:
+    return asc == Asc.NOT_READY_TO_READY or asc >> 8 == Asc.POWER_ON_OR_RESET >> 8
+
+
 def parse(data: bytes) -> Sense | None:
     """Parses fixed and descriptor format, current and deferred (SPC-4 §4.5); None for anything else."""
     found: SenseData

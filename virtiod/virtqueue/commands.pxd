@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from virtiod.virtqueue.queue cimport IoQueue
-from virtiod.core.types cimport Command, Io, PollerCore
+from virtiod.core.types cimport BdevCore, Command, Io, PollerCore
 
 cdef int64_t start(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t release(PollerCore *p, Command *c) noexcept nogil
@@ -13,6 +13,7 @@ cdef int64_t count_overdue(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t doubt(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t in_doubt(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t exchange_ring(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t unit_reset(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t drain(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t repeat(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t request(PollerCore *p, Command *c) noexcept nogil
@@ -23,9 +24,9 @@ cdef bint overdue(IoQueue *q, uint32_t slot, uint64_t before, uint64_t timeout) 
 # ---- private: for the module itself
 cdef void _note_lost(IoQueue *q) noexcept nogil
 cdef void _note_unit(IoQueue *q, Io *io) noexcept nogil
-cdef void _note_line(Io *io) noexcept nogil
+cdef void _note_line(IoQueue *q, Io *io, BdevCore *b) noexcept nogil
 cdef bint _is_cached(Io *io) noexcept nogil
-cdef void _begin_again(Io *io) noexcept nogil
+cdef bint _writes(Io *io) noexcept nogil
 cdef void _submit_again(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _give_up(Io *io, int status) noexcept nogil
 cdef void _end(IoQueue *q, uint32_t slot, int status) noexcept nogil

@@ -10,6 +10,7 @@ from cython.cimports.virtiod.bdev import cache, channel
 from cython.cimports.virtiod.core.types import (
     COMMAND_LATER,
     EPOCH_OPEN,
+    BdevCorePtr,
     CommandPtr,
     IoPtr,
     MessagePtr,
@@ -38,9 +39,9 @@ def _note_lost(q: IoQueuePtr) -> None:
                 io.epoch = EPOCH_OPEN
             requests.complete(q, i, -ESHUTDOWN)  # who has it written again begins again, too
             continue
-        io.again = _is_cached(io)
+        io.again |= _is_cached(io)
         _note_unit(q, io)
-    _note_line(q.waiting)
+    _note_line(q, q.waiting, NULL)
     io = q.waiting
     while io != NULL:
         _note_unit(q, io)
@@ -50,44 +51,38 @@ def _note_lost(q: IoQueuePtr) -> None:
 def _note_unit(q: IoQueuePtr, io: IoPtr) -> None:
     """What waits for a place in io's unit."""
     if io.channel.bdev.shares != NULL:
-        _note_line(io.channel.bdev.shares[q.number].waiting)
+        _note_line(q, io.channel.bdev.shares[q.number].waiting, NULL)
 
 
-def _note_line(io: IoPtr) -> None:
+def _note_line(q: IoQueuePtr, io: IoPtr, b: BdevCorePtr) -> None:
+    """Of a line that begins with io, for one bdev or all."""
     while io != NULL:
-        if _is_cached(io):
+        if _is_cached(io) if b == NULL else (io.channel.bdev == b and _writes(io)):
             io.again = io.pieces > 0
             if not io.pieces:
-                _begin_again(io)
+                requests.begin_again(q, io)
         io = cast(IoPtr, io.msg.next)
 
 
 def _is_cached(io: IoPtr) -> cython.bint:
     """What it writes goes to a volatile cache first."""
-    return io.op != Op.READ and io.op != Op.FLUSH and cache.is_volatile(io.channel.bdev)
+    return _writes(io) and cache.is_volatile(io.channel.bdev)
 
 
-def _begin_again(io: IoPtr) -> None:
-    io.again = 0
-    io.cursor = 0
-    io.iov_index = 0
-    io.iov_offset = 0
-    io.phase = Phase.HANDING
+def _writes(io: IoPtr) -> cython.bint:
+    return io.op != Op.READ and io.op != Op.FLUSH
 
 
 def _submit_again(q: IoQueuePtr, slot: uint32_t) -> None:
     """Put a request on the ring again as it was; or, when it was the last one of an I/O that begins again, put that
     first in the line."""
     io: IoPtr = q.slots[slot].io
-    waits: cython.bint = io.phase == Phase.HANDING  # in a line already
     if not io.again:
         requests.resubmit(q, slot)
         return
     requests.take_back(q, slot)
     if io.pieces == 0:
-        _begin_again(io)
-        if not waits:
-            lines.go_first(q, io)
+        requests.begin_again(q, io)
 
 
 # ---- commands -----------------------------------------------------------------------------------
@@ -156,6 +151,30 @@ def _give_up(io: IoPtr, status: cython.int) -> None:
     io.phase = Phase.OVER
     if not io.status:
         io.status = status
+
+
+def unit_reset(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """What the cache of a unit (out: its BdevCore) held is gone, as in _note_lost(). Its I/O is held.
+
+    All that it writes begins again: its cache may have another mode by now. Returns how many of its requests the device
+    may still work on, probes apart.
+    """
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    b: BdevCorePtr = cast(BdevCorePtr, c.out)
+    s: SlotPtr
+    i: uint32_t
+    n: int64_t = 0
+    for i in range(q.vq.size):
+        s = address(q.slots[i])
+        if not s.used or s.io == NULL or s.io.channel.bdev != b:
+            continue
+        n += s.command != NULL or not (s.probe or s.due)
+        if s.command == NULL:
+            s.io.again |= _writes(s.io)
+    _note_line(q, q.waiting, b)
+    if b.shares != NULL:
+        _note_line(q, b.shares[q.number].waiting, b)
+    return n
 
 
 def _fail_line(q: IoQueuePtr, io: IoPtr, before: uint64_t, status: cython.int) -> None:

@@ -1,6 +1,7 @@
 # A request queue as the control plane has it; base of the classes of each kind of controller.
 from libc.stdint cimport uint32_t, uint64_t
 
+from virtiod.bdev.channel cimport BdevChannels
 from virtiod.bdev.keeping cimport KeptFlush, KeptRecord
 from virtiod.virtqueue.layout cimport Virtq
 from virtiod.virtqueue.queue cimport IoQueue
@@ -21,4 +22,5 @@ cdef class RequestQueue:
     cdef public int call_fd
     cdef int _lay_out(self, Virtq *ring, uint64_t at) except -1
     cdef object _repeat(self, KeptRecord record)
+    cdef object _unit_reset(self, BdevChannels channels)
     cdef object request(self, void *out, object keep)

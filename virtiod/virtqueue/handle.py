@@ -11,6 +11,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset, strncpy
+from cython.cimports.virtiod.bdev.channel import BdevChannels
 from cython.cimports.virtiod.bdev.keeping import KeptFlush, KeptRecord
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import CharPtr, MessagePtr, PollerPtr, U64Ptr, VoidPtr
@@ -233,8 +234,8 @@ class RequestQueue:
         return self.poller.command(commands.repeat, address(self.q), 0, 0, record.io(), (record, self))
 
     async def repeat(self, record: KeptRecord) -> int:
-        """Write a kept write again, while start() holds I/O back. 0 or -errno: of the device, or EBUSY when there is no
-        room, ESHUTDOWN when the device is lost."""
+        """Write a kept write again, while other I/O of its disk is held. 0 or -errno: of the device, or EBUSY: there is
+        no room, ESHUTDOWN when the device is lost, or its disk is in doubt again."""
         ret: int = 0
         record.begin(clock.now_ns())
         while ret == 0 and not record.done:
@@ -246,6 +247,17 @@ class RequestQueue:
         flush.begin(clock.now_ns())
         ret: int = await self.poller.command(commands.repeat, address(self.q), 0, 0, flush.io(), (flush, self))
         return ret
+
+    def _unit_reset(self, channels: BdevChannels) -> asyncio.Future[int]:
+        return self.poller.command(commands.unit_reset, address(self.q), 0, 0, address(channels.core), (channels, self))
+
+    async def unit_reset(self, channels: BdevChannels) -> int:
+        """A unit whose I/O is held lost what its cache held: writes that have not ended begin again.
+
+        Returns how many of its requests the device may still work on; more than 0: to be called again.
+        """
+        n: int = await self._unit_reset(channels)
+        return n
 
     async def fail(self, code: int, before_ns: int = 0) -> int:
         """Ends I/O with errno code: all of it and all later I/O, or (before_ns) what was submitted before that time.

@@ -30,6 +30,7 @@ cdef struct Slot:
     uint16_t next          # free list
     uint8_t kind           # an Op or KIND_CONTROL
     uint8_t used
+    uint8_t probe          # asks only whether the unit is there, in place of its I/O: the disk may be another one
     uint8_t tries          # times that it is to be retried
     uint64_t due           # when to put it on the ring again (ns); 0: it is on the ring
     uint64_t since         # when it was put on the ring last (ns)

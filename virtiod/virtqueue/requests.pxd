@@ -14,6 +14,8 @@ cdef int command(IoQueue *q, Command *c) noexcept nogil
 cdef int repeat(IoQueue *q, Command *c, Io *io) noexcept nogil
 cdef void take_back(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void resubmit(IoQueue *q, uint32_t slot) noexcept nogil
+# Have an I/O begin again that has Io.again and no request in flight: in its place in a line, else before all that waits.
+cdef void begin_again(IoQueue *q, Io *io) noexcept nogil
 cdef void complete(IoQueue *q, uint32_t slot, int status) noexcept nogil
 cdef void serve_waiting(IoQueue *q) noexcept nogil
 cdef bint drained(IoQueue *q) noexcept nogil
@@ -31,4 +33,5 @@ cdef void _free_slot(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _wait(IoQueue *q, Io *io) noexcept nogil
 cdef void _postpone(IoQueue *q, uint32_t slot) noexcept nogil
 cdef int _retry(IoQueue *q, uint64_t now) noexcept nogil
+cdef void _retry_from_start(IoQueue *q, uint32_t slot) noexcept nogil
 cdef void _arrive(Message *m, PollerCore *p) noexcept nogil

@@ -228,6 +228,17 @@ def _must_wait(q: IoQueuePtr) -> cython.bint:
     return q.waiting != NULL or q.stopped or q.short_of_room
 
 
+def begin_again(q: IoQueuePtr, io: IoPtr) -> None:
+    waits: cython.bint = io.phase == Phase.HANDING or io.phase == Phase.FUA  # in a line already
+    io.again = 0
+    io.cursor = 0
+    io.iov_index = 0
+    io.iov_offset = 0
+    io.phase = Phase.HANDING
+    if not waits:
+        lines.go_first(q, io)
+
+
 def _wait(q: IoQueuePtr, io: IoPtr) -> None:
     """Queues the I/O until there is room for it."""
     q.full += 1
@@ -299,11 +310,11 @@ def command(q: IoQueuePtr, c: CommandPtr) -> cython.int:
 
 
 def repeat(q: IoQueuePtr, c: CommandPtr, io: IoPtr) -> cython.int:
-    """Hand the next piece of a kept write to a device that came back, while all other I/O is held; the future gets its
-    status. It takes no place in its unit: nothing else has reached that."""
+    """Hand the next piece of a kept write to a device that came back, or was reset, while all other I/O of its disk is
+    held; the future gets its status. It takes no place in its unit: nothing else has reached that."""
     slot: uint32_t
     ret: cython.int
-    if q.failed or not q.held:
+    if q.failed or (q.stopped and not q.held):
         return -ESHUTDOWN
     slot = _take_any_slot(q)
     if slot == queue.NO_SLOT:
@@ -346,7 +357,10 @@ def complete(q: IoQueuePtr, slot: uint32_t, status: cython.int) -> None:
     if status and not io.status:
         io.status = status
     if io.pieces == 0 and io.phase != Phase.HANDING and io.phase != Phase.FUA:
-        _finish(q, io)
+        if io.again and not io.status:
+            begin_again(q, io)
+        else:
+            _finish(q, io)
 
 
 def _postpone(q: IoQueuePtr, slot: uint32_t) -> None:
@@ -379,6 +393,10 @@ def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
         if s.due == 0 or (q.held and s.command == NULL):  # I/O waits for the release
             continue
         if s.due <= now and not q.short_of_room:
+            if s.command == NULL and s.io.again:  # not as it was: the unit was reset
+                _retry_from_start(q, i)
+                n += 1
+                continue
             if _put(q, i, s.length) == 0:
                 s.due = 0
                 q.n_retry -= 1
@@ -389,6 +407,13 @@ def _retry(q: IoQueuePtr, now: uint64_t) -> cython.int:
             at = s.due
     q.retry_at = at
     return n
+
+
+def _retry_from_start(q: IoQueuePtr, slot: uint32_t) -> None:
+    io: IoPtr = q.slots[slot].io
+    take_back(q, slot)
+    if io.pieces == 0:
+        begin_again(q, io)
 
 
 def drained(q: IoQueuePtr) -> cython.bint:

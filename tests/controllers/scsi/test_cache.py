@@ -190,9 +190,8 @@ async def test_a_failed_mode_sense_changes_neither_how_fua_is_done_nor_what_is_p
     "attention",
     [
         Asc.MODE_PARAMETERS_CHANGED,
-        Asc.POWER_ON_OR_RESET,
-        Asc.DEVICE_RESET,
-        Asc.NOT_READY_TO_READY,
+        Asc.PARAMETERS_CHANGED,
+        Asc.CAPACITY_CHANGED,
         Asc.CLEARED_BY_ANOTHER_INITIATOR,
     ],
 )

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.keeping import KeptChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
+from virtiod.controllers.identity import difference, refusal, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
-from virtiod.controllers.scsi.discovery import Discovery
+from virtiod.controllers.scsi.discovery import Discovery, Verdict
+from virtiod.controllers.scsi.doubts import Doubts
 from virtiod.controllers.scsi.events import EventListener, ReportReader, is_change
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
@@ -29,7 +32,8 @@ from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address
 from virtiod.scsi.parse import Mode
-from virtiod.scsi.sense import Sense
+from virtiod.scsi.sense import Sense, may_be_another, may_lose_cache
+from virtiod.scsi.spec import Asc
 from virtiod.transports.epoch import Epoch
 from virtiod.transports.interface import Transport
 from virtiod.virtio.features import Feature, ScsiFeature
@@ -73,6 +77,7 @@ class ScsiController(Controller[ScsiConfig]):
     fixed_queues = FIRST_REQUEST
     _commands: Commands | None = None
     _discovery: Discovery
+    _looks: Doubts | None = None  # at units that may be other disks
     _events: EventListener | None = None
     _reports: ReportReader | None = None
     _aborting: asyncio.Task[None] | None = None
@@ -101,17 +106,27 @@ class ScsiController(Controller[ScsiConfig]):
     async def _check_identity(self) -> None:
         """Compares what tells disks apart. A removed unit is not another disk.
 
-        One that does not tell who it is delays only its own I/O.
+        One that does not tell who it is delays only its own I/O. Of one that is leaving, anything may be in the place.
         """
         self._mute.clear()
+        for disk in [*map(self._disks.__getitem__, self._leaving), *(disk for disk, _ in self._left)]:
+            self._disown(disk.bdev)
         disks = [disk for place, disk in self._disks.items() if place not in self._leaving]
         for error in await asyncio.gather(*map(self._check_disk, disks), return_exceptions=True):
             if error is not None:
                 raise error
 
     async def _check_disk(self, disk: _Disk) -> None:
-        holds_io = partial(self.keeping.holds_io, disk.bdev)
-        if not await self._discovery.check_same(self.traddr, disk.unit, holds_io):
+        assert self._looks is not None
+        verdict, why = await self._looks.confirm(disk.unit, disk.bdev, restore=False)
+        where = f"{self.traddr}: target {disk.unit.target} LUN {disk.unit.lun}"
+        if verdict is Verdict.OTHER:
+            raise refusal(where, why)
+        if verdict in {Verdict.UNKNOWN, Verdict.SILENT} and self.keeping.holds_io(disk.bdev):
+            raise uncertainty(where, why)
+        if verdict is not Verdict.SAME:
+            disk.bdev.channels.doubt_identity()  # what comes waits until it tells
+        if verdict is Verdict.SILENT:
             self._mute.add(disk.unit.place)
 
     async def _find_caches(self) -> None:
@@ -132,6 +147,8 @@ class ScsiController(Controller[ScsiConfig]):
         self._set_mode(disk, mode, disk.bdev.info, doubts)
 
     def _set_mode(self, disk: _Disk, mode: Mode, info: BdevInfo, doubts: int) -> None:
+        if disk.bdev.channels.identity_in_doubt():
+            disk.bdev.channels.doubt_cache()  # a flush must not succeed before what is kept was written again
         if not mode.fua:
             disk.bdev.channels.forget_native_fua()
         info = dataclasses.replace(info, write_cache=mode.write_cache is not False)
@@ -167,7 +184,8 @@ class ScsiController(Controller[ScsiConfig]):
         self.service_queues = [control, events]
         self._commands = Commands(self.name, memory, queues, control, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
-        self._reports = ReportReader(self.name, queues, self._rescan, self._tell_deferred)
+        self._looks = Doubts(self._discovery, queues, self._write_after_reset, self._looked, self._lost)
+        self._reports = ReportReader(self.name, queues, self._rescan, self._tell_deferred, self._attention)
         return list(queues)
 
     async def _find_bdevs(self) -> None:
@@ -282,7 +300,7 @@ class ScsiController(Controller[ScsiConfig]):
         for place, disk in list(self._disks.items()):
             if place in self._leaving or place[0] != target or place[1] in self._discovery.untold(target):
                 continue
-            if place not in found or not disk.unit.is_same(found[place]):
+            if not self._stays(disk, found.get(place)):
                 gone = "controller %s: target %d LUN %d is gone, and %s with it"
                 self._said.say_state(logging.WARNING, place, "gone", gone, self.name, *place, disk.bdev.name)
                 self._leaving[place] = spawn(self._remove(place), f"remove {disk.bdev.name}")
@@ -298,6 +316,15 @@ class ScsiController(Controller[ScsiConfig]):
                 if self.state is State.ATTACHING and self._clash is None:
                     self._clash = error
                 log.warning("controller %s: target %d LUN %d: %s", self.name, *place, str(error))
+
+    def _stays(self, disk: _Disk, unit: Unit | None) -> bool:
+        """Whether that is the disk, as its users know it. If it is another one, or none, that gets none of its I/O."""
+        channels = disk.bdev.channels
+        if unit is None or not disk.unit.is_same_disk(unit):
+            self._disown(disk.bdev)
+        elif channels.identity_in_doubt() and difference(disk.unit.identity, unit.identity):
+            return False
+        return unit is not None and not channels.disowned and disk.unit.is_same(unit)
 
     def _add(self, unit: Unit) -> None:
         disk = self._make_disk(unit)
@@ -318,7 +345,11 @@ class ScsiController(Controller[ScsiConfig]):
             if not sense.is_success and disk is not None:
                 disk.bdev.channels.count_loss()
                 self._tell_deferred(target, lun, sense)
-        elif disk is not None or is_change(sense):
+            return
+        if disk is not None and may_be_another(sense.code):
+            disk.bdev.channels.doubt_identity(bool(may_lose_cache(sense.code)))
+        self._attention(target, sense.code)
+        if disk is not None or is_change(sense):
             self._rescan({target})
 
     def _tell_deferred(self, target: int, lun: int, sense: Sense) -> None:
@@ -332,12 +363,60 @@ class ScsiController(Controller[ScsiConfig]):
         try:
             await self.context.bdevs.unregister(disk.bdev)
         finally:
+            if self._looks is not None:
+                await self._looks.done(disk.bdev)
             await self.keeping.end(disk.bdev)
             del self._disks[place]
             self.bdevs.remove(disk.bdev)
             self._left.append((disk, False))
             del self._leaving[place]
         self._rescan({place[0]})  # it may be back
+
+    # ---- units that may have become other disks
+
+    def _attention(self, target: int, code: int) -> None:
+        """A unit of the target reported that, to a command or to I/O. Its own I/O is held, if need be."""
+        if code == Asc.REPORTED_LUNS_CHANGED:
+            for disk in [disk for place, disk in self._disks.items() if place[0] == target]:
+                disk.bdev.channels.doubt_identity()
+        self._look_at_doubts()
+
+    def _look_at_doubts(self) -> None:
+        if self.state not in {State.ATTACHING, State.UP} or self._looks is None or self._commands is None:
+            return  # on its return all units are looked at
+        for place, disk in self._disks.items():
+            stays = place not in self._leaving and not self._commands.silent(place[0])
+            if stays and disk.bdev.channels.identity_in_doubt():
+                self._looks.look(disk.unit, disk.bdev)
+
+    def _looked(self, unit: Unit, bdev: Bdev, verdict: Verdict, why: str) -> None:
+        if self.state is State.RECONNECTING:
+            return
+        who = self.name, *unit.place
+        if verdict is Verdict.OTHER:
+            self._disown(bdev)
+            other = "controller %s: target %d LUN %d is another disk now, which gets no I/O of the old one: %s"
+            self._said.say(logging.WARNING, (unit.place, why), other, *who, why)
+        if verdict in {Verdict.SAME, Verdict.OTHER, Verdict.GONE}:
+            self._rescan({unit.target})
+        else:
+            held = "controller %s: target %d LUN %d: I/O is held, it does not tell whether it is the same disk: %s"
+            self._said.say_state(logging.WARNING, bdev.name, why, held, *who, why)
+
+    def _disown(self, bdev: Bdev) -> None:
+        """Another disk may be in its place, which gets none of what was for this one."""
+        if not bdev.channels.disowned:
+            bdev.channels.disown()
+            self.keeping.lose(bdev, "acknowledged writes of a disk that is gone are lost")
+
+    async def _write_after_reset(self, bdev: Bdev) -> None:
+        channels = bdev.channels
+        assert isinstance(channels, KeptChannels)
+        await channels.hold()
+        if channels.lose_unkept():
+            self.keeping.tell_loss(bdev, "acknowledged writes that were not flushed may be lost, as the unit was reset")
+        await self.keeping.repeat(bdev, channels, self.request_queues[0])
+        await channels.let_go()
 
     # ---- I/O that takes too long, and resets
 
@@ -355,6 +434,7 @@ class ScsiController(Controller[ScsiConfig]):
         silent = {target for target, (when, _) in self._silent.items() if when < time.monotonic()}
         if silent and self.state is State.UP and self._scanning is None:
             self._rescan(silent)
+        self._look_at_doubts()
         before = self._expired_before()
         if self._aborting is not None:
             return
@@ -418,6 +498,8 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def _cut_off(self) -> None:
         await super()._cut_off()
+        if self._looks is not None:
+            await self._looks.stop()
         if self.service_queues:  # what was asked of the lost device must not be asked of its successor
             await self.service_queues[CONTROL].fail(DeviceError.errno, time.monotonic_ns())
 

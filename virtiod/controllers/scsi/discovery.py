@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import enum
 import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from virtiod.controllers.identity import Identity, difference, refusal, silence, uncertainty
+from virtiod.controllers.identity import Identity, difference, silence
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi.commands import BUFFER_BYTES, MAX_AT_ONCE, CheckCondition, Commands
 from virtiod.controllers.scsi.config import ScsiConfig
@@ -40,6 +42,16 @@ Result = TypeVar("Result")
 
 # (target, its disks in order of their LUNs)
 Found = Callable[[int, list[Unit]], None]
+
+
+class Verdict(enum.Enum):
+    """On the disk at a unit's address."""
+
+    SAME = enum.auto()
+    OTHER = enum.auto()
+    GONE = enum.auto()  # there is none
+    UNKNOWN = enum.auto()  # it does not tell
+    SILENT = enum.auto()  # it does not answer
 
 
 class Discovery:
@@ -109,27 +121,20 @@ class Discovery:
             self._asked.pop(target, None)
         return None
 
-    async def check_same(self, traddr: str, unit: Unit, holds_io: Callable[[], bool]) -> bool:
-        """Returns whether the unit answered in time. holds_io: whether some waits for it.
-
-        Raises ProtocolError if another disk is there now, DeviceError if I/O waits and nobody can tell yet.
-        """
-        where = f"{traddr}: target {unit.target} LUN {unit.lun}"
-        now, unknown, answered = None, "", True
+    async def compare(self, unit: Unit) -> tuple[Verdict, str]:
+        """Whether the disk at the unit's address is that unit, and why not, or why that is not known."""
         try:
             now = await self._identity(unit)
         except (LostError, RemovedError):
             raise
         except DeviceError as error:
-            unknown = str(error)
-            answered = not isinstance(error, DeadlineError)
-        if now:
-            if why := difference(unit.identity, now):
-                raise refusal(where, why)
-            unknown = silence(unit.identity, now)
-        if unknown and holds_io():
-            raise uncertainty(where, unknown)
-        return answered
+            return Verdict.SILENT if isinstance(error, DeadlineError) else Verdict.UNKNOWN, str(error)
+        if now is None:
+            return Verdict.GONE, "there is none"
+        if why := difference(unit.identity, now):
+            return Verdict.OTHER, why
+        why = silence(unit.identity, now)
+        return Verdict.UNKNOWN if why else Verdict.SAME, why
 
     async def _identity(self, unit: Unit) -> Identity | None:
         """The identity of the disk at the unit's address; None when there is none. Raises DeviceError.
@@ -166,6 +171,15 @@ class Discovery:
             why = str(error)
             self._said.say(logging.WARNING, (unit.place, why), "%s; it counts as large as it was", why)
             return unit.capacity
+
+    async def hear(self, unit: Unit) -> None:
+        """Has the unit tell the attentions that it has queued."""
+        with contextlib.suppress(DeviceError, NotFound):
+            await self._commands.run(*unit.place, cdb.test_unit_ready())
+
+    async def make_ready(self, unit: Unit) -> None:
+        """Raises NotFound, DeviceError if it does not become ready."""
+        await self._make_ready(*unit.place)
 
     async def mode(self, unit: Unit) -> parse.Mode:
         """Of the unit, as it is now. Raises NotFound, DeviceError."""

@@ -76,16 +76,23 @@ class EventListener:
 class ReportReader:
     """Reads the data path's reports on units: logs each cause once, and has targets scanned again.
 
-    lost: called with target, LUN and the sense that tells of acknowledged writes that the unit lost.
+    lost: called with target, LUN and the sense that tells of acknowledged writes that the unit lost. attention: with
+    the target and the Asc of a unit attention, which the data path has dealt with.
     """
 
     def __init__(
-        self, who: str, queues: list[ScsiQueue], rescan: Rescan, lost: Callable[[int, int, Sense], None]
+        self,
+        who: str,
+        queues: list[ScsiQueue],
+        rescan: Rescan,
+        lost: Callable[[int, int, Sense], None],
+        attention: Callable[[int, int], None],
     ) -> None:
         self._who = who
         self._queues = queues
         self._rescan = rescan
         self._lost = lost
+        self._attention = attention
         self._said = LogOnce(log, who)
         self._tasks: set[asyncio.Task[None]] = set()
         for queue in queues:
@@ -116,6 +123,7 @@ class ReportReader:
             return
         if reason is not None and reason.key == SenseKey.UNIT_ATTENTION:
             self._said.say(logging.INFO, key, "target %d LUN %d: %s", target, lun, what)
+            self._attention(target, reason.code)
             self._rescan({target})  # whatever it tells of: the data path doubts the cache's mode until then
             return
         if cause.is_gone(report.cause):

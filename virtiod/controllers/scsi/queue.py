@@ -105,6 +105,7 @@ def _cmd_overdue(p: PollerPtr, c: CommandPtr) -> int64_t:
         if (
             q.slots[i].used
             and q.slots[i].io != NULL
+            and q.slots[i].command == NULL  # what is written again has a deadline of its own
             and q.slots[i].due == 0
             and q.slots[i].io.submitted_ns < before
             and q.slots[i].io.channel.bdev.unit == unit

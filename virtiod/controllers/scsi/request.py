@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import cython
-from cython import address, cast
+from cython import NULL, address, cast
 from cython.cimports.libc.stdint import UINT32_MAX, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.virtiod.bdev import identity
 from cython.cimports.virtiod.controllers.scsi.port import USUAL_CDB, CallPtr, PortPtr, TagPtr
 from cython.cimports.virtiod.core import atomics, bigendian, bits
 from cython.cimports.virtiod.core.types import BdevCorePtr, BytePtr, CharPtr, IoFlag, Op
@@ -101,8 +102,9 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     cdb: BytePtr = address(req.cdb[0])
     seg: SegPtr
     shift: cython.int
+    kind: cython.int = s.kind
     out: uint32_t = 1
-    if s.kind == queue.KIND_CONTROL:
+    if kind == queue.KIND_CONTROL:
         return _build_call(q, slot, req, resp)
     shift = bits.log2(s.io.channel.bdev.block_size)
     _header(q, slot, req, resp, s.io.channel.bdev.unit)
@@ -110,8 +112,12 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     memset(cdb, 0, USUAL_CDB)
     if port.cdb_size > USUAL_CDB:
         memset(cdb + USUAL_CDB, 0, port.cdb_size - USUAL_CDB)
-    _put_command(cdb, s, s.offset >> shift, s.length >> shift)
-    if s.kind == Op.READ:
+    s.probe = s.command == NULL and identity.in_doubt(s.io.channel.bdev)
+    if s.probe:
+        kind = Op.FLUSH  # a CDB of zeros is TEST UNIT READY, which has no data either
+    else:
+        _put_command(cdb, s, s.offset >> shift, s.length >> shift)
+    if kind == Op.READ:
         # command | response, data
         seg = address(q.segs[queue.DATA_SEG - 2])
         seg[1].addr = at + port.response_at
@@ -120,14 +126,14 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
     else:
         # command, data | response
         seg = address(q.segs[queue.DATA_SEG - 1])
-        if s.kind == Op.WRITE:
+        if kind == Op.WRITE:
             out += n
-        elif s.kind == Op.UNMAP:
+        elif kind == Op.UNMAP:
             seg[1].addr = at + port.unmap_at
             seg[1].len = _unmap_list(cast(BytePtr, area + port.unmap_at), s.offset >> shift, s.length >> shift)
             bigendian.put16(cdb + 7, cast(uint16_t, seg[1].len))
             out = 2
-        elif s.kind == Op.WRITE_ZEROES:
+        elif kind == Op.WRITE_ZEROES:
             seg[1].addr = segments.to_device(q, cast(uint64_t, q.zeroes))
             seg[1].len = s.io.channel.bdev.block_size
             out = 2

@@ -4,20 +4,23 @@ The answer is checked: a response that was not written, sense that is too short 
 What ends by itself (busy, resets, unit attentions) is retried, and so is a command that was not processed because the
 answer tells of an earlier one (deferred sense). What the control plane should know or log is reported to it, once for
 equal causes until it has taken the reports.
+
+A unit attention that may mean another disk holds all I/O of the unit: until the control plane has looked (doubts.py),
+the unit is sent TEST UNIT READY in its place, and no success counts.
 """
 
 from __future__ import annotations
 
 import cython
-from cython import address, cast
-from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ETIMEDOUT
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython import NULL, address, cast
+from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, ESHUTDOWN, ETIMEDOUT
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.bdev import cache
+from cython.cimports.virtiod.bdev import cache, identity
 from cython.cimports.virtiod.controllers.scsi.cause import Cause
 from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, PortPtr, ReportPtr
 from cython.cimports.virtiod.core import atomics
-from cython.cimports.virtiod.core.types import Op
+from cython.cimports.virtiod.core.types import BdevCorePtr, Op
 from cython.cimports.virtiod.poller import rounds
 from cython.cimports.virtiod.scsi import sense
 from cython.cimports.virtiod.scsi.sense import SenseData, SenseDataPtr
@@ -29,16 +32,38 @@ from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 MAX_TRIES = cython.declare(cython.int, 8)  # of what is not known to end by itself
 BACKOFF_NS = cython.declare(uint64_t, 1_000_000)  # doubled with each try, up to 128 ms
 BACKOFF_SHIFT = cython.declare(cython.int, 7)
+HOLD_NS = cython.declare(uint64_t, 1_000_000)  # between looks at a unit in doubt; longer, the longer the I/O waits
+HOLD_SHIFT = cython.declare(cython.int, 3)
+MAX_HOLD_NS = cython.declare(uint64_t, 100_000_000)
 
 
 def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
+    ret: cython.int
+    if s.kind == queue.KIND_CONTROL:
+        return _result_call(q, slot)
+    ret = _verdict(q, slot, written)
+    if ret == 0 and s.command == NULL and (s.probe or identity.in_doubt(s.io.channel.bdev)):
+        return _held(q, slot)
+    return ret
+
+
+def _held(q: IoQueuePtr, slot: uint32_t) -> cython.int:
+    """The result while the control plane finds out whether the unit is the disk that this I/O is for: asked again."""
+    s: SlotPtr = address(q.slots[slot])
+    now: uint64_t = q.poller.now
+    wait: uint64_t = (now - s.io.submitted_ns) >> HOLD_SHIFT if now > s.io.submitted_ns else 0
+    if atomics.load_u8(address(s.io.channel.bdev.disowned)):
+        return -ENODEV
+    return _later(q, slot, min(max(wait, HOLD_NS), MAX_HOLD_NS), -ETIMEDOUT)
+
+
+def _verdict(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
+    """What the answer says of the command."""
     port: PortPtr = cast(PortPtr, q.kind)
     resp: CmdRespPtr = cast(CmdRespPtr, layout.slot_area(address(q.vq), slot) + port.response_at)
     response: uint8_t = atomics.load_u8(address(resp.response))
     status: uint8_t = atomics.load_u8(address(resp.status))
-    if s.kind == queue.KIND_CONTROL:
-        return _result_call(q, slot, resp)
     if response != Response.OK:
         return _by_response(q, slot, response)
     if status == Status.CHECK_CONDITION:
@@ -55,7 +80,7 @@ def _done(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr, written: uint32_t) ->
     the kernel's vhost-scsi and QEMU's vhost-user-scsi write no other.
     """
     s: SlotPtr = address(q.slots[slot])
-    if s.kind > Op.WRITE:
+    if s.kind > Op.WRITE or s.probe:
         return 0
     if atomics.load_u32(address(resp.resid)) or (s.kind == Op.READ and written and written < RESP_HEADER + s.length):
         _report(q, s, Cause.SHORT)
@@ -83,9 +108,10 @@ def _by_check(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr, written: uint32_t
     return _by_sense(q, slot, address(found))
 
 
-def _result_call(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
+def _result_call(q: IoQueuePtr, slot: uint32_t) -> cython.int:
     call: CallPtr = cast(CallPtr, q.slots[slot].command.out)
     port: PortPtr = cast(PortPtr, q.kind)
+    resp: CmdRespPtr = cast(CmdRespPtr, layout.slot_area(address(q.vq), slot) + port.response_at)
     length: uint32_t = atomics.load_u32(address(resp.sense_len))
     call.response = atomics.load_u8(address(resp.response))
     call.status = atomics.load_u8(address(resp.status))
@@ -98,12 +124,18 @@ def _result_call(q: IoQueuePtr, slot: uint32_t, resp: CmdRespPtr) -> cython.int:
 def _again(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
     """Has the request retried in wait_ns, unless its I/O is too old for that: then returns `instead`."""
     s: SlotPtr = address(q.slots[slot])
+    if s.tries < 255:
+        s.tries += 1
+    return _later(q, slot, wait_ns, instead)
+
+
+def _later(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
+    """The same, but it does not count as a try."""
+    s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
     now: uint64_t = q.poller.now
     if now - s.io.submitted_ns > port.retry_ns and now > s.io.submitted_ns:
         return instead
-    if s.tries < 255:
-        s.tries += 1
     s.due = now + wait_ns
     return queue.RESULT_RETRY
 
@@ -163,9 +195,8 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     key: uint8_t = found.key
     cause: uint32_t = Cause.SENSE | cast(uint32_t, key) << 16 | found.asc
     if key == SenseKey.UNIT_ATTENTION:
-        cache.doubt(s.io.channel.bdev)  # whatever changed: the cache's mode may have, too
         _report(q, s, cause)
-        return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
+        return _attention(q, slot, found.asc)
     if key == SenseKey.ABORTED_COMMAND and s.tries < MAX_TRIES:
         return _again(q, slot, _backoff(s), -EIO)
     if key == SenseKey.NOT_READY and found.asc == Asc.BECOMING_READY:
@@ -180,6 +211,21 @@ def _by_sense(q: IoQueuePtr, slot: uint32_t, found: SenseDataPtr) -> cython.int:
     if key == SenseKey.ILLEGAL_REQUEST:
         return _refused(s, found.asc >> 8)
     return -EIO
+
+
+def _attention(q: IoQueuePtr, slot: uint32_t, asc: uint16_t) -> cython.int:
+    """The result of a unit attention: the command was not processed. What is written again begins again if that is
+    for another disk, perhaps, or comes too late."""
+    s: SlotPtr = address(q.slots[slot])
+    b: BdevCorePtr = s.io.channel.bdev
+    cache.doubt(b)  # whatever changed: the cache's mode may have, too
+    if sense.may_be_another(asc):
+        identity.doubt(b, sense.may_lose_cache(asc))
+        if s.command != NULL:
+            return -ESHUTDOWN
+        if s.probe:
+            return _held(q, slot)  # however many the unit has queued
+    return _again(q, slot, 0 if s.tries < 2 else _backoff(s), -EIO) if s.tries < MAX_TRIES else -EIO
 
 
 def _no_flush(q: IoQueuePtr, slot: uint32_t, cause: uint32_t) -> cython.int:

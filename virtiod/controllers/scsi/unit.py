@@ -59,14 +59,16 @@ class Unit:
         c = self.capacity
         return Identity(self.serial, c.block_size, c.blocks * c.block_size, self.designators)
 
-    def is_same(self, other: Unit) -> bool:
-        """Whether it is the same disk, with the properties that users of the bdev rely on."""
+    def is_same_disk(self, other: Unit) -> bool:
         return (
             self.serial == other.serial
             and self.designators == other.designators
             and self.capacity.block_size == other.capacity.block_size
-            and self.mode.write_protected == other.mode.write_protected
         )
+
+    def is_same(self, other: Unit) -> bool:
+        """Whether it is the same disk, with the properties that users of the bdev rely on."""
+        return self.is_same_disk(other) and self.mode.write_protected == other.mode.write_protected
 
     def after(self, before: Unit) -> Unit:
         """The unit, found again: what it does not tell of its mode is as before."""
