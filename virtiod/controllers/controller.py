@@ -14,7 +14,6 @@ import contextlib
 import enum
 import errno
 import logging
-import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -30,6 +29,7 @@ from virtiod.core.levels import NOTICE
 from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
+from virtiod.core.ticks import now_ns
 from virtiod.transports.interface import Transport
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Controller(EndingDevice[Config]):
             await self._abandon()
             raise
         self.transport.on_config_change = self._config_change
-        self._up_since = time.monotonic()
+        self._up_since = asyncio.get_running_loop().time()
         self._enter(State.UP)
         await self._catch_up()
         return [b.name for b in self.bdevs]
@@ -204,9 +204,9 @@ class Controller(EndingDevice[Config]):
             return
         self.last_error = str(error)
         if not self._down_since_ns or self._answered_since(self._up_since):
-            self._down_since_ns = time.monotonic_ns()
+            self._down_since_ns = now_ns()
         self._enter(State.RECONNECTING, str(error))
-        self._brief = self._brief + 1 if time.monotonic() - self._up_since < BRIEF_S else 0
+        self._brief = self._brief + 1 if asyncio.get_running_loop().time() - self._up_since < BRIEF_S else 0
         self._returning = spawn(self._return(), f"reconnect {self.name}")
 
     def _removed(self, error: VirtiodError) -> None:
@@ -235,7 +235,7 @@ class Controller(EndingDevice[Config]):
                     self._did_not_return(error)
                     await self._let_go()
         self.reconnects += 1
-        self._up_since = time.monotonic()
+        self._up_since = asyncio.get_running_loop().time()
         self._returning = None
         self._enter(State.UP, "reconnected")
         await self._catch_up()
@@ -300,7 +300,7 @@ class Controller(EndingDevice[Config]):
     def _expired_before(self) -> int:
         """What waits since before this time (CLOCK_MONOTONIC, ns) waits too long; 0: nothing does."""
         timeout_ns = int(self.context.io_timeout_s * 1e9)
-        return max(0, time.monotonic_ns() - timeout_ns) if timeout_ns else 0
+        return max(0, now_ns() - timeout_ns) if timeout_ns else 0
 
     def _away_too_long(self) -> bool:
         return self._down_since_ns < self._expired_before()
@@ -371,7 +371,7 @@ class Controller(EndingDevice[Config]):
         await self._cut_off()
         leaving = asyncio.gather(*self._leave())
         while not (await asyncio.wait({leaving}, timeout=LEAVE_STEP_S))[0]:
-            await self._give_up(time.monotonic_ns())
+            await self._give_up(now_ns())
         await leaving
 
     def _leave(self) -> list[Awaitable[None]]:

@@ -87,7 +87,7 @@ class Repetition:
         if not done:
             raise DeadlineError(f"no write was repeated within {DEADLINE_S:g} s")
         alone = len(self._running) == 1
-        for task in done:
+        for task in [one for one in self._running if one in done]:  # in the order of their beginnings
             self._ended(self._running.pop(task), task.result(), alone)
 
     def _ended(self, record: KeptRecord, result: int, alone: bool) -> None:

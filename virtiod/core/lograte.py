@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+
+from virtiod.core.ticks import now_s
 
 INTERVAL_S = 1.0
 MAX_KEYS = 4096
@@ -19,7 +20,7 @@ class LogRate:
     """Of many different things the one that was said least recently is forgotten, and said again if it comes."""
 
     def __init__(
-        self, log: logging.Logger, interval_s: float | None = None, clock: Callable[[], float] = time.monotonic
+        self, log: logging.Logger, interval_s: float | None = None, clock: Callable[[], float] = now_s
     ) -> None:
         self._log = log
         self._interval_s = INTERVAL_S if interval_s is None else interval_s

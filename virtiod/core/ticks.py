@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from virtiod.core import clock
 
 NS_PER_S = 1_000_000_000
 NS_PER_US = 1000
@@ -11,4 +11,9 @@ TICK_RATE = NS_PER_S  # of a second
 
 def now_ns() -> int:
     """The time now, in ticks."""
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return clock.read_ns()
+
+
+def now_s() -> float:
+    """The same in seconds."""
+    return clock.read_ns() / NS_PER_S

@@ -20,6 +20,11 @@ cdef void defer(PollerCore *p, Io *io, int status) noexcept nogil
 cdef void answer(Command *c, int64_t result) noexcept nogil
 cdef void run_command(Message *m, PollerCore *p) noexcept nogil
 cdef void run(PollerCore *p) noexcept nogil
+# The parts of run().
+cdef int turn(PollerCore *p) noexcept nogil
+cdef uint64_t settle(PollerCore *p) noexcept nogil
+cdef void sleep(PollerCore *p, uint64_t longest) noexcept nogil
+cdef void rise(PollerCore *p) noexcept nogil
 # The parts of a round.
 cdef int run_inbox(PollerCore *p) noexcept nogil
 cdef int run_deferred(PollerCore *p) noexcept nogil
@@ -33,4 +38,3 @@ cdef void _forget(Source *s) noexcept nogil
 cdef unsigned int _ready_bits(uint32_t events) noexcept nogil
 cdef int _look_at_fds(PollerCore *p, uint64_t timeout_ns, bint asleep) noexcept nogil
 cdef void _tick(PollerCore *p) noexcept nogil
-cdef void _sleep(PollerCore *p) noexcept nogil

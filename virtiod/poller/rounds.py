@@ -7,6 +7,8 @@ looks once more, and sleeps in epoll until an eventfd, a socket, a message or a 
 Other threads reach a poller by its inbox only: a lock-free stack that they push to and that the poller takes whole.
 Nothing is lost between looking and sleeping: the sleeper sets `sleeping`, then looks at the inbox; the sender pushes,
 then looks at `sleeping`; a full barrier stands between the two steps on either side.
+
+run() is what a thread does. A simulation has no threads, and calls what run() consists of.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def push(p: PollerPtr, m: MessagePtr) -> None:
     """Hands a message to a poller, and wakes it if it sleeps."""
     one: uint64_t = 1
     _push(address(p.inbox), m)
-    atomics.fence()  # pairs with the one in _sleep: inbox written, then sleeping read
+    atomics.fence()  # pairs with the one in settle: inbox written, then sleeping read
     if atomics.load_u32(address(p.sleeping)):
         write(p.evfd, address(one), 8)
 
@@ -271,13 +273,34 @@ def _tick(p: PollerPtr) -> None:
     p.next_tick = p.now + TICK_NS
 
 
-def _sleep(p: PollerPtr) -> None:
-    """Arms all sources, polls once more, sleeps. A source that can't be armed keeps the poller awake by returning true
-    from arm(), or shortens the sleep by nap_ns."""
+def turn(p: PollerPtr) -> cython.int:
+    """Runs one round, and returns how much work there was."""
+    work: cython.int = 0
+    if p.inbox != NULL:
+        work += run_inbox(p)
+    if p.deferred != NULL:
+        work += run_deferred(p)
+    if p.n_watched:
+        _look_at_fds(p, 0, False)
+    work += poll_sources(p)
+    if p.removed:
+        compact(p)
+    if p.now >= p.next_tick:
+        _tick(p)
+    p.rounds += 1
+    p.now = clock.now_ns()
+    p.heartbeat_ns = p.now
+    return work
+
+
+def settle(p: PollerPtr) -> uint64_t:
+    """Arms all sources and polls once more. Returns for how long the poller may sleep (ns), 0 if there is work already.
+
+    A source that can't be armed keeps the poller awake by returning true from arm(), or shortens the sleep by nap_ns.
+    """
     i: uint32_t
     s: SourcePtr
     found: cython.bint = False
-    before: uint64_t
     longest: uint64_t = SLEEP_IN_FLIGHT_NS if p.in_flight else SLEEP_NS
     atomics.store_u32(address(p.sleeping), 1)
     atomics.fence()  # pairs with the one in push: sleeping written, then inbox read
@@ -289,12 +312,24 @@ def _sleep(p: PollerPtr) -> None:
             found = True
         if s.nap_ns and s.nap_ns < longest:
             longest = s.nap_ns
-    if not found and p.deferred == NULL and atomics.load_ptr(address(p.inbox)) == NULL:
-        before = clock.now_ns()
-        _look_at_fds(p, longest, True)
-        p.now = clock.now_ns()
-        p.sleep_ns += p.now - before
-        p.sleeps += 1
+    if found or p.deferred != NULL or atomics.load_ptr(address(p.inbox)) != NULL:
+        return 0
+    return longest
+
+
+def sleep(p: PollerPtr, longest: uint64_t) -> None:
+    """Waits for what was armed, for `longest` ns at most."""
+    before: uint64_t = clock.now_ns()
+    _look_at_fds(p, longest, True)
+    p.now = clock.now_ns()
+    p.sleep_ns += p.now - before
+    p.sleeps += 1
+
+
+def rise(p: PollerPtr) -> None:
+    """Undoes what settle() did."""
+    i: uint32_t
+    s: SourcePtr
     atomics.store_u32(address(p.sleeping), 0)
     for i in range(p.n_sources):
         s = p.sources[i]
@@ -304,27 +339,14 @@ def _sleep(p: PollerPtr) -> None:
 
 def run(p: PollerPtr) -> None:
     """Runs rounds until `stop`."""
-    work: cython.int = 0
+    work: cython.int
     slept: uint64_t
+    longest: uint64_t
     last_work: uint64_t = clock.now_ns()
     before: uint64_t = last_work
     p.now = before
     while not atomics.load_u32(address(p.stop)):
-        work = 0
-        if p.inbox != NULL:
-            work += run_inbox(p)
-        if p.deferred != NULL:
-            work += run_deferred(p)
-        if p.n_watched:
-            _look_at_fds(p, 0, False)
-        work += poll_sources(p)
-        if p.removed:
-            compact(p)
-        if p.now >= p.next_tick:
-            _tick(p)
-        p.rounds += 1
-        p.now = clock.now_ns()
-        p.heartbeat_ns = p.now
+        work = turn(p)
         if work:
             p.busy_ns += p.now - before
             last_work = p.now
@@ -333,7 +355,10 @@ def run(p: PollerPtr) -> None:
             if not p.busy_mode and p.now - last_work > p.poll_ns:
                 slept = p.sleep_ns
                 before = p.now
-                _sleep(p)
+                longest = settle(p)
+                if longest:
+                    sleep(p, longest)
+                rise(p)
                 p.now = clock.now_ns()
                 p.idle_ns += p.now - before - (p.sleep_ns - slept)
             elif not p.busy_mode and p.now - last_work > YIELD_NS and not p.rounds & 7:

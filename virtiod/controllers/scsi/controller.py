@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
+from virtiod.core.ticks import now_ns
 from virtiod.scsi import address
 from virtiod.scsi.parse import Mode
 from virtiod.scsi.sense import Sense, may_be_another, may_lose_cache
@@ -278,7 +278,7 @@ class ScsiController(Controller[ScsiConfig]):
                 for target in silent | set(filter(self._is_unsure, looked_at)):
                     times = self._silent.get(target, (0.0, 0))[1]
                     delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
-                    self._silent[target] = time.monotonic() + delay, times + 1
+                    self._silent[target] = asyncio.get_running_loop().time() + delay, times + 1
                 if self.state is State.ATTACHING:
                     break  # what was heard of meanwhile is looked at when it is up
                 await asyncio.sleep(SCAN_PAUSE_S)
@@ -431,7 +431,7 @@ class ScsiController(Controller[ScsiConfig]):
     async def supervise(self) -> None:
         # Forgotten when it was found without I/O twice: the last may just have ended.
         self._left = [(disk, not disk.bdev.channels.oldest_ns()) for disk, over in self._left if not over]
-        silent = {target for target, (when, _) in self._silent.items() if when < time.monotonic()}
+        silent = {target for target, (when, _) in self._silent.items() if when < asyncio.get_running_loop().time()}
         if silent and self.state is State.UP and self._scanning is None:
             self._rescan(silent)
         self._look_at_doubts()
@@ -466,7 +466,7 @@ class ScsiController(Controller[ScsiConfig]):
         free."""
         seconds = self.context.io_timeout_s
         aborted: set[tuple[bytes, int]] = set()
-        ends = time.monotonic() + ABORT_SETTLE_S
+        ends = asyncio.get_running_loop().time() + ABORT_SETTLE_S
         while self._wait_for(units, before):
             tasks = set(await self._overdue_tasks(units, before)) - aborted
             if tasks:
@@ -475,8 +475,8 @@ class ScsiController(Controller[ScsiConfig]):
                 self.io_timeouts += len(tasks)
                 await self._abort_tasks(tasks)
                 aborted |= tasks
-                ends = time.monotonic() + ABORT_SETTLE_S
-            elif time.monotonic() > ends:
+                ends = asyncio.get_running_loop().time() + ABORT_SETTLE_S
+            elif asyncio.get_running_loop().time() > ends:
                 raise DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s")
             await asyncio.sleep(SETTLE_POLL_S)
 
@@ -501,7 +501,7 @@ class ScsiController(Controller[ScsiConfig]):
         if self._looks is not None:
             await self._looks.stop()
         if self.service_queues:  # what was asked of the lost device must not be asked of its successor
-            await self.service_queues[CONTROL].fail(DeviceError.errno, time.monotonic_ns())
+            await self.service_queues[CONTROL].fail(DeviceError.errno, now_ns())
 
     async def _doubt(self, epoch: Epoch) -> None:
         """Commands to units end: their answers may still be written, over those to other commands."""

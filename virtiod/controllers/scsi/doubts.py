@@ -8,7 +8,6 @@ written again before its I/O goes on, as when a device was lost.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from virtiod.bdev import Bdev
@@ -122,8 +121,8 @@ class Doubts:
 
     async def _quiet(self, channels: KeptChannels, error: type[DeviceError]) -> None:
         """Returns when the device has nothing of the unit any more that could write. Raises `error` if that lasts."""
-        ends = time.monotonic() + QUIET_DEADLINE_S
+        ends = asyncio.get_running_loop().time() + QUIET_DEADLINE_S
         while left := sum([await queue.unit_reset(channels) for queue in self._queues]):
-            if time.monotonic() > ends:
+            if asyncio.get_running_loop().time() > ends:
                 raise error(f"{left} requests of before it was in doubt are still with it")
             await asyncio.sleep(QUIET_POLL_S)
