@@ -115,6 +115,24 @@ async def test_memory_that_can_not_be_shared_once_it_is_up_is_a_loss_and_no_fail
         assert await s.do("S0t0", "read") == 0
 
 
+@pytest.mark.parametrize("lost_before", [False, True])
+@in_loop
+async def test_memory_that_grew_is_used_only_when_a_device_that_can_not_learn_of_it_is_cut_off(
+    run_dir: Path, lost_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(run_dir, UNITS) as s:
+        await s.attach()
+        controller, memory = controller_of(s), s.engine.memory
+        monkeypatch.setattr(VhostUserTransport, "memory_hot_add", property(lambda _: False))
+        if lost_before:
+            lose(controller)
+        memory.allocate(memory.size)
+        await s.engine.controllers.publish_memory()
+        assert all(queue.stopped for queue in controller.all_queues)
+        await s.until(lambda: controller.state is State.UP)
+        assert await s.do("S0t0", "read") == 0
+
+
 @in_loop
 async def test_a_connection_whose_replies_can_not_be_read_for_an_unforeseen_reason_is_lost(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -60,6 +60,7 @@ class Controller(EndingDevice[Config]):
         self.on_removed: Callable[[Controller[Config]], None] | None = None  # detaches it: the device was removed
         self._loss: asyncio.Future[DeviceError] | None = None  # while it is not up: ended by the device's end
         self._returning: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()  # no I/O reaches the device: it is cut off, or all is held back
         self._up_since = 0.0
         self._down_since_ns = 0  # CLOCK_MONOTONIC; not later, if the device answered nothing in between
         self._said = LogRate(log)
@@ -251,6 +252,7 @@ class Controller(EndingDevice[Config]):
             if not self.transport.memory_hot_add:
                 raise DeviceError(f"{self.traddr}: DMA memory grew while writes were repeated")
             await self.transport.share_memory()
+        self._idle.clear()
         await self._release()
 
     def _did_not_return(self, error: Exception) -> None:
@@ -262,6 +264,12 @@ class Controller(EndingDevice[Config]):
             level, traceback = (logging.WARNING, None) if foreseen else (logging.ERROR, error)
             self._said.say(level, ("attempt", message), "controller %s: %s", self.name, message, exc_info=traceback)
         self.last_error = message
+
+    async def _cut_off(self) -> None:
+        try:
+            await super()._cut_off()
+        finally:
+            self._idle.set()
 
     async def _let_go(self) -> None:
         """Cut off a device that was lost. Raises nothing: it is to be tried again whatever fails here."""
@@ -321,13 +329,21 @@ class Controller(EndingDevice[Config]):
         self._fewer.set()
 
     async def share_memory(self) -> None:
-        """Tells the device that DMA memory grew, before it sees an address there."""
-        if self.state is not State.UP and not (self.state is State.ATTACHING and self.bdevs):
+        """Tells the device that DMA memory grew, before it sees an address there: it knows when this returns, or gets
+        no I/O until it does."""
+        if self.state is State.RECONNECTING and (self._idle.is_set() or not self._is_coming_back()):
+            await self._idle.wait()  # if it was lost just now, its queues may still run
             return  # told when it comes back
+        if self.state in {State.DETACHING, State.GONE} or (self.state is State.ATTACHING and not self.bdevs):
+            return
         if self.transport.memory_hot_add or len(self.context.memory.regions) == self._regions:
             await self.transport.share_memory()
         else:
             self._lost(DeviceError(f"{self.traddr}: DMA memory grew, the back-end can't take more while it runs"))
+            await self._idle.wait()
+
+    def _is_coming_back(self) -> bool:
+        return self._loss is not None and not self._loss.done()
 
     def _config_change(self) -> None:
         """The configuration has to be read again: once, for however many changes the device tells of meanwhile."""
