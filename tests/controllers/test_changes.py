@@ -9,19 +9,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.support.rig import in_loop
-from tests.support.vhost_user import ScriptedBackend
+from tests.support.vhost_user import FEATURES, ScriptedBackend
 from tests.support.waiting import until
+from virtiod.controllers.controller import State
 from virtiod.controllers.request import AttachRequest
 from virtiod.system import System
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.wire import BackendRequest, Request
+from virtiod.virtio.features import BlkFeature
 
 CHANGE = wire.pack(BackendRequest.CONFIG_CHANGE_MSG, b"")
 
 
-def config(sectors: int) -> bytes:
+def config(sectors: int, seg_max: int = 126) -> bytes:
     """struct virtio_blk_config with one queue."""
-    return struct.pack("<QII4xIBBHIBxH24x", sectors, 0, 126, 512, 0, 0, 0, 0, 0, 1)
+    return struct.pack("<QII4xIBBHIBxH24x", sectors, 0, seg_max, 512, 0, 0, 0, 0, 0, 1)
 
 
 @contextlib.asynccontextmanager
@@ -86,3 +88,20 @@ async def test_a_detach_during_a_flood_leaves_no_task(run_dir: Path) -> None:
         with contextlib.suppress(OSError, AssertionError):  # its channel has gone
             await flooding
         assert not [task for task in asyncio.all_tasks() if "reconfigure" in task.get_name()]
+
+
+@in_loop
+async def test_a_device_whose_limits_fell_while_it_ran_does_not_come_back_with_them(run_dir: Path) -> None:
+    backend = ScriptedBackend(
+        features=FEATURES | wire.F_PROTOCOL_FEATURES | 1 << BlkFeature.SEG_MAX, config=config(2048)
+    )
+    async with attached(run_dir, backend) as system:
+        controller = system.controllers.get("C0")
+        backend.config = config(4096, seg_max=2)
+        backend.channel.send(CHANGE)
+        await until(lambda: system.bdevs.get("C0").num_blocks == 4096)  # it was read
+        backend.hang_up()
+        await until(lambda: "max_segments 2, it was 126" in controller.last_error)
+        assert controller.state is State.RECONNECTING  # I/O was split by the limits of before
+        backend.config = config(4096)
+        await until(lambda: controller.state is State.UP)

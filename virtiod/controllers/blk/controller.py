@@ -47,6 +47,7 @@ class BlkController(Controller[BlkConfig]):
         Feature.VERSION_1,
     )
     config_sizes = CONFIG_SIZES
+    _split_by: BlkConfig  # its limits are those that I/O is split by
 
     def _check_return(self, config: BlkConfig) -> None:
         for bdev in self.bdevs:
@@ -54,9 +55,9 @@ class BlkController(Controller[BlkConfig]):
         self._check_limits(config)
 
     def _check_limits(self, config: BlkConfig) -> None:
-        """Raises ProtocolError if a limit is lower than at first: I/O was split by those limits."""
+        """Raises ProtocolError if a limit is lower than those that I/O was split by."""
         for limit in ("max_segments", "max_segment", "max_transfer", "max_discard", "max_write_zeroes"):
-            before, now = getattr(self._config, limit), getattr(config, limit)
+            before, now = getattr(self._split_by, limit), getattr(config, limit)
             if now < before:
                 raise ProtocolError(f"{self.traddr}: the device came back with {limit} {now}, it was {before}")
 
@@ -115,7 +116,7 @@ class BlkController(Controller[BlkConfig]):
             self.context.bdevs.update(bdev, info, doubts)
 
     def _limit(self, channels: BdevChannels) -> None:
-        c = self._config
+        c = self._split_by = self._config
         limits = RequestLimits(
             max_segments=c.max_segments,
             max_segment=c.max_segment,
