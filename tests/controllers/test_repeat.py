@@ -318,6 +318,34 @@ async def test_no_room_for_a_whole_batch_is_no_refusal() -> None:
         assert (repetition.repeated, repetition.refused) == (AT_ONCE, 0)
 
 
+class Flushed(FullRing):
+    """It is lost when it has answered a flush."""
+
+    flushed = False
+
+    async def repeat(self, record: KeptRecord) -> int:
+        return -errno.ESHUTDOWN if self.flushed else await super().repeat(record)
+
+    async def flush(self, _flush: KeptFlush) -> int:
+        self.flushed = True
+        return 0
+
+
+@in_loop
+async def test_what_found_no_room_is_not_taken_for_flushed_with_what_came_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repeat, "FLUSH_EVERY", 2)
+    async with keeping() as rig:
+        await rig.do(rig.channels.hold())  # and no flush of virtiod's own
+        for i in range(4):
+            fill(rig, 200 * i, i + 1)
+        repetition = Repetition(rig.channels, cast("RequestQueue", Flushed(room=AT_ONCE, busy=2)))
+        with pytest.raises(LostError):
+            await repetition.run()
+        assert len(rig.channels.records()) == 4  # the first two were never written
+
+
 @in_loop
 async def test_no_room_for_a_single_record_begins_again_with_the_next_connection() -> None:
     async with keeping() as rig:

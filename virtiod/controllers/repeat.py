@@ -97,13 +97,18 @@ class Repetition:
             if alone:
                 raise LostError("the ring has no room for what is to be written again")
             self._at_once = max(1, len(self._running))
-            self._left.appendleft(record)
+            self._left.append(record)
+            self._left = deque(sorted(self._left, key=_number))  # a flush covers what is before the first of them
         elif result:
             record.lost()
             self.refused += 1
         else:
             self.repeated += 1
             self._unflushed += 1
+
+
+def _number(record: KeptRecord) -> int:
+    return record.number
 
 
 def _meet(one: KeptRecord, other: KeptRecord) -> bool:
