@@ -143,8 +143,17 @@ def test_however_many_controllers_hold_what_they_can_the_next_gets_some(memory: 
             quarantine_buffers(pool, take_buffers(pool, LARGE, 1), 1, holdings)
             mine += 1
         held.append(mine)
-    assert held == [48, 12, 3]
-    assert may_take(pool, LARGE, Holdings(1))
+    assert held == [32, 16, 8]
+    assert may_take(pool, 4 * LARGE, Holdings(1))
+
+
+def test_the_free_buffers_of_one_size_give_no_claim_to_the_other(memory: DmaMemory) -> None:
+    pool, holdings = PollerBuffers(memory, small=1024, large=8), Holdings(1)
+    while may_take(pool, LARGE, holdings):
+        quarantine_buffers(pool, take_buffers(pool, LARGE, 1), 1, holdings)
+    assert (pool.stats()["quarantined_large"], pool.stats()["small_free"]) == (4, 1024)
+    assert may_take(pool, SMALL, holdings)
+    assert not may_take(pool, LARGE + SMALL, holdings)
 
 
 def test_one_that_holds_nothing_may_take_all(memory: DmaMemory) -> None:

@@ -236,8 +236,9 @@ cdef struct Channel:
 
 # What the bdevs of one controller hold of one poller's buffers, in bytes. Owned by the poller; may be read by anyone.
 cdef struct Holding:
-    uint64_t used              # by I/O, and in quarantine
-    uint64_t small             # of them in quarantine, by the size of the buffers
+    uint64_t used_small        # by I/O, and in quarantine; by the size of the buffers
+    uint64_t used_large
+    uint64_t small             # of them in quarantine
     uint64_t large
 
 # What all channels of a bdev share. Written by the control plane, 64-bit fields atomically.

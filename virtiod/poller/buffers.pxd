@@ -42,8 +42,9 @@ cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept no
 cdef void put(BufferPool *pool, iovec *iov, int n) noexcept nogil
 # Put them in quarantine until that session is over.
 cdef void quarantine(BufferPool *pool, iovec *iov, int n, uint64_t epoch, Holding *holding) noexcept nogil
-# Bytes of whole buffers.
-cdef uint64_t size_of(BufferPool *pool, iovec *iov, int n) noexcept nogil
+# Count them as used by a controller, and no more.
+cdef void hold(BufferPool *pool, iovec *iov, int n, Holding *holding) noexcept nogil
+cdef void let_go(BufferPool *pool, iovec *iov, int n, Holding *holding) noexcept nogil
 # Whether length bytes more for a controller leave enough for the others.
 cdef bint fair(BufferPool *pool, uint64_t length, Holding *holding) noexcept nogil
 # Bytes of the longest request that it will ever be given, unless buffers leave quarantine. holding is NULL for a bdev
@@ -58,5 +59,6 @@ cdef class PollerBuffers:
     cdef list keepers      # the owners of what is in quarantine: Quarantined.holding points into them
 
 # ---- private: for the module itself
-cdef uint64_t _free_bytes(BufferPool *pool) noexcept nogil
+cdef bint _fair(uint64_t used, uint64_t more, uint64_t free_bytes) noexcept nogil
+cdef uint64_t _ever(uint64_t own, uint64_t total) noexcept nogil
 cdef int64_t _cmd_release(PollerCore *p, Command *c) noexcept nogil

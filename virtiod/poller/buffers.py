@@ -12,6 +12,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.virtiod.core.types import CharArray, CharPtr, CommandPtr, HoldingPtr, IovPtr, PollerPtr, iovec
 from cython.cimports.virtiod.poller.buffers import (
     KEPT_LARGE,
+    KEPT_SMALL,
     LARGE,
     SMALL,
     BufferPool,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 SMALL_BUFFERS = 2048
 LARGE_BUFFERS = 640
-FAIR_SHARE = cython.declare(uint64_t, 3)
 
 
 def get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> cython.int:
@@ -71,18 +71,29 @@ def put(pool: PoolPtr, iov: IovPtr, n: cython.int) -> None:
             pool.small_left += 1
 
 
-def size_of(pool: PoolPtr, iov: IovPtr, n: cython.int) -> uint64_t:
+def hold(pool: PoolPtr, iov: IovPtr, n: cython.int, holding: HoldingPtr) -> None:
     i: cython.int
-    size: uint64_t = 0
     for i in range(n):
-        size += LARGE if cast(CharPtr, iov[i].iov_base) >= pool.large else SMALL
-    return size
+        if cast(CharPtr, iov[i].iov_base) >= pool.large:
+            holding.used_large += LARGE
+        else:
+            holding.used_small += SMALL
+
+
+def let_go(pool: PoolPtr, iov: IovPtr, n: cython.int, holding: HoldingPtr) -> None:
+    i: cython.int
+    for i in range(n):
+        if cast(CharPtr, iov[i].iov_base) >= pool.large:
+            holding.used_large -= LARGE
+        else:
+            holding.used_small -= SMALL
 
 
 def quarantine(pool: PoolPtr, iov: IovPtr, n: cython.int, epoch: uint64_t, holding: HoldingPtr) -> None:
     # Safety: there is room for every buffer of the pool, and each is in one place only.
     i: cython.int
     q: QuarantinedPtr
+    hold(pool, iov, n, holding)
     for i in range(n):
         q = address(pool.quarantined[pool.n_quarantined])
         pool.n_quarantined += 1
@@ -90,36 +101,49 @@ def quarantine(pool: PoolPtr, iov: IovPtr, n: cython.int, epoch: uint64_t, holdi
         q.epoch = epoch
         q.holding = holding
         if q.at >= pool.large:
-            holding.used += LARGE
             holding.large += LARGE
             pool.quarantined_large += LARGE
         else:
-            holding.used += SMALL
             holding.small += SMALL
             pool.quarantined_small += SMALL
 
 
-def _free_bytes(pool: PoolPtr) -> uint64_t:
-    return cast(uint64_t, pool.small_left) * SMALL + cast(uint64_t, pool.large_left) * LARGE
-
-
 def fair(pool: PoolPtr, length: uint64_t, holding: HoldingPtr) -> cython.bint:
-    """A controller may hold FAIR_SHARE times what it leaves free: however many hang, there is some for the next."""
-    free_bytes: uint64_t = _free_bytes(pool)
-    if holding.used == 0:
-        return True
-    return length <= free_bytes and holding.used + length <= FAIR_SHARE * (free_bytes - length)
+    """Of each size a controller may hold as much as it leaves free: however many hang, there is some for the next."""
+    large: uint64_t = length // LARGE * LARGE
+    rest: uint64_t = length - large
+    small: uint64_t = SMALL if rest and rest <= SMALL and pool.small_left else 0
+    if rest and not small:
+        large += LARGE
+    return _fair(holding.used_small, small, cast(uint64_t, pool.small_left) * SMALL) and _fair(
+        holding.used_large, large, cast(uint64_t, pool.large_left) * LARGE
+    )
+
+
+def _fair(used: uint64_t, more: uint64_t, free_bytes: uint64_t) -> cython.bint:
+    return more == 0 or used == 0 or (more <= free_bytes and used + more <= free_bytes - more)
 
 
 def limit(pool: PoolPtr, holding: HoldingPtr) -> uint64_t:
     # What is kept may be so for long: until somebody flushes. fair() for length, when all else is free.
-    total: uint64_t = cast(uint64_t, pool.n_large) * LARGE - pool.quarantined_large
-    own: uint64_t = holding.small + holding.large if holding != NULL else 0
-    kept: uint64_t = pool.kept_large if own == 0 else pool.n_large // KEPT_LARGE
-    total = total - kept * LARGE if total > kept * LARGE else 0
+    large: uint64_t = cast(uint64_t, pool.n_large) * LARGE - pool.quarantined_large
+    small: uint64_t = cast(uint64_t, pool.n_small) * SMALL - pool.quarantined_small
+    own_large: uint64_t = holding.large if holding != NULL else 0
+    own_small: uint64_t = holding.small if holding != NULL else 0
+    kept: uint64_t = LARGE * cast(uint64_t, pool.kept_large if own_large == 0 else pool.n_large // KEPT_LARGE)
+    large = _ever(own_large, large - kept if large > kept else 0)
+    if large:
+        return large
+    kept = SMALL * cast(uint64_t, pool.kept_small if own_small == 0 else pool.n_small // KEPT_SMALL)
+    small = _ever(own_small, small - kept if small > kept else 0)
+    return SMALL if small >= SMALL else 0
+
+
+def _ever(own: uint64_t, total: uint64_t) -> uint64_t:
+    """How much of total one may have who holds own for good."""
     if own == 0:
         return total
-    return (FAIR_SHARE * total - own) // (FAIR_SHARE + 1) if FAIR_SHARE * total > own else 0
+    return (total - own) // 2 if total > own else 0
 
 
 def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
@@ -129,7 +153,6 @@ def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
     i: uint32_t
     left: uint32_t = 0
     n: int64_t = 0
-    size: uint64_t
     one: iovec[1]
     for i in range(pool.n_quarantined):
         q = address(pool.quarantined[i])
@@ -138,15 +161,14 @@ def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
             left += 1
             continue
         one[0].iov_base = q.at
-        size = size_of(pool, one, 1)
+        let_go(pool, one, 1, q.holding)
         put(pool, one, 1)
-        q.holding.used -= size
-        if size == LARGE:
-            q.holding.large -= size
-            pool.quarantined_large -= size
+        if q.at >= pool.large:
+            q.holding.large -= LARGE
+            pool.quarantined_large -= LARGE
         else:
-            q.holding.small -= size
-            pool.quarantined_small -= size
+            q.holding.small -= SMALL
+            pool.quarantined_small -= SMALL
         n += 1
     pool.n_quarantined = left
     return n
