@@ -234,6 +234,7 @@ def begin_again(q: IoQueuePtr, io: IoPtr) -> None:
     io.cursor = 0
     io.iov_index = 0
     io.iov_offset = 0
+    io.mark = UINT64_MAX  # a flush of before is not one of what is written now
     io.phase = Phase.HANDING
     if not waits:
         lines.go_first(q, io)
