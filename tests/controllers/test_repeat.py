@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.fake_device import DISCARD, FLUSH, IOERR, OK, OUT, WRITE_ZEROES
+from tests.support.fake_device import DISCARD, FLUSH, IOERR, OK, OUT, UNSUPP, WRITE_ZEROES
 from tests.support.rig import Rig, in_loop
-from virtiod.bdev.keeping import KeptFlush, KeptRecord, OnLoss
+from virtiod.bdev.keeping import KeptChannels, KeptFlush, KeptRecord, OnLoss
 from virtiod.bdev.probe import Flag
 from virtiod.controllers import repeat
 from virtiod.controllers.repeat import AT_ONCE, Repetition
-from virtiod.core.errors import LostError
+from virtiod.core.errors import DeadlineError, LostError
 from virtiod.virtqueue.handle import RequestQueue
 
 BLOCK = 512
@@ -222,6 +222,70 @@ async def test_discards_and_zeroes_go_alone_and_overlapping_writes_one_after_the
         assert batches == [[OUT] * 3, [WRITE_ZEROES], [DISCARD], [OUT], [OUT], [OUT]]
         await rig.do(rig.channels.let_go())
         await rig.do(rig.queue.release())
+
+
+@in_loop
+async def test_a_write_that_is_refused_after_a_loss_in_its_flush_is_no_success() -> None:
+    async with keeping() as rig:
+        done = rig.submit("write", 0, BLOCK, Flag.FUA)
+        rig.turn(2)
+        (write,) = rig.device.take()
+        rig.device.complete(write)
+        rig.turn(2)
+        assert [r.type for r in rig.device.take()] == [FLUSH]
+        await rig.lose_cache()
+        rig.turn(2)
+        (write,) = rig.device.take()
+        assert write.type == OUT
+        rig.device.complete(write, UNSUPP)
+        rig.settle()
+        assert done.result() == -errno.EOPNOTSUPP
+
+
+class SlowRecord:
+    """Takes the device many pieces."""
+
+    has_data = False
+    handed = 0
+
+
+class SlowQueue:
+    """Whose device takes a piece each 60 ms."""
+
+    def __init__(self, pieces: int) -> None:
+        self._pieces = pieces
+
+    async def repeat(self, record: SlowRecord) -> int:
+        for _ in range(self._pieces):
+            await asyncio.sleep(0.06)
+            record.handed += 1
+        await asyncio.sleep(60 if self._pieces == 1 else 0)
+        return 0
+
+
+class OneRecord:
+    """Channels that keep one."""
+
+    def records(self) -> list[SlowRecord]:
+        return [SlowRecord()]
+
+    def identity_doubts(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("pieces", [1, 10])
+@in_loop
+async def test_a_record_may_take_longer_than_the_deadline_if_its_pieces_do_not(
+    monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setattr(repeat, "DEADLINE_S", 0.3)
+    repetition = Repetition(cast("KeptChannels", OneRecord()), cast("RequestQueue", SlowQueue(pieces)))
+    if pieces == 1:
+        with pytest.raises(DeadlineError):
+            await repetition.run()
+    else:
+        await repetition.run()
+        assert repetition.repeated == 1
 
 
 @in_loop

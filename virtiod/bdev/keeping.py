@@ -147,6 +147,11 @@ class KeptRecord:
         """All of it was handed to the device, since begin()."""
         return self.write.io.cursor >= self.write.io.length
 
+    @property
+    def handed(self) -> int:
+        """Bytes that the device was given since begin()."""
+        return self.write.io.cursor
+
     def io(self) -> IoPtr:
         """What to write."""
         return address(self.write.io)

@@ -79,7 +79,7 @@ class Device(ABC, Generic[Config]):
         self.bdevs: list[Bdev] = []
         self.service_queues: list[RequestQueue] = []  # those that carry no I/O
         self.request_queues: list[RequestQueue] = []
-        self.keeping = Keeping(request.on_loss, self.bdevs, context.bdevs)
+        self.keeping = Keeping(request.on_loss, self.bdevs, context.bdevs, context.io_timeout_s)
         self.holdings = Holdings(len(context.pollers))
         self._regions = 0  # of DMA memory, when its queues were started
         self._served = False  # it was given I/O in this session, or in the last one

@@ -26,8 +26,9 @@ SETTLE_DEADLINE_S = 5.0  # for the flush of what is kept, when the device is lef
 class Keeping:
     """Of one controller, with these bdevs, as long as it has them."""
 
-    def __init__(self, on_loss: OnLoss, bdevs: list[Bdev], registry: BdevRegistry) -> None:
+    def __init__(self, on_loss: OnLoss, bdevs: list[Bdev], registry: BdevRegistry, io_timeout_s: float) -> None:
         self.on_loss = on_loss
+        self._io_timeout_s = io_timeout_s
         self._bdevs = bdevs
         self._registry = registry
         self._losses = LogRate(log)
@@ -119,7 +120,7 @@ class Keeping:
 
     async def repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
         """Write again what is held. Raises LostError, DeadlineError: it is to be begun again."""
-        repetition = Repetition(channels, queue)
+        repetition = Repetition(channels, queue, self._io_timeout_s)
         try:
             await repetition.run()
         finally:

@@ -19,16 +19,18 @@ from virtiod.virtqueue.handle import RequestQueue
 AT_ONCE = 8
 GRAIN = 1 << 16  # bytes that belong together in a target
 FLUSH_EVERY = 16  # records
-DEADLINE_S = 10.0  # for a device that answers none of what it was sent
+DEADLINE_S = 10.0  # at least, for a device that answers none of what it was sent
 
 
 class Repetition:
     """Of one bdev, whose channels are held, by a queue that holds all other I/O. run() once.
 
-    refused: records that the device answered with an error, which are lost.
+    io_timeout_s: how long an I/O may take; 0: for ever. refused: records that the device answered with an error, which
+    are lost.
     """
 
-    def __init__(self, channels: KeptChannels, queue: RequestQueue) -> None:
+    def __init__(self, channels: KeptChannels, queue: RequestQueue, io_timeout_s: float = 0) -> None:
+        self._deadline_s = max(DEADLINE_S, io_timeout_s)
         self.refused = 0
         self.repeated = 0
         self._channels = channels
@@ -62,10 +64,10 @@ class Repetition:
         """One that fails is the last: users' own flushes will tell."""
         self._unflushed = 0
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 result = await self._queue.flush(flush)
         except TimeoutError:
-            raise DeadlineError(f"repeated writes were not flushed within {DEADLINE_S:g} s") from None
+            raise DeadlineError(f"repeated writes were not flushed within {self._deadline_s:g} s") from None
         if result == -errno.ESHUTDOWN:
             raise LostError("the device was lost while repeated writes were flushed")
         if self._channels.identity_doubts() != self._doubts:  # what was flushed may not be what was written again
@@ -83,12 +85,20 @@ class Repetition:
         return all(other.has_data and not _meet(record, other) for other in others)
 
     async def _some_end(self) -> None:
-        done, _ = await asyncio.wait(self._running, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            raise DeadlineError(f"no write was repeated within {DEADLINE_S:g} s")
+        """A long record has many pieces, each of which shows that the device is alive."""
+        done: set[asyncio.Task[int]] = set()
+        while not done:
+            before = self._handed()
+            done, _ = await asyncio.wait(self._running, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done and self._handed() == before:
+                raise DeadlineError(f"nothing was repeated within {self._deadline_s:g} s")
         alone = len(self._running) == 1
-        for task in [one for one in self._running if one in done]:  # in the order of their beginnings
+        for task in done:
             self._ended(self._running.pop(task), task.result(), alone)
+
+    def _handed(self) -> int:
+        """Bytes of the records in flight that the device was given."""
+        return sum(record.handed for record in self._running.values())
 
     def _ended(self, record: KeptRecord, result: int, alone: bool) -> None:
         if result == -errno.ESHUTDOWN:
