@@ -145,7 +145,7 @@ remove_orphans() {
     local module
     while read -r module; do
         [[ -e ${module%%.*}.pxd && -e ${module%%.*}.py ]] || rm -f "$module"
-    done < <(find virtiod -name '*.so')
+    done < <(find virtiod tests/sim -name '*.so')
 }
 
 # Puts the commands virtiod and virtiod-rpc into .venv/bin; they run what is in the tree.
@@ -157,12 +157,12 @@ install_commands() {
 modules_are_stale() {
     local source
     [[ -e .venv/built ]] || return 0
-    [[ -z $(find virtiod setup.py scripts/build.cfg -newer .venv/built \
+    [[ -z $(find virtiod tests/sim setup.py scripts/build.cfg -newer .venv/built \
         \( -name '*.py' -o -name '*.pxd' -o -name build.cfg \) -print -quit) ]] || return 0
     while read -r source; do
         source=${source%.pxd}
         [[ ! -e $source.py ]] || compgen -G "$source.*.so" >/dev/null || return 0
-    done < <(find virtiod -name '*.pxd')
+    done < <(find virtiod ${VIRTIOD_TESTS:+tests/sim} -name '*.pxd')
     return 1
 }
 
@@ -170,7 +170,10 @@ set_up() {
     local purpose=$1 wanted
     case $purpose in
         demo) require_packages "${DEMO_NEEDS[@]}" ;;
-        test) require_packages "${DEMO_NEEDS[@]}" "${TEST_NEEDS[@]}" ;;
+        test)
+            require_packages "${DEMO_NEEDS[@]}" "${TEST_NEEDS[@]}"
+            export VIRTIOD_TESTS=1 # see setup.py
+            ;;
     esac
     venv_works || step "virtual env" make_venv
     wanted=$(if [[ $purpose == test ]]; then requirements dev; else requirements; fi)

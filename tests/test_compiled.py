@@ -15,10 +15,12 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("tests/sim", "virtiod")
 # "virtiod.poller.rounds" and so on: what has a .pxd beside its .py
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in (ROOT / "virtiod").rglob("*.py")
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
     if path.with_suffix(".pxd").exists()
 )
 
@@ -50,7 +52,7 @@ def expanded(pattern: str) -> list[str]:
 
 def test_lint_exceptions_are_for_the_compiled_modules() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    patterns = [key for key in tools["ruff"]["lint"]["per-file-ignores"] if key.startswith("virtiod/")]
+    patterns = [key for key in tools["ruff"]["lint"]["per-file-ignores"] if key.startswith(FOLDERS)]
     excepted = [one.removesuffix(".py").replace("/", ".") for key in patterns for one in expanded(key)]
     assert sorted(excepted) == MODULES
 
@@ -111,7 +113,7 @@ SHORT = {"None": "void", "bool": "bint", "unsigned int": "uint", "unsigned char"
 
 def pointer_names() -> dict[str, str]:
     """What the names for pointer types stand for: {"SourceArray": "Source **"}."""
-    lines = "\n".join(path.read_text() for path in (ROOT / "virtiod").rglob("*.pxd"))
+    lines = "\n".join(path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("*.pxd"))
     return {m[3]: m[1] + m[2] for m in re.finditer(r"^ctypedef ([\w ]+?) *(\*+) *(\w+)$", lines, re.M)}
 
 
