@@ -19,6 +19,7 @@ from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk.controller import BlkController
 from virtiod.controllers.controller import State
 from virtiod.controllers.request import AttachRequest
+from virtiod.core.errors import LostError
 from virtiod.system import System
 from virtiod.transports.epoch import Epoch
 from virtiod.transports.vhost_user import wire
@@ -164,6 +165,44 @@ async def test_nothing_in_flight_is_nothing_to_wait_for(run_dir: Path) -> None:
         await s.up_again()
         assert not {*rings} & {*s.rings}
         assert len(s.epochs()) == 1
+
+
+@in_loop
+async def test_many_old_sessions_are_waited_for_as_long_as_io_may_wait_and_too_many_longer(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtiod.controllers.ending.MAX_OLD_EPOCHS", 1)
+    monkeypatch.setattr("virtiod.controllers.ending.LAST_OLD_EPOCHS", 2)
+    async with silent(run_dir, io_timeout_s=1, grace_s=HOUR_S) as s:
+        s.device.hang_up()
+        await s.up_again()
+        s.device.hang_up()
+        await until(lambda: s.controller.waits_for)
+        assert s.controller.waits_for.startswith("2 old sessions may still be alive; the last one: it closed")
+        await s.up_again(2)
+        s.device.hang_up()
+        await until(lambda: "3 old sessions" in s.controller.waits_for)
+        assert s.controller._away_too_long()
+        await s.controller.supervise()
+        assert s.controller.state is State.RECONNECTING
+        s.epochs()[0].die("the test says so")
+        await s.up_again(3)
+
+
+@in_loop
+async def test_a_device_that_stops_late_gives_back_what_it_had(run_dir: Path) -> None:
+    async with silent(run_dir, io_timeout_s=0) as s:
+        writing, rings = await s.write(), s.rings
+        s.device.pause()
+        s.controller.transport._lost(LostError("the test says so"))  # type: ignore[attr-defined]
+        await until(lambda: s.controller.waits_for)
+        s.device.resume()
+        await s.up_again()
+        await until(lambda: not s.epochs())
+        assert s.controller.waits_for == ""
+        assert not {*rings} & {*s.rings}
+        await until(lambda: s.in_flight() == 2)  # the write, and GET_ID
+        assert not writing.done()
 
 
 @in_loop

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nbd_client import FLUSH, READ, WRITE, NbdClient
-from tests.support.peers import Peer
+from tests.support.peers import Peer, storage_daemon
 from tests.support.process import Daemon, target
 from tests.support.rest import recovering
 from tests.support.waiting import wait_until
@@ -81,6 +81,28 @@ def test_a_detached_target_that_hangs_leaves_its_rings_to_no_other_controller(ru
         assert "invalid used ring" not in virtiod.log.read_text()
         late.kill()
         wait_until(lambda: "leave quarantine" in virtiod.log.read_text(), "the old session to be over")
+
+
+@pytest.mark.programs
+def test_a_target_that_only_stalled_gives_back_what_it_had(run_dir: Path) -> None:
+    """It was stopped for longer than an I/O and its own stopping may take, twice, and lives on."""
+    disk = f"driver=null-co,size={MIB},read-zeroes=on"
+    with ExitStack() as stack, recovering(run_dir, "--io-timeout", "1") as virtiod:
+        stalls = stack.enter_context(storage_daemon(run_dir, disk))
+        virtiod.attach(stalls.socket)
+        virtiod.export()
+        client = stack.enter_context(NbdClient(virtiod.nbd_socket, "V0"))
+        for _ in range(2):
+            stalls.pause()
+            assert client.ask(WRITE, 0, data=b"w" * 65536)[0] == EIO
+            wait_until(lambda: quarantined(virtiod, "V0")["sessions"] == 1, "what it had to be in quarantine")
+            stalls.resume()
+            wait_until(lambda: quarantined(virtiod, "V0")["sessions"] == 0, "what it had to come back")
+            wait_until(lambda: virtiod.controller()["state"] == "up", "a new session")
+            assert not any(quarantined(virtiod, "V0").values())
+            assert client.ask(READ, 0, 4096) == (0, bytes(4096))
+        assert "it stopped its rings late" in virtiod.log.read_text()
+        assert stalls.process.poll() is None
 
 
 def test_a_write_in_flight_with_a_hung_target_is_not_repeated_until_that_is_gone(run_dir: Path) -> None:

@@ -25,13 +25,19 @@ class _Replies(Channel):
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._asked = asyncio.Event()
+        self._all_asked = False
 
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         self._asked.set()
 
+    def send_last(self, data: bytes) -> bool:
+        self._all_asked = True
+        return True
+
     async def receive(self) -> tuple[Frame, list[int]]:
-        await self._asked.wait()
-        self._asked.clear()
+        if not self._all_asked:
+            await self._asked.wait()
+            self._asked.clear()
         reader = FrameReader()
         while True:
             chunk, self._data = self._data[: reader.need], self._data[reader.need :]

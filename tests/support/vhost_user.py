@@ -68,6 +68,15 @@ class ScriptedBackend:
         self.reply_fds: list[int] = []
         self._acked = 0
         self._status = 0
+        self._goes = asyncio.Event()
+        self._goes.set()
+
+    def pause(self) -> None:
+        """Be silent, as one that hangs."""
+        self._goes.clear()
+
+    def resume(self) -> None:
+        self._goes.set()
 
     def speak(self, data: bytes) -> None:
         """Send what nobody asked for."""
@@ -119,6 +128,7 @@ class ScriptedBackend:
         try:
             while True:
                 frame, fds = await channel.receive()
+                await self._goes.wait()
                 self.requests.append(Request(frame.request))
                 self.fd_counts.append(len(fds))
                 if frame.request == Request.SET_BACKEND_REQ_FD:
@@ -128,7 +138,7 @@ class ScriptedBackend:
                 if answer is not None:
                     await channel.send(answer, self.reply_fds)
         except (LostError, Hangup):
-            pass
+            await self._goes.wait()
         finally:
             channel.close()
             if self.notify is not None:

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_DEADLINE_S = 5.0
 STOP_DEADLINE_S = 2.0  # for the device to stop its queues
-MAX_OLD_EPOCHS = 8  # that are not over, of one controller: each has rings in quarantine
+MAX_OLD_EPOCHS = 8  # of one controller that are not over: with more it waits for one, as long as an I/O may
+LAST_OLD_EPOCHS = 64  # with more it waits until one is over: each has rings in quarantine
 
 
 class EndingDevice(Device[Config]):
@@ -38,7 +39,7 @@ class EndingDevice(Device[Config]):
         self.waits_for = ""
         self._letting_go = False  # it is not known yet what the device may still use
         self._old: Epoch | None = None  # its device may still use the rings, and what is in flight
-        self._fewer = asyncio.Event()  # of the requests that were in flight; set by those who end some
+        self._fewer = asyncio.Event()  # requests in flight, or old epochs; set by those who end some
 
     @abstractmethod
     def _away_too_long(self) -> bool:
@@ -131,6 +132,7 @@ class EndingDevice(Device[Config]):
         await self.keeping.epoch_over(epoch)
         if epoch is self._old:
             await self._settle_old()
+        self._fewer.set()
 
     async def _settle_old(self) -> None:
         self._old = None
@@ -142,14 +144,22 @@ class EndingDevice(Device[Config]):
         for queue in self.all_queues:
             self.context.quarantine.keep(epoch, [await queue.renew()])
 
-    async def _has_ours(self) -> bool:
-        """Whether a device of an old epoch may still write something that is to be written again, or read into a buffer
-        that somebody waits for. Acknowledged writes wait as long as an I/O may."""
+    async def _awaited(self, epoch: Epoch) -> str:
+        """What has to be over first: a device of an old epoch may still write something that is to be written again, or
+        read into a buffer that somebody waits for; or there are many of them. "" if nothing.
+
+        Acknowledged writes wait as long as an I/O may."""
         if any([await queue.in_doubt() for queue in self.request_queues]):
-            return True
-        if len(self._old_epochs()) > MAX_OLD_EPOCHS:
-            return True
-        return self.keeping.waits() and not self._away_too_long()
+            return epoch.reason
+        old = sum(not each.over for each in self._old_epochs())
+        many = f"{old} old sessions may still be alive; the last one: {epoch.reason}"
+        if old > LAST_OLD_EPOCHS:
+            return many
+        if self._away_too_long():
+            return ""
+        if old > MAX_OLD_EPOCHS:
+            return many
+        return epoch.reason if self.keeping.waits() else ""
 
     async def _part_from_old(self) -> None:
         """Wait until no device of an old epoch has any of our requests: it is over, or their own time was.
@@ -164,10 +174,10 @@ class EndingDevice(Device[Config]):
         except NoMemory as error:
             log.error("controller %s: no memory for new rings: %s", self.name, error)
             await epoch.wait_over()
-        while not epoch.over and await self._has_ours():
+        while not epoch.over and (awaited := await self._awaited(epoch)):
             if not self.waits_for:
-                log.warning("controller %s: it connects again when the old device is gone: %s", self.name, epoch.reason)
-            self.waits_for = epoch.reason
+                log.warning("controller %s: it connects again when the old device is gone: %s", self.name, awaited)
+            self.waits_for = awaited
             self._fewer.clear()
             await self._either(epoch.wait_over(), self._fewer.wait())
         self.waits_for = ""

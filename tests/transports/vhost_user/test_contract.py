@@ -37,6 +37,7 @@ class TestVhostUser(TransportContract):
                 await case.bring_up(transport)
                 epoch = transport.epoch
                 assert epoch is not None
+                daemon.pause()
                 await transport.close()
                 assert not epoch.over
                 assert f"process {daemon.process.pid}" in epoch.reason

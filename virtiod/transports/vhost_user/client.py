@@ -16,6 +16,7 @@ from virtiod.core.errors import ConnectError, DeadlineError, DeviceError, LostEr
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.connection import Channel, close_fds
+from virtiod.transports.vhost_user.lingering import Asked, Lingering
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature, Request
 
 log = logging.getLogger(__name__)
@@ -66,19 +67,24 @@ class Client:
         self._timeout = timeout
         self._channel = channel
         self._turn = asyncio.Lock()
-        self._open: tuple[int, asyncio.Future[bytes]] | None = None
+        self._open: tuple[Asked, asyncio.Future[bytes]] | None = None  # until its reply has come
+        self._sending = False
         self._backend: Channel | None = None
         self._tasks = [spawn(self._receive(), f"vhost-user {path}")]
 
     def agreed(self, feature: ProtocolFeature) -> bool:
         return bool(self.protocol_features >> feature & 1)
 
-    def fail(self, error: DeviceError) -> None:
-        """Ends the connection because of `error`. Only the first one counts."""
+    def fail(self, error: DeviceError, *, in_step: bool = False) -> None:
+        """Ends the connection because of `error`. Only the first one counts.
+
+        in_step: what the back-end sends can still be told apart, so that part() may hear it out until close().
+        """
+        if not in_step:
+            self._channel.close()
         if self.lost is not None:
             return
         self.lost = error
-        self._channel.close()
         if self._backend is not None:
             self._backend.close()
         if self._open is not None and not self._open[1].done():
@@ -98,6 +104,22 @@ class Client:
         self.on_lost = self.on_config_change = None
         self.fail(LostError(f"{self.path}: the connection was closed"))
         await cancel(*self._tasks)
+
+    async def part(self, rings: Sequence[int], stopped: Callable[[], None]) -> Lingering | None:
+        """End the connection, but hear whether the back-end stops those rings late: stopped() is called if it does.
+
+        It is asked to stop those that it was not asked yet. None: it can't be asked; the connection is closed.
+        """
+        self.on_lost = self.on_config_change = None
+        self.fail(LostError(f"{self.path}: the connection was closed"), in_step=True)
+        await cancel(*self._tasks)
+        asked = [] if self._open is None else [self._open[0]]
+        more = [Asked(Request.GET_VRING_BASE, ring) for ring in rings if ring not in {each.ring for each in asked}]
+        requests = [wire.pack(each.request, wire.VRING_STATE.pack(each.ring, 0)) for each in more]
+        if self._sending or not self._channel.send_last(b"".join(requests)):
+            await self.close()
+            return None
+        return Lingering(self._channel, self.path, asked + more, stopped)
 
     # ---- requests, in the order of their first use
 
@@ -167,12 +189,9 @@ class Client:
 
     async def get_vring_base(self, index: int) -> int:
         """Stops a ring; returns its last available index (with the wrap counters for a packed ring)."""
-        payload = await self._request(Request.GET_VRING_BASE, wire.VRING_STATE.pack(index, 0), reply=True)
+        payload = await self._request(Request.GET_VRING_BASE, wire.VRING_STATE.pack(index, 0), reply=True, ring=index)
         with self._checking():
-            got, base = wire.parse_vring_state(payload, Request.GET_VRING_BASE)
-            if got != index:
-                raise ProtocolError(f"GET_VRING_BASE: the reply is for ring {got}, not {index}")
-        return base
+            return wire.parse_vring_base(payload, index)
 
     async def get_config(self, offset: int, size: int) -> bytes | None:
         """Reads bytes of the configuration; None when the back-end refuses this range."""
@@ -223,7 +242,14 @@ class Client:
             await self.get_features()
 
     async def _request(
-        self, request: Request, payload: bytes = b"", fds: Sequence[int] = (), *, reply: bool, flags: int = 0
+        self,
+        request: Request,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        *,
+        reply: bool,
+        flags: int = 0,
+        ring: int | None = None,
     ) -> bytes:
         loop = asyncio.get_running_loop()
         timeout = self._timeout
@@ -231,30 +257,31 @@ class Client:
             timeout = max(0.0, min(timeout, self.deadline - loop.time()))
         try:
             async with asyncio.timeout(timeout), self._turn:
-                return await self._exchange(request, wire.pack(request, payload, flags), fds, reply)
+                return await self._exchange(Asked(request, ring), wire.pack(request, payload, flags), fds, reply)
         except TimeoutError:
             error = DeadlineError(f"{self.path}: {request.name}: no answer within {timeout:.3g} s")
-            self.fail(error)
+            self.fail(error, in_step=True)
             raise error from None
         except asyncio.CancelledError:
-            self.fail(LostError(f"{self.path}: {request.name} was given up"))
+            self.fail(LostError(f"{self.path}: {request.name} was given up"), in_step=True)
             raise
 
-    async def _exchange(self, request: Request, message: bytes, fds: Sequence[int], reply: bool) -> bytes:
+    async def _exchange(self, asked: Asked, message: bytes, fds: Sequence[int], reply: bool) -> bytes:
         if self.lost is not None:
-            raise LostError(f"{self.path}: {request.name}: not connected") from self.lost
+            raise LostError(f"{self.path}: {asked.request.name}: not connected") from self.lost
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if reply:
-            self._open = (request, answer)
+            self._open = (asked, answer)
+        self._sending = True
         try:
             try:
                 await self._channel.send(message, fds)
             except LostError as error:
-                self._peer_closed(LostError(f"{self.path}: {request.name}: {error}"))
+                self._peer_closed(LostError(f"{self.path}: {asked.request.name}: {error}"))
                 raise self.lost or error from error
+            self._sending = False
             return await answer if reply else b""
         finally:
-            self._open = None
             if answer.done() and not answer.cancelled():
                 answer.exception()  # it was reported in another way: asyncio must not report it as never retrieved
 
@@ -268,13 +295,13 @@ class Client:
                 close_fds(fds)  # no reply to this front-end carries any
                 if self._open is None:
                     raise ProtocolError(f"{wire.request_name(frame.request)}: there is no open request")
-                request, answer = self._open
-                payload = wire.check_reply(frame, request)
+                asked, answer = self._open
+                payload = wire.check_reply(frame, asked.request)
                 self._open = None
                 if not answer.done():
                     answer.set_result(payload)
         except LostError as error:
-            waiting = f"{wire.request_name(self._open[0])}: " if self._open is not None else ""
+            waiting = f"{self._open[0].request.name}: " if self._open is not None else ""
             self._peer_closed(LostError(f"{self.path}: {waiting}{error}"))
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: {error}"))

@@ -31,6 +31,8 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._reader = FrameReader()  # of a message that has begun to come, with its file descriptors
+        self._fds: list[int] = []
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -48,25 +50,32 @@ class Channel:
             else:
                 rest, ancillary = rest[sent:], []
 
-    async def receive(self) -> tuple[Frame, list[int]]:
-        """Receives the next message and its file descriptors, now the caller's. LostError at the end of the stream."""
-        reader, fds = FrameReader(), list[int]()
+    def send_last(self, data: bytes) -> bool:
+        """Sends messages if the socket takes them at once, and then the end of the stream; whether it did."""
         try:
-            while True:
-                data = await self._read(reader, fds)
-                frame = reader.feed(data)
-                if frame is not None:
-                    # A peer that never stops sending must not block the event loop.
-                    await asyncio.sleep(0)
-                    return frame, fds
-        except BaseException:
-            close_fds(fds)
-            raise
+            if self._sock.send(data, socket.MSG_NOSIGNAL) != len(data):
+                return False
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
-    async def _read(self, reader: FrameReader, fds: list[int]) -> bytes:
+    async def receive(self) -> tuple[Frame, list[int]]:
+        """Receives the next message and its file descriptors, now the caller's. LostError at the end of the stream.
+
+        One that was cancelled has lost nothing: the next one goes on. After an error there is nothing but close().
+        """
+        await asyncio.sleep(0)  # a peer that never stops sending must not block the event loop
+        while True:
+            frame = self._reader.feed(await self._read())
+            if frame is not None:
+                fds, self._fds, self._reader = self._fds, [], FrameReader()
+                return frame, fds
+
+    async def _read(self) -> bytes:
         while True:
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(reader.need, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, flags, _ = self._sock.recvmsg(self._reader.need, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
                 await self._ready(loop.add_reader, loop.remove_reader)
@@ -77,11 +86,12 @@ class Channel:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     received = array.array("i")
                     received.frombytes(content[: len(content) - len(content) % received.itemsize])
-                    fds.extend(received)
-            if flags & socket.MSG_CTRUNC or len(fds) > MAX_TABLE_REGIONS:
+                    self._fds.extend(received)
+            if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_TABLE_REGIONS:
                 raise ProtocolError("a message came with too many file descriptors")
             if not data:
-                raise LostError("the connection ended within a message" if reader.started else "the connection ended")
+                within = " within a message" if self._reader.started else ""
+                raise LostError(f"the connection ended{within}")
             return data
 
     async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
@@ -108,6 +118,8 @@ class Channel:
         loop.remove_reader(fd)
         loop.remove_writer(fd)
         self._sock.close()
+        close_fds(self._fds)
+        self._fds.clear()
         for ready in self._waiting:
             if not ready.done():
                 ready.set_exception(LostError("the connection was closed"))

@@ -16,6 +16,7 @@ from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.arrivals import SocketArrivals
 from virtiod.transports.vhost_user.client import Client, open_socket
 from virtiod.transports.vhost_user.connection import Channel, close_fds
+from virtiod.transports.vhost_user.lingering import Lingering
 from virtiod.transports.vhost_user.process import PeerProcess, peer_process
 from virtiod.transports.vhost_user.wire import MemoryRegion, ProtocolFeature
 from virtiod.virtio.blk import CONFIG_SIZES
@@ -33,6 +34,7 @@ WANTED = (
 )
 
 MESSAGE_TIMEOUT = 5.0  # seconds
+MAX_LINGERING = 16  # connections of one transport that were left, and may still say that the back-end has stopped
 EXIT_S = 0.25  # between the end of a connection and that of its process, when it was killed
 
 
@@ -69,6 +71,7 @@ class VhostUserTransport(Transport):
         self._peer_grace = peer_grace
         self._process: PeerProcess | None = None
         self._client: Client | None = None
+        self._lingering: list[Lingering] = []
         self._offered = 0
         self._acknowledged: int | None = None
         self._queues_without_mq = queues_without_mq
@@ -151,8 +154,7 @@ class VhostUserTransport(Transport):
     async def _hang_up(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
-            await self._settle(client)
+            await self._settle(client, await self._part(client))
         for queue in self._queues.values():
             queue.running = False
         self._shared.clear()
@@ -160,10 +162,31 @@ class VhostUserTransport(Transport):
     def arrivals(self) -> Arrivals:
         return SocketArrivals(self._path)
 
-    async def _settle(self, client: Client) -> None:
+    async def _part(self, client: Client) -> Lingering | None:
+        """Close the connection, or have it linger: a back-end that only hung stops its rings when it resumes."""
+        rings = [index for index, queue in self._queues.items() if queue.running]
+        if not rings:
+            await client.close()
+            return None
+        assert self.epoch is not None
+        lingering = await client.part(rings, partial(self.epoch.quiesce, "it stopped its rings late"))
+        if lingering is not None:
+            self._lingering = [each for each in self._lingering if not each.closed]
+            self._lingering.append(lingering)
+            for each in self._lingering[:-MAX_LINGERING]:
+                each.close()
+        return lingering
+
+    async def _settle(self, client: Client, lingering: Lingering | None) -> None:
         """Say what the back-end may still do: the connection has ended."""
         epoch, process, self._process = self.epoch, self._process, None
         assert epoch is not None
+        watching = contextlib.ExitStack()
+        if process is not None:
+            watching.callback(process.close)
+        if lingering is not None:
+            watching.callback(lingering.close)
+        reason = "it did not stop its rings, and its process can't be seen"
         if not any(queue.running for queue in self._queues.values()):
             epoch.quiesce("all its rings were stopped")
         elif process is not None and process.ended:
@@ -171,20 +194,17 @@ class VhostUserTransport(Transport):
         elif process is not None:
             name = str(process)
             process.on_end(partial(epoch.die, f"{name} has ended"))
-            epoch.doubt(f"{name} did not stop its rings, and still runs", process.close)
-            if client.hung_up:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EXIT_S):
-                        await epoch.wait_over()
-            return
+            reason = f"{name} did not stop its rings, and still runs"
         elif client.hung_up:
             reason = "it closed the connection, and its process can't be seen"
             grace = asyncio.get_running_loop().call_later(self._peer_grace, epoch.die, reason)
-            epoch.doubt(f"{reason}; it counts as gone after {self._peer_grace:g} s", grace.cancel)
-        else:
-            epoch.doubt("it did not stop its rings, and its process can't be seen")
-        if process is not None:
-            process.close()
+            watching.callback(grace.cancel)
+            reason = f"{reason}; it counts as gone after {self._peer_grace:g} s"
+        epoch.doubt(reason, watching.close)
+        if client.hung_up and process is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_S):
+                    await epoch.wait_over()
 
     # ---- features and configuration
 
@@ -315,7 +335,8 @@ class VhostUserTransport(Transport):
         except BlockingIOError:
             return
         if self._client is not None:
-            self._client.fail(DeviceError(f"{self._path}: the back-end marked queue {index} as broken"))
+            error = DeviceError(f"{self._path}: the back-end marked queue {index} as broken")
+            self._client.fail(error, in_step=True)
 
     # ---- the end
 
@@ -325,6 +346,11 @@ class VhostUserTransport(Transport):
             asyncio.get_running_loop().remove_reader(queue.err_fd)
             close_fds([queue.kick_fd, queue.call_fd, queue.err_fd])
         self._queues.clear()
+
+    async def release(self) -> None:
+        for lingering in self._lingering:
+            lingering.close()
+        self._lingering.clear()
 
     def info(self) -> dict[str, str]:
         return {"type": "user", "socket": self._path}

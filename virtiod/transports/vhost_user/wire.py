@@ -209,6 +209,14 @@ def parse_vring_state(payload: bytes, request: int) -> tuple[int, int]:
     return index, num
 
 
+def parse_vring_base(payload: bytes, index: int) -> int:
+    """The base in the reply to GET_VRING_BASE for that ring."""
+    got, base = parse_vring_state(payload, Request.GET_VRING_BASE)
+    if got != index:
+        raise ProtocolError(f"GET_VRING_BASE: the reply is for ring {got}, not {index}")
+    return base
+
+
 def parse_vring_fd(payload: bytes, request: int) -> tuple[int, bool]:
     """(index, whether a file descriptor comes with it) of SET_VRING_KICK, _CALL and _ERR."""
     value = parse_u64(payload, request)
