@@ -164,6 +164,24 @@ async def test_replies_alone_are_not_enough_while_the_back_end_holds_the_connect
         assert s.epoch.reason == "it stopped its rings late"
 
 
+@in_loop
+async def test_rings_that_were_stopped_are_not_enough_either(
+    path: str, memory: DmaMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtiod.transports.vhost_user.transport.DRAIN_S", SHORT_S)
+    backend = ScriptedBackend()
+    async with running(backend, path, memory) as s:
+        for index in range(RINGS):
+            await s.transport.stop_queue(index)
+        backend.pause()
+        await s.transport.close()
+        assert s.epoch.state is EpochState.POSSIBLY_ALIVE
+        assert "stopped its rings, but did not end the connection" in s.epoch.reason
+        backend.resume()
+        await s.epoch.wait_over()
+        assert s.epoch.reason == "all its rings were stopped"
+
+
 def hang_up(_: Frame) -> bytes:
     raise Hangup
 

@@ -53,7 +53,7 @@ class Channel:
     def send_last(self, data: bytes) -> bool:
         """Sends messages if the socket takes them at once, and then the end of the stream; whether it did."""
         try:
-            if self._sock.send(data, socket.MSG_NOSIGNAL) != len(data):
+            if data and self._sock.send(data, socket.MSG_NOSIGNAL) != len(data):
                 return False
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:

@@ -6,6 +6,7 @@ requests, then the end of the stream, and is free for a new connection.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -37,7 +38,7 @@ class Lingering:
         self.closed = False
         self._channel = channel
         self._path = path
-        spawn(self._hear(asked, stopped), f"vhost-user {path}, which has not stopped yet")
+        self._hearing = spawn(self._hear(asked, stopped), f"vhost-user {path}, which has not stopped yet")
 
     async def _hear(self, asked: Sequence[Asked], stopped: Callable[[], None]) -> None:
         in_order = False
@@ -64,6 +65,10 @@ class Lingering:
         payload = wire.check_reply(frame, asked.request)
         if asked.ring is not None:
             wire.parse_vring_base(payload, asked.ring)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until there is nothing more to hear, at most so long."""
+        await asyncio.wait([self._hearing], timeout=seconds)
 
     def close(self) -> None:
         """Hear no more. Idempotent."""

@@ -34,7 +34,9 @@ WANTED = (
 )
 
 MESSAGE_TIMEOUT = 5.0  # seconds
+ALL_STOPPED = "all its rings were stopped"
 MAX_LINGERING = 16  # connections of one transport that were left, and may still say that the back-end has stopped
+DRAIN_S = 2.0  # for a back-end that stopped its rings to end what it has begun, and the connection
 EXIT_S = 0.25  # between the end of a connection and that of its process, when it was killed
 
 
@@ -46,6 +48,7 @@ class _Queue:
         self.call_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.err_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.running = False
+        self.ran = False  # in this session
 
 
 class VhostUserTransport(Transport):
@@ -156,25 +159,31 @@ class VhostUserTransport(Transport):
         if client is not None:
             await self._settle(client, await self._part(client))
         for queue in self._queues.values():
-            queue.running = False
+            queue.running = queue.ran = False
         self._shared.clear()
 
     def arrivals(self) -> Arrivals:
         return SocketArrivals(self._path)
 
     async def _part(self, client: Client) -> Lingering | None:
-        """Close the connection, or have it linger: a back-end that only hung stops its rings when it resumes."""
-        rings = [index for index, queue in self._queues.items() if queue.running]
-        if not rings:
+        """Close the connection, or have it linger: a back-end that only hung stops its rings when it resumes.
+
+        One that stopped all of them has this moment to end the I/O that it has begun, and then the connection.
+        """
+        if not any(queue.ran for queue in self._queues.values()):
             await client.close()
             return None
         assert self.epoch is not None
-        lingering = await client.part(rings, partial(self.epoch.quiesce, "it stopped its rings late"))
+        running = [index for index, queue in self._queues.items() if queue.running]
+        reason = "it stopped its rings late" if running else ALL_STOPPED
+        lingering = await client.part(running, partial(self.epoch.quiesce, reason))
         if lingering is not None:
             self._lingering = [each for each in self._lingering if not each.closed]
             self._lingering.append(lingering)
             for each in self._lingering[:-MAX_LINGERING]:
                 each.close()
+            if not running:
+                await lingering.wait(DRAIN_S)
         return lingering
 
     async def _settle(self, client: Client, lingering: Lingering | None) -> None:
@@ -186,15 +195,17 @@ class VhostUserTransport(Transport):
             watching.callback(process.close)
         if lingering is not None:
             watching.callback(lingering.close)
-        reason = "it did not stop its rings, and its process can't be seen"
-        if not any(queue.running for queue in self._queues.values()):
-            epoch.quiesce("all its rings were stopped")
+        running = any(queue.running for queue in self._queues.values())
+        what = "did not stop its rings" if running else "stopped its rings, but did not end the connection"
+        reason = f"it {what}, and its process can't be seen"
+        if not any(queue.ran for queue in self._queues.values()) or (client.hung_up and not running):
+            epoch.quiesce(ALL_STOPPED)
         elif process is not None and process.ended:
             epoch.die(f"process {process.pid} has ended")
         elif process is not None:
             name = str(process)
             process.on_end(partial(epoch.die, f"{name} has ended"))
-            reason = f"{name} did not stop its rings, and still runs"
+            reason = f"{name} {what}, and still runs"
         elif client.hung_up:
             reason = "it closed the connection, and its process can't be seen"
             grace = asyncio.get_running_loop().call_later(self._peer_grace, epoch.die, reason)
@@ -310,7 +321,7 @@ class VhostUserTransport(Transport):
 
     async def start_queue(self, index: int) -> None:
         client, queue = self._peer(), self._queues[index]
-        queue.running = True
+        queue.running = queue.ran = True
         await client.set_vring_kick(index, queue.kick_fd)
         if self._offered & wire.F_PROTOCOL_FEATURES:
             await client.set_vring_enable(index, True)
