@@ -357,7 +357,7 @@ BUGS = {
         LATE, ((EndingDevice, "_doubt", _nothing),), ("silence",), 0.5, change=_lingering
     ),
     "requests are made again while the lost device may do them": Bug(
-        LATE, ((EndingDevice, "_has_ours", _never_so),), ("silence",), 3.0, change=_lingering
+        LATE, ((EndingDevice, "_has_ours", _never_so),), ("lie",), change=_lingering
     ),
     # of kept writes and flushes
     "a device loses flushes": Bug("survived", events=("die",), flaw="loses flushes", change=_cached),

@@ -108,7 +108,12 @@ class Trouble:
         self._world.transports[name].die("it hung up")
 
     async def _lie(self, name: str, disk: Disk) -> None:
+        """It is cut off at once, while it has requests that are new."""
         disk.device.lie(self._chance.choice(LIES))
+        if disk.lingers:
+            disk.stops = False
+            await asyncio.sleep(1)
+            disk.stops = True
 
     async def _silence(self, name: str, disk: Disk) -> None:
         """It answers no I/O any more, until it is connected to again. Without a timeout only a detach helps."""
