@@ -25,3 +25,4 @@ cdef void _flush(Model *d) noexcept nogil
 cdef void _move(Model *d, Job *j, uint32_t i) noexcept nogil
 cdef bint _is_same(Job *late, Job *j) noexcept nogil
 cdef bint _share(Job *late, Job *j) noexcept nogil
+cdef bint _are_zeroes_for_both(Job *late, Job *j, uint64_t start, uint64_t end) noexcept nogil

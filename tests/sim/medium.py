@@ -163,12 +163,23 @@ def _share(late: JobPtr, j: JobPtr) -> cython.bint:
     n: uint32_t
     for i in range(late.n_data):
         for n in range(j.n_data):
-            if (
-                late.data[i].addr < j.data[n].addr + j.data[n].len
-                and j.data[n].addr < late.data[i].addr + late.data[i].len
-            ):
+            start: uint64_t = max(late.data[i].addr, j.data[n].addr)
+            end: uint64_t = min(late.data[i].addr + late.data[i].len, j.data[n].addr + j.data[n].len)
+            if start < end and not _are_zeroes_for_both(late, j, start, end):
                 return True
     return False
+
+
+def _are_zeroes_for_both(late: JobPtr, j: JobPtr, start: uint64_t, end: uint64_t) -> cython.bint:
+    """All requests that write zeroes have them from the same memory, which nobody changes; no user's block is zero."""
+    at: CharPtr = cast(CharPtr, start)
+    i: uint64_t
+    if late.type != RequestType.OUT or j.type != RequestType.OUT:
+        return False
+    for i in range(end - start):
+        if at[i]:
+            return False
+    return True
 
 
 def late_due(d: ModelPtr) -> uint64_t:
