@@ -24,6 +24,7 @@ from virtiod.system import System
 from virtiod.transports.epoch import Epoch
 from virtiod.transports.vhost_user import wire
 from virtiod.transports.vhost_user.wire import ProtocolFeature, Request
+from virtiod.virtqueue.handle import ZEROES
 
 pytestmark = pytest.mark.waits  # for a device that is silent
 
@@ -241,3 +242,24 @@ async def test_a_detach_ends_the_wait_for_an_old_session(run_dir: Path) -> None:
         await soon(s.system.controllers.detach("V0"))
         assert await soon(writing) == -errno.ENODEV
         assert s.system.controllers.quarantine.kept()["V0"].memory
+
+
+@in_loop
+async def test_zeroes_that_each_session_wrote_stay_after_a_detach_until_all_of_them_are_over(run_dir: Path) -> None:
+    async with silent(run_dir, io_timeout_s=0, grace_s=HOUR_S) as s:
+        quarantine = s.system.controllers.quarantine
+        for times in (1, 2):
+            s.device.hang_up()
+            await s.up_again(times)
+        zeroes = len(s.controller.all_queues) * ZEROES
+        rings = quarantine.kept()["V0"].memory
+        await s.system.controllers.detach("V0")  # it confirms that this session has stopped
+        assert quarantine.kept()["V0"].memory >= rings + zeroes
+        first, second = s.epochs()
+        first.die("the test says so")
+        await until(lambda: s.epochs() == [second])
+        assert quarantine.kept()["V0"].memory >= zeroes
+        used = s.system.memory.used
+        second.die("the test says so")
+        await until(lambda: not s.epochs())
+        assert s.system.memory.used <= used - zeroes

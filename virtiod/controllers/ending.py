@@ -111,11 +111,12 @@ class EndingDevice(Device[Config]):
             log.warning("controller %s: gave up %s in flight", self.name, counted(given_up, "request"))
 
     def _close_queues(self) -> None:
+        """The last epoch may still use their rings; each that is not over, the memory that they write zeroes from."""
         for queue in self.all_queues:
-            if self._old is None:
-                queue.close()
+            if self._old_epochs():
+                self.context.quarantine.keep_for_all(self.name, queue.let_go())
             else:
-                self.context.quarantine.keep(self._old, queue.let_go())
+                queue.close()
 
     # ---- what an old epoch may still use
 

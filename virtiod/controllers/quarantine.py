@@ -35,13 +35,15 @@ class InQuarantine(NamedTuple):
 
 @dataclass(eq=False)
 class _Case:
-    """An epoch that is not over. settle: tells its controller's queues that it is, before buffers go back."""
+    """An epoch that is not over. settle: tells its controller's queues that it is, before buffers go back.
+    shared: what the owner's later epochs may use, too."""
 
     epoch: Epoch
     owner: str
     holdings: Holdings
     settle: Callable[[Epoch], Awaitable[None]]
     addresses: list[int] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
 
 
 class Quarantine:
@@ -73,6 +75,17 @@ class Quarantine:
         else:
             self._memory.free(address)
 
+    def keep_for_all(self, owner: str, addresses: Sequence[int]) -> int:
+        """Pieces of DMA memory that the device of each of owner's epochs that are not over may still use; returns how
+        many were given back, as all are over."""
+        case = next((case for case in self._cases.values() if case.owner == owner), None)
+        if case is not None:
+            case.shared += addresses
+            return 0
+        for address in addresses:
+            self._memory.free(address)
+        return len(addresses)
+
     def epochs(self, owner: str) -> list[Epoch]:
         """Those of a controller that are not over, oldest first."""
         return [case.epoch for case in self._cases.values() if case.owner == owner]
@@ -85,7 +98,7 @@ class Quarantine:
             before = found.get(case.owner, InQuarantine())
             small, large = (0, 0) if case.holdings in counted else case.holdings.quarantined()
             counted.add(case.holdings)
-            memory = sum(map(self._memory.size_of, case.addresses))
+            memory = sum(map(self._memory.size_of, case.addresses + case.shared))
             found[case.owner] = InQuarantine(
                 before.sessions + 1, before.small + small, before.large + large, before.memory + memory
             )
@@ -105,9 +118,10 @@ class Quarantine:
         del self._cases[epoch.number]
         for address in case.addresses:
             self._memory.free(address)
+        pieces = len(case.addresses) + self.keep_for_all(case.owner, case.shared)
         log.info(
             "controller %s: session %d is over (%s): %d buffers and %d pieces of memory leave quarantine",
-            *(case.owner, epoch.number, epoch.reason, buffers, len(case.addresses)),
+            *(case.owner, epoch.number, epoch.reason, buffers, pieces),
         )
 
     async def stop(self) -> None:
