@@ -23,15 +23,14 @@ def main() -> int:
     parser.add_argument("--hours", type=float, help="seed after seed for so long; without it, one seed")
     parser.add_argument("--ios", type=int, default=runner.IOS, help="I/Os of a seed (default: %(default)s)")
     parser.add_argument("--bug", choices=sorted(BUGS), default="", help="a mistake that must be found", metavar="NAME")
-    parser.add_argument("--lingers", action="store_true", help="devices that are let go of may go on for a while")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     try:
         if options.hours is None:
-            print(runner.run(seed, options.ios, options.bug, lingers=options.lingers))
+            print(runner.run(seed, options.ios, options.bug))
         else:
             print(f"from seed {seed} on", flush=True)
-            runner.watch(seed, options.hours, options.lingers)
+            runner.watch(seed, options.hours)
     except runner.Found as found:
         print(f"\n{found}", file=sys.stderr)
         return 1

@@ -112,7 +112,7 @@ def _shares(chance: random.Random, disk: DiskPlan) -> list[int]:
     return shares
 
 
-def make(seed: int, ios: int, lingers: bool = False) -> Plan:
+def make(seed: int, ios: int) -> Plan:
     """The plan of a seed, for so many I/Os."""
     chance = random.Random(seed)
     plan = Plan(seed, ios)
@@ -123,7 +123,7 @@ def make(seed: int, ios: int, lingers: bool = False) -> Plan:
     plan.vq_count = chance.choice([None, 1, 2])
     plan.step_s = chance.choice([0.00001, 0.0005, 0.01])
     plan.small_pool = chance.random() < 0.3 and not plan.io_timeout_s  # buffers of I/O that timed out are lost
-    plan.lingers = chance.random() < 0.5 and lingers
+    plan.lingers = chance.random() < 0.5
     plan.grain = chance.choice([1 << 9, 1 << 16])
     plan.flush_every = chance.choice([2, 16])
     for disk in range(len(plan.disks)):

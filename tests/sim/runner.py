@@ -46,17 +46,16 @@ class Total:
         )
 
 
-def command(plan: Plan, bug: str = "", lingers: bool = False) -> str:
+def command(plan: Plan, bug: str = "") -> str:
     """What repeats a run."""
     size = "" if plan.ios == IOS else f" --ios {plan.ios}"
     wrong = f" --bug '{bug}'" if bug else ""
-    alive = " --lingers" if lingers else ""
-    return f".venv/bin/python -m tests.sim --seed {plan.seed}{size}{alive}{wrong}"
+    return f".venv/bin/python -m tests.sim --seed {plan.seed}{size}{wrong}"
 
 
-def run(seed: int, ios: int = IOS, bug: str = "", *, make_it: bool = True, lingers: bool = False) -> Report:
+def run(seed: int, ios: int = IOS, bug: str = "", *, make_it: bool = True) -> Report:
     """Raises Found. make_it: make the mistake, and not only what happens for it to show."""
-    plan = plans.make(seed, ios, lingers)
+    plan = plans.make(seed, ios)
     if bug:
         BUGS[bug].adapt(plan, make_it)
     wrong = BUGS[bug] if bug and make_it else None
@@ -67,23 +66,23 @@ def run(seed: int, ios: int = IOS, bug: str = "", *, make_it: bool = True, linge
                 wrong.prepare(world)
             return world.run()
     except Violation as violation:
-        raise Found(f"seed {seed}: {violation}\nTo repeat it: {command(plan, bug, lingers)}") from violation
+        raise Found(f"seed {seed}: {violation}\nTo repeat it: {command(plan, bug)}") from violation
 
 
-def run_many(first: int, ios: int, seconds: float = float("inf"), lingers: bool = False) -> Iterator[Total]:
+def run_many(first: int, ios: int, seconds: float = float("inf")) -> Iterator[Total]:
     """Seeds one after the other, until that many I/Os or seconds; the total so far after each."""
     total = Total()
     ends = time.monotonic() + seconds
     while total.ios < ios and time.monotonic() < ends:
-        total.add(run(first + total.seeds, lingers=lingers))
+        total.add(run(first + total.seeds))
         yield total
 
 
-def watch(first: int, hours: float, lingers: bool = False) -> None:
+def watch(first: int, hours: float) -> None:
     """Seeds for so long, with a line that says how far."""
     told = 0.0
     began = time.monotonic()
-    for total in run_many(first, sys.maxsize, 3600 * hours, lingers):
+    for total in run_many(first, sys.maxsize, 3600 * hours):
         now = time.monotonic()
         if now - told > 1:
             told = now
