@@ -10,6 +10,7 @@ ROOT = TESTS.parent
 FOLDERS = {  # of tests, but not of code
     "contracts": "what each kind of a thing must do",
     "crash": "targets that are killed under load",
+    "sim": "pollers, controllers and disks in one thread and simulated time",
     "dashboards": "those of /dashboards",
     "docs": "pages, and the examples in them",
     "e2e": "the daemon as a process",

@@ -2,8 +2,8 @@
 
 The driver is _add, _pop, _publish, _arm and _disarm of virtiod/virtqueue/split.py, as virtiod/virtqueue/requests.py
 (poll) and virtiod/virtqueue/notify.py (flush) call them. The device is poll, push, _flush, arm and _disarm of
-virtiod/target/ring.py. Each is run by a poller as in virtiod/poller/rounds.py (run, _sleep), but without that module's
-own barriers, which a ring must not need.
+virtiod/target/ring.py. Each is run by a poller as in virtiod/poller/rounds.py (run, settle, rise), but without that
+module's own barriers, which a ring must not need.
 
 An index has 3 bits instead of 16, so that it wraps; an entry of either ring holds the index that it was put at, so that
 a reader of an old one notices.

@@ -1,4 +1,4 @@
-"""A poller that goes to sleep while others send it messages: push, run and _sleep of virtiod/poller/rounds.py.
+"""A poller that goes to sleep while others send it messages: push, run, settle and rise of virtiod/poller/rounds.py.
 
 A message is a number from 1 on; what it says is in memory of its own, as is the link to the one below it.
 """

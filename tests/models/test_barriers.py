@@ -59,7 +59,8 @@ CODE = {
     "poller/rounds.py _push": "load_ptr cas_ptr",
     "poller/rounds.py push": "fence load_u32",
     "poller/rounds.py run_inbox": "exchange_ptr",
-    "poller/rounds.py _sleep": "store_u32 fence load_ptr store_u32",
+    "poller/rounds.py settle": "store_u32 fence load_ptr",
+    "poller/rounds.py rise": "store_u32",
 }
 
 

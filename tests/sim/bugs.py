@@ -278,8 +278,8 @@ async def _come_back_hastily(self: Controller[Any]) -> None:
     await self._release()
 
 
-def _turn_round(self: Repetition, channels: KeptChannels, queue: RequestQueue) -> None:
-    _repetition(self, channels, queue)
+def _turn_round(self: Repetition, channels: KeptChannels, queue: RequestQueue, io_timeout_s: float) -> None:
+    _repetition(self, channels, queue, io_timeout_s)
     self._left.reverse()
 
 
@@ -357,7 +357,7 @@ BUGS = {
         LATE, ((EndingDevice, "_doubt", _nothing),), ("silence",), 0.5, change=_lingering
     ),
     "requests are made again while the lost device may do them": Bug(
-        LATE, ((EndingDevice, "_has_ours", _never_so),), ("lie",), change=_lingering
+        LATE, ((EndingDevice, "_awaited", _never_so),), ("lie",), change=_lingering
     ),
     # of kept writes and flushes
     "a device loses flushes": Bug("survived", events=("die",), flaw="loses flushes", change=_cached),

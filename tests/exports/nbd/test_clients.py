@@ -337,7 +337,8 @@ def test_client_that_dies_with_io_in_flight_is_released_when_the_device_answers(
         serve(main(daemon))
 
 
-def test_buffers_of_io_that_timed_out_are_in_quarantine_until_the_target_is_gone(run_dir: Path) -> None:
+@pytest.mark.parametrize("end", ["resume", "kill"])
+def test_buffers_of_io_that_timed_out_are_in_quarantine_until_the_target_has_stopped(run_dir: Path, end: str) -> None:
     async def main(daemon: Peer) -> None:
         async with Service(run_dir, io_timeout_s=1) as service:
             await service.attach(daemon.socket)
@@ -345,13 +346,14 @@ def test_buffers_of_io_that_timed_out_are_in_quarantine_until_the_target_is_gone
             daemon.pause()
             assert (await peer.ask(READ, 0, 4096, cookie=1)).error == EIO
             assert service.engine.buffers[0].stats()["quarantined_small"] == 1
-            daemon.resume()
-            await until(lambda: service.engine.controllers.list()[0].state == "up")
-            assert (await peer.ask(READ, 0, 4096, cookie=2)).error == 0
             (kept,) = service.engine.controllers.quarantine.kept().values()
             assert (kept.small, kept.large) == (4096, 0)
-            assert kept.memory
-            await asyncio.to_thread(daemon.kill)
+            if end == "resume":
+                daemon.resume()
+                await until(lambda: service.engine.controllers.list()[0].state == "up")
+                assert (await peer.ask(READ, 0, 4096, cookie=2)).error == 0
+            else:
+                await asyncio.to_thread(daemon.kill)
             await until(lambda: not service.engine.controllers.quarantine.kept())
             assert service.engine.buffers[0].stats()["quarantined_small"] == 0
             await peer.close()
