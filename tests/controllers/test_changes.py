@@ -8,6 +8,8 @@ import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.rig import in_loop
 from tests.support.vhost_user import FEATURES, ScriptedBackend
 from tests.support.waiting import until
@@ -52,6 +54,7 @@ async def flood(backend: ScriptedBackend, seconds: float) -> int:
     return told
 
 
+@pytest.mark.waits
 @in_loop
 async def test_changes_that_come_while_the_configuration_is_read_are_one_more_read(run_dir: Path) -> None:
     backend = ScriptedBackend(config=config(2048))
@@ -69,6 +72,7 @@ async def test_changes_that_come_while_the_configuration_is_read_are_one_more_re
         await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
+@pytest.mark.waits
 @in_loop
 async def test_a_flood_of_changes_reads_the_configuration_a_bounded_number_of_times_a_second(run_dir: Path) -> None:
     backend = ScriptedBackend(config=config(2048))

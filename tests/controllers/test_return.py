@@ -189,6 +189,7 @@ async def test_a_target_that_is_back_is_found_at_once_however_often_it_dies(run_
             await s.until(lambda: controller.state is State.RECONNECTING)
 
 
+@pytest.mark.waits
 @in_loop
 async def test_each_reason_why_a_device_is_not_back_is_told_however_fast_they_follow(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -69,6 +69,7 @@ def searched(name: str, memory: str) -> Searched:
     return Search(MODELS[name], memory).run()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("memory", ["TSO", "weak"])
 @pytest.mark.parametrize("name", MODELS)
 def test_no_wake_up_is_lost_and_nothing_is_read_too_early(name: str, memory: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.sim import runner
 from tests.sim.bugs import BUGS
 
+pytestmark = pytest.mark.waits
 SEEDS = 40  # of which one must show it
 IOS = 2000
 ROOT = Path(__file__).parents[2]

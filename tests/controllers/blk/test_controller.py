@@ -77,6 +77,7 @@ def other(run_dir: Path, spec: DiskSpec, kind: str) -> tuple[DiskSpec, str]:
     return replace(found, serial="B"), "its serial is 'B', it was 'A'"
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("kind", ["serial", "smaller", "block size"])
 @in_loop
 async def test_another_disk_gets_no_write_and_the_operator_is_told(run_dir: Path, kind: str) -> None:
