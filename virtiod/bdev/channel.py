@@ -13,7 +13,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EINVAL, ENODEV, ENOSPC, EOPNOTSUPP, EPERM
 from cython.cimports.libc.stdint import UINT64_MAX, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import cache, identity, kept, tally
+from cython.cimports.virtiod.bdev import cache, identity, kept, rewind, tally
 from cython.cimports.virtiod.bdev.kept import KeepPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
@@ -91,16 +91,11 @@ def _enter(ch: ChannelPtr, io: IoPtr) -> cython.void:
     io.msg.run = _complete_message
     io.submitted_ns = p.now
     io.status = 0
-    io.cursor = 0
-    io.iov_index = 0
-    io.iov_offset = 0
+    rewind.rewind(io)
     io.pieces = 0
-    io.phase = 0
     io.placed = 0
-    io.again = 0
     io.epoch = 0
     io.kept = NULL
-    io.mark = UINT64_MAX  # none
     io.next = NULL
     io.prev = ch.newest
     if ch.newest == NULL:

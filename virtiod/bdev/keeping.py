@@ -11,7 +11,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EBUSY, ENODEV
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import channel, kept
+from cython.cimports.virtiod.bdev import channel, kept, rewind
 from cython.cimports.virtiod.bdev.kept import RECORDS, KeepArray, KeepPtr, KeptWrite, KeptWritePtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
@@ -162,12 +162,8 @@ class KeptRecord:
         io.channel = address(cast(KeepPtr, self.channels.keeps[0]).own)
         io.submitted_ns = now
         io.status = 0
-        io.cursor = 0
-        io.iov_index = 0
-        io.iov_offset = 0
-        io.phase = 0
+        rewind.rewind(io)
         io.placed = 0
-        io.again = 0
 
     def lost(self) -> None:
         """The device refused it: it is not to be written again."""

@@ -21,7 +21,7 @@ from cython import NULL, address, cast
 from cython.cimports.libc.errno import EIO, EOPNOTSUPP
 from cython.cimports.libc.stdint import UINT64_MAX, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.virtiod.bdev import cache
+from cython.cimports.virtiod.bdev import cache, rewind
 from cython.cimports.virtiod.bdev.kept import RECORDS, SEGMENTS, KeepPtr, KeptWritePtr, Need, NeedPtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
@@ -257,9 +257,7 @@ def _keep(k: KeepPtr, io: IoPtr) -> None:
     w: KeptWritePtr = cast(KeptWritePtr, io.kept)
     after: KeptWritePtr
     io.kept = NULL
-    io.cursor = 0
-    io.iov_index = 0
-    io.iov_offset = 0
+    rewind.rewind(io)
     while w != NULL:
         after = w.next
         w.number = number

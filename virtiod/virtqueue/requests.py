@@ -13,7 +13,7 @@ import cython
 from cython import NULL, address, cast
 from cython.cimports.libc.errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPROTO, ESHUTDOWN, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, uint16_t, uint32_t, uint64_t
-from cython.cimports.virtiod.bdev import cache, channel, kept
+from cython.cimports.virtiod.bdev import cache, channel, kept, rewind
 from cython.cimports.virtiod.core import atomics, clock
 from cython.cimports.virtiod.core.types import (
     BdevCorePtr,
@@ -230,12 +230,7 @@ def _must_wait(q: IoQueuePtr) -> cython.bint:
 
 def begin_again(q: IoQueuePtr, io: IoPtr) -> None:
     waits: cython.bint = io.phase == Phase.HANDING or io.phase == Phase.FUA  # in a line already
-    io.again = 0
-    io.cursor = 0
-    io.iov_index = 0
-    io.iov_offset = 0
-    io.mark = UINT64_MAX  # a flush of before is not one of what is written now
-    io.phase = Phase.HANDING
+    rewind.rewind(io)
     if not waits:
         lines.go_first(q, io)
 
