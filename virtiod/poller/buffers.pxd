@@ -42,9 +42,8 @@ cdef int get(BufferPool *pool, uint64_t length, iovec *iov, int max) noexcept no
 cdef void put(BufferPool *pool, iovec *iov, int n) noexcept nogil
 # Put them in quarantine until that session is over.
 cdef void quarantine(BufferPool *pool, iovec *iov, int n, uint64_t epoch, Holding *holding) noexcept nogil
-# Count them as used by a controller, and no more.
-cdef void hold(BufferPool *pool, iovec *iov, int n, Holding *holding) noexcept nogil
-cdef void let_go(BufferPool *pool, iovec *iov, int n, Holding *holding) noexcept nogil
+# Count them as used by a controller (sign 1), or as no longer used (-1).
+cdef void count(BufferPool *pool, iovec *iov, int n, Holding *holding, int64_t sign) noexcept nogil
 # Whether length bytes more for a controller leave enough for the others.
 cdef bint fair(BufferPool *pool, uint64_t length, Holding *holding) noexcept nogil
 # Bytes of the longest request that it will ever be given, unless buffers leave quarantine. holding is NULL for a bdev

@@ -71,29 +71,20 @@ def put(pool: PoolPtr, iov: IovPtr, n: cython.int) -> None:
             pool.small_left += 1
 
 
-def hold(pool: PoolPtr, iov: IovPtr, n: cython.int, holding: HoldingPtr) -> None:
+def count(pool: PoolPtr, iov: IovPtr, n: cython.int, holding: HoldingPtr, sign: int64_t) -> None:
     i: cython.int
     for i in range(n):
         if cast(CharPtr, iov[i].iov_base) >= pool.large:
-            holding.used_large += LARGE
+            holding.used_large += sign * LARGE
         else:
-            holding.used_small += SMALL
-
-
-def let_go(pool: PoolPtr, iov: IovPtr, n: cython.int, holding: HoldingPtr) -> None:
-    i: cython.int
-    for i in range(n):
-        if cast(CharPtr, iov[i].iov_base) >= pool.large:
-            holding.used_large -= LARGE
-        else:
-            holding.used_small -= SMALL
+            holding.used_small += sign * SMALL
 
 
 def quarantine(pool: PoolPtr, iov: IovPtr, n: cython.int, epoch: uint64_t, holding: HoldingPtr) -> None:
     # Safety: there is room for every buffer of the pool, and each is in one place only.
     i: cython.int
     q: QuarantinedPtr
-    hold(pool, iov, n, holding)
+    count(pool, iov, n, holding, 1)
     for i in range(n):
         q = address(pool.quarantined[pool.n_quarantined])
         pool.n_quarantined += 1
@@ -161,7 +152,7 @@ def _cmd_release(p: PollerPtr, c: CommandPtr) -> int64_t:
             left += 1
             continue
         one[0].iov_base = q.at
-        let_go(pool, one, 1, q.holding)
+        count(pool, one, 1, q.holding, -1)
         put(pool, one, 1)
         if q.at >= pool.large:
             q.holding.large -= LARGE

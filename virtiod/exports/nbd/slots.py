@@ -46,7 +46,7 @@ def take_buffers(c: ConnPtr, slot: SlotPtr) -> cython.bint:
         slot.large = 1
     c.held += length
     if c.channel.holding != NULL:
-        buffers.hold(share.pool, slot.io.iov, slot.n_buffers, c.channel.holding)
+        buffers.count(share.pool, slot.io.iov, slot.n_buffers, c.channel.holding, 1)
     leave_queue(c)
     return True
 
@@ -98,7 +98,7 @@ def hand_over(slot: SlotPtr) -> None:
     """Its buffers are not its own any more."""
     c: ConnPtr = slot.conn
     if c.channel.holding != NULL:
-        buffers.let_go(c.share.pool, slot.io.iov, slot.n_buffers, c.channel.holding)
+        buffers.count(c.share.pool, slot.io.iov, slot.n_buffers, c.channel.holding, -1)
     slot.io.epoch = 0
     slot.n_buffers = 0
     c.held -= slot.request.length
