@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from virtiod.controllers.device import Context
 from virtiod.controllers.identity import difference, refusal, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
+from virtiod.controllers.scsi.aborts import Aborts
 from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.control import ControlQueue, EventQueue
@@ -25,7 +26,6 @@ from virtiod.controllers.scsi.doubts import Doubts
 from virtiod.controllers.scsi.events import EventListener, ReportReader, is_change
 from virtiod.controllers.scsi.queue import ScsiQueue
 from virtiod.controllers.scsi.unit import Unit
-from virtiod.core.counted import counted
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, spawn
@@ -48,8 +48,6 @@ CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
 RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
 RETRY_S = 30.0  # without an I/O timeout
 SCAN_PAUSE_S = 0.02  # between scans: a device may ask for them without end
-ABORT_SETTLE_S = 1.0  # for aborted requests to come back
-SETTLE_POLL_S = 0.01
 LOOK_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # at a target that did not answer
 
 
@@ -77,6 +75,7 @@ class ScsiController(Controller[ScsiConfig]):
     fixed_queues = FIRST_REQUEST
     _commands: Commands | None = None
     _discovery: Discovery
+    _aborts: Aborts | None = None
     _looks: Doubts | None = None  # at units that may be other disks
     _events: EventListener | None = None
     _reports: ReportReader | None = None
@@ -184,6 +183,7 @@ class ScsiController(Controller[ScsiConfig]):
         self.service_queues = [control, events]
         self._commands = Commands(self.name, memory, queues, control, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
+        self._aborts = Aborts(self.name, self.traddr, self._commands, queues, timeout, self._aborted)
         self._looks = Doubts(self._discovery, queues, self._write_after_reset, self._looked, self._lost)
         self._reports = ReportReader(self.name, queues, self._rescan, self._tell_deferred, self._attention)
         return list(queues)
@@ -439,60 +439,32 @@ class ScsiController(Controller[ScsiConfig]):
         if self._aborting is not None:
             return
         if self.state is State.UP and self._waits_since(before):
-            units = await self._silent_units(before)
+            assert self._aborts is not None
+            units = await self._aborts.silent_units(before)
             if units:
                 self._aborting = spawn(self._abort(units, before), f"abort {self.name}")
             return
         await super().supervise()
 
-    async def _silent_units(self, before: int) -> set[bytes]:
-        """The units that forgot an I/O which they were given before that time."""
-        timeout_ns = int(self.context.io_timeout_s * 1e9)
-        found = [await q.silent(before, timeout_ns) for q in self.request_queues if isinstance(q, ScsiQueue)]
-        return set().union(*found)
-
     async def _abort(self, units: set[bytes], before: int) -> None:
         """Have the device abort what it did not answer in time. One that can't is cut off, as every kind is."""
+        assert self._aborts is not None
         try:
-            await self._abort_overdue(units, before)
+            await self._aborts.abort(units, before, partial(self._wait_for, units, before))
         except VirtiodError as error:
             if self.state is State.UP:
                 self._lost(DeadlineError(str(error)))
         finally:
             self._aborting = None
 
-    async def _abort_overdue(self, units: set[bytes], before: int) -> None:
-        """Abort what was submitted to silent units before that time, and what of it only reaches them when places get
-        free."""
-        seconds = self.context.io_timeout_s
-        aborted: set[tuple[bytes, int]] = set()
-        ends = asyncio.get_running_loop().time() + ABORT_SETTLE_S
-        while self._wait_for(units, before):
-            tasks = set(await self._overdue_tasks(units, before)) - aborted
-            if tasks:
-                late = counted(len(tasks), "request")
-                log.warning("controller %s: aborts %s that took longer than %g s", self.name, late, seconds)
-                self.io_timeouts += len(tasks)
-                await self._abort_tasks(tasks)
-                aborted |= tasks
-                ends = asyncio.get_running_loop().time() + ABORT_SETTLE_S
-            elif asyncio.get_running_loop().time() > ends:
-                raise DeadlineError(f"{self.traddr}: the device did not answer an I/O within {seconds:g} s")
-            await asyncio.sleep(SETTLE_POLL_S)
+    def _aborted(self, requests: int) -> None:
+        self.io_timeouts += requests
 
     def _wait_for(self, units: set[bytes], before: int) -> bool:
         """Whether a user waits for one of the units since before that time."""
         disks = [*self._disks.values(), *(disk for disk, _ in self._left)]
         asked = [disk.bdev.channels for disk in disks if address.pack(*disk.unit.place) in units]
         return any(0 < channels.oldest_ns() < before for channels in asked)
-
-    async def _overdue_tasks(self, units: set[bytes], before: int) -> list[tuple[bytes, int]]:
-        queues = [q for q in self.request_queues if isinstance(q, ScsiQueue)]
-        return [(unit, task) for unit in units for q in queues for task in await q.overdue_tasks(unit, before)]
-
-    async def _abort_tasks(self, tasks: Iterable[tuple[bytes, int]]) -> None:
-        assert self._commands is not None
-        await asyncio.gather(*(self._commands.manage(TmfType.ABORT_TASK, unit, task) for unit, task in tasks))
 
     # ---- the end
 
