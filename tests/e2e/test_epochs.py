@@ -36,14 +36,19 @@ def verify(virtiod: Daemon, name: str) -> None:
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
 
 
+def late_and_other(stack: ExitStack, run_dir: Path, virtiod: Daemon, late_ms: int) -> Peer:
+    """Export A of a target that hangs and answers so late, which is returned, and export B of another one."""
+    late = late_target(stack, run_dir, late_ms)
+    other = stack.enter_context(target(run_dir, "--memory", "1M", name="other"))
+    for name, peer in (("A", late), ("B", other)):
+        virtiod.attach(peer.socket, name)
+        virtiod.export(name)
+    return late
+
+
 def test_what_a_hung_target_does_late_reaches_no_other_disk(run_dir: Path) -> None:
     with ExitStack() as stack, recovering(run_dir, "--io-timeout", "1") as virtiod:
-        late = late_target(stack, run_dir, 1500)
-        other = stack.enter_context(target(run_dir, "--memory", "1M", name="other"))
-        virtiod.attach(late.socket, "A")
-        virtiod.attach(other.socket, "B")
-        virtiod.export("A")
-        virtiod.export("B")
+        late = late_and_other(stack, run_dir, virtiod, 1500)
         a = stack.enter_context(NbdClient(virtiod.nbd_socket, "A"))
         b = stack.enter_context(NbdClient(virtiod.nbd_socket, "B"))
         for cookie in range(4):
@@ -126,12 +131,7 @@ def test_a_write_in_flight_with_a_hung_target_is_not_repeated_until_that_is_gone
 
 def test_one_hung_target_leaves_buffers_to_the_exports_of_others(run_dir: Path) -> None:
     with ExitStack() as stack, recovering(run_dir, "--io-timeout", "1") as virtiod:
-        late = late_target(stack, run_dir, 3_600_000)
-        other = stack.enter_context(target(run_dir, "--memory", "1M", name="other"))
-        virtiod.attach(late.socket, "A")
-        virtiod.attach(other.socket, "B")
-        virtiod.export("A")
-        virtiod.export("B")
+        late = late_and_other(stack, run_dir, virtiod, 3_600_000)
         b = stack.enter_context(NbdClient(virtiod.nbd_socket, "B"))
         clients = [stack.enter_context(NbdClient(virtiod.nbd_socket, "A")) for _ in range(8)]
         for client in clients:  # 64 MiB: more than the pool has

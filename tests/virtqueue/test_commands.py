@@ -156,6 +156,16 @@ async def test_io_to_a_stopped_queue_waits_for_the_start(ring: Ring) -> None:
         assert [d.result() for d in done] == [0] * 5
 
 
+async def come_back_and_ask(rig: Rig) -> asyncio.Future[str]:
+    """The device was lost and is back: GET_ID has some of the descriptors before I/O. The future of its answer."""
+    await rig.do(rig.queue.stop())
+    await rig.start(hold=True)
+    asked = asyncio.ensure_future(rig.queue.get_id())
+    await asyncio.sleep(0)
+    rig.turn()
+    return asked
+
+
 @in_loop
 async def test_without_indirect_descriptors_what_finds_none_on_a_return_waits_for_them() -> None:
     """A command of the control plane may have taken those that an I/O had."""
@@ -163,11 +173,7 @@ async def test_without_indirect_descriptors_what_finds_none_on_a_return_waits_fo
         done = [rig.submit("write", 512 * i, 512) for i in range(3)]
         rig.turn(2)
         assert len(rig.device.take()) == 2  # three descriptors each
-        await rig.do(rig.queue.stop())
-        await rig.start(hold=True)
-        asked = asyncio.ensure_future(rig.queue.get_id())
-        await asyncio.sleep(0)
-        rig.turn()
+        asked = await come_back_and_ask(rig)
         (get_id,) = rig.device.take()
         await rig.do(rig.queue.release())
         rig.turn(3)
@@ -187,11 +193,7 @@ async def test_a_request_that_is_short_of_descriptors_comes_before_new_io() -> N
     async with Rig(size=8, indirect=False) as rig:
         done = [rig.submit("write", 512 * i, 512) for i in range(2)]
         rig.turn(2)
-        await rig.do(rig.queue.stop())
-        await rig.start(hold=True)
-        asked = asyncio.ensure_future(rig.queue.get_id())
-        await asyncio.sleep(0)
-        rig.turn()
+        asked = await come_back_and_ask(rig)
         await rig.do(rig.queue.release())
         done += [rig.submit("flush", 0, 0) for _ in range(4)]
         rig.settle()
@@ -206,11 +208,7 @@ async def test_a_request_that_is_short_of_descriptors_is_held_when_the_device_is
     async with Rig(size=8, indirect=False) as rig:
         done = [rig.submit("write", 512 * i, 512) for i in range(2)]
         rig.turn(2)
-        await rig.do(rig.queue.stop())
-        await rig.start(hold=True)
-        asked = asyncio.ensure_future(rig.queue.get_id())
-        await asyncio.sleep(0)
-        rig.turn()
+        asked = await come_back_and_ask(rig)
         await rig.do(rig.queue.release())
         rig.device.take()
         await rig.do(rig.queue.stop())
@@ -230,11 +228,7 @@ async def test_a_request_that_failed_while_it_was_short_of_descriptors_holds_up_
     async with Rig(size=8, indirect=False) as rig:
         lost = [rig.submit("write", 512 * i, 512) for i in range(2)]
         rig.turn(2)
-        await rig.do(rig.queue.stop())
-        await rig.start(hold=True)
-        asked = asyncio.ensure_future(rig.queue.get_id())
-        await asyncio.sleep(0)
-        rig.turn()
+        asked = await come_back_and_ask(rig)
         await rig.do(rig.queue.release())
         await rig.do(rig.queue.stop())
         await rig.do(rig.queue.fail(errno.ETIMEDOUT, time.monotonic_ns()))
