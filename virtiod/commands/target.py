@@ -102,8 +102,8 @@ class TargetOptions:
             "--fault",
             "fault to inject, for tests: delay, error, used-id, used-index, no-status, silence or death; with --scsi, "
             "on all LUNs: delay, sense (with ,key=H,asc=H,ascq=H,length=N,descriptor=1,deferred=1), status or response "
-            "(with ,value=H), silence, death, used-id, used-index or no-response, and ,times=N,opcode=H",
-            "KIND[,after=N][,every=N][,delay=US]",
+            "(with ,value=H), silence, death, used-id, used-index or no-response, and ,opcode=H",
+            "KIND[,after=N][,every=N][,times=N][,delay=US]",
         ),
     ] = ""
     late_dma: Annotated[

@@ -17,6 +17,7 @@ from tests.support.waiting import until
 from virtiod.bdev.probe import Probe
 from virtiod.controllers.blk import controller
 from virtiod.controllers.controller import Controller
+from virtiod.controllers.description import BlkUnit
 from virtiod.controllers.request import AttachRequest
 from virtiod.core import lograte
 from virtiod.core.levels import NOTICE
@@ -176,3 +177,43 @@ async def test_the_log_ends_with_the_state_as_it_is(run_dir: Path, caplog: pytes
         await r.leave()
         await until(lambda: r.controller.state == "reconnecting")
         await until(lambda: changes()[-1] == "controller D0: up -> reconnecting")
+
+
+@in_loop
+async def test_a_disk_that_fails_to_tell_its_serial_once_is_asked_again(run_dir: Path) -> None:
+    async with rig(run_dir) as r:
+        await r.serve(replace(r.spec, fault=Fault("error", times=1)))
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        assert r.system.bdevs.get("D0").info.serial == "A"
+
+
+@in_loop
+async def test_a_disk_that_tells_its_serial_late_is_compared_by_it(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "ID_DEADLINE_S", 0.01)
+    async with rig(run_dir) as r:
+        await r.serve(replace(r.spec, fault=Fault("error", times=1)))
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        bdev = r.system.bdevs.get("D0")
+        assert bdev.info.serial == ""
+        await until(lambda: bdev.info.serial == "A")
+        assert bdev.driver_specific()["blk"] == BlkUnit(serial="A")
+
+
+@in_loop
+async def test_a_disk_whose_serial_could_not_be_read_is_not_taken_for_one_that_tells_its_own(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "ID_DEADLINE_S", 0.5)
+    monkeypatch.setattr(controller, "ASK_AGAIN_S", (60.0,))
+    async with rig(run_dir) as r:
+        await r.serve(replace(r.spec, fault=Fault("error", times=1)))
+        await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
+        probe = Probe(r.system.memory, r.system.pollers[0], r.system.bdevs.get("D0").channels)
+        assert await probe.submit("write", 0, 512) == 0
+        stranger, _ = other(run_dir, r.spec, "serial")
+        await r.serve(stranger)
+        why = "its serial is 'B', the old one's could not be read"
+        await until(lambda: why in r.controller.last_error)
+        assert not any((run_dir / "other.img").read_bytes())

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import uuid
-from functools import partial
 
 from virtiod.bdev import Bdev
 from virtiod.bdev.channel import BdevChannels
@@ -17,7 +16,8 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
 from virtiod.controllers.identity import Identity, difference, refusal, silence, uncertainty
-from virtiod.core.errors import ProtocolError
+from virtiod.core.errors import DeviceError, ProtocolError
+from virtiod.core.tasks import cancel, spawn
 from virtiod.virtio.blk import CONFIG_SIZES
 from virtiod.virtio.features import BlkFeature, Feature
 from virtiod.virtqueue.handle import RequestQueue
@@ -25,7 +25,8 @@ from virtiod.virtqueue.routes import Routes
 
 log = logging.getLogger(__name__)
 
-ID_DEADLINE_S = 2.0
+ID_DEADLINE_S = 2.0  # for GET_ID; after that, the disk is used without a serial
+ASK_AGAIN_S = (0.05, 0.2, 1.0, 5.0, 30.0, 60.0)  # when the device failed GET_ID
 
 
 class BlkController(Controller[BlkConfig]):
@@ -48,6 +49,8 @@ class BlkController(Controller[BlkConfig]):
     )
     config_sizes = CONFIG_SIZES
     _split_by: BlkConfig  # its limits are those that I/O is split by
+    _asking: asyncio.Task[str] | None = None
+    _failed = False  # the device has answered GET_ID with an error so far: there is nothing to compare
 
     def _check_return(self, config: BlkConfig) -> None:
         for bdev in self.bdevs:
@@ -87,10 +90,10 @@ class BlkController(Controller[BlkConfig]):
         self._limit(channels)
         bdev = Bdev(
             name=self.name,
-            info=self._config.bdev_info(serial),
+            info=self._config.bdev_info(serial or ""),
             channels=channels,
-            driver_specific=partial(self._driver_specific, serial),
-            uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial}")),
+            driver_specific=self._driver_specific,
+            uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial or ''}")),
         )
         self._register(bdev)
 
@@ -98,7 +101,9 @@ class BlkController(Controller[BlkConfig]):
         """Compares the serial, if the device had one. _check_return has compared the sizes."""
         for bdev in self.bdevs:
             if bdev.info.serial:
-                self._check_same(bdev, await self._serial(), self._config)
+                self._check_same(bdev, await self._serial() or "", self._config)
+            elif self._failed and self.keeping.holds_io(bdev) and (serial := await self._serial()):
+                raise refusal(self.traddr, f"its serial is {serial!r}, the old one's could not be read")
 
     def _check_same(self, bdev: Bdev, serial: str, config: BlkConfig) -> None:
         before = Identity(bdev.info.serial, bdev.block_size, bdev.size)
@@ -126,25 +131,54 @@ class BlkController(Controller[BlkConfig]):
         )
         channels.limit(c.native(), limits)
 
-    async def _serial(self) -> str:
-        """The serial, by GET_ID; "" for a device that does not know the command, or does not answer."""
-        queue = self.request_queues[0]
+    async def _serial(self) -> str | None:
+        """The serial, by GET_ID; "" for a device that does not know the command. None if the device does not answer, or
+        fails it: it is asked on, and _learn() is called if it tells."""
+        await cancel(self._asking)
+        self._asking = asking = spawn(self._ask(), f"serial of {self.name}")
+        await asyncio.wait({asking}, timeout=ID_DEADLINE_S)
+        if asking.done():
+            return asking.result()
+        log.warning("controller %s: no serial from GET_ID within %g s", self.name, ID_DEADLINE_S)
+        asking.add_done_callback(self._told_late)
+        return None
+
+    async def _ask(self) -> str:
+        """The serial, asked for until it is told."""
+        queue, *others = self.request_queues
         assert isinstance(queue, BlkQueue)
-        try:
-            async with asyncio.timeout(ID_DEADLINE_S):
+        pauses = iter(ASK_AGAIN_S)
+        while True:
+            try:
                 serial = await queue.get_id()
-        except TimeoutError:
-            log.warning("controller %s: no answer to GET_ID within %g s", self.name, ID_DEADLINE_S)
-            return ""
+                break
+            except DeviceError as error:
+                self._failed = True
+                log.debug("controller %s: %s", self.name, error)
+                await asyncio.sleep(next(pauses, ASK_AGAIN_S[-1]))
+        self._failed = False
         if queue.counts_status_only:
             log.info("controller %s: the device does not count what it writes: short reads go unnoticed", self.name)
-        for other in self.request_queues:
+        for other in others:
             assert isinstance(other, BlkQueue)
             other.expect_status_only(queue.counts_status_only)
         return serial
 
-    def _driver_specific(self, serial: str) -> dict[str, object]:
-        return {"virtio": self.description(), "blk": BlkUnit(serial=serial)}
+    def _told_late(self, asking: asyncio.Task[str]) -> None:
+        if not asking.cancelled() and asking.exception() is None:
+            self._learn(asking.result())
+
+    def _learn(self, serial: str) -> None:
+        """The device told its serial after its disk had become a bdev without one."""
+        for bdev in self.bdevs:
+            bdev.info = dataclasses.replace(bdev.info, serial=bdev.info.serial or serial)
+
+    async def _cut_off(self) -> None:
+        await cancel(self._asking)
+        await super()._cut_off()
+
+    def _driver_specific(self) -> dict[str, object]:
+        return {"virtio": self.description(), "blk": BlkUnit(serial=self.bdevs[0].info.serial)}
 
     async def _config_changed(self) -> None:
         doubts = [bdev.channels.cache_doubts() for bdev in self.bdevs]

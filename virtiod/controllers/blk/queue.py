@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import cython
@@ -18,6 +19,7 @@ from cython.cimports.virtiod.virtqueue import layout, queue
 from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
+from virtiod.core.errors import DeviceError
 from virtiod.virtqueue.handle import RequestQueue
 
 if TYPE_CHECKING:
@@ -109,11 +111,13 @@ class BlkQueue(RequestQueue):
         self.allocate(memory, poller, spec, sizeof(BlkArea))
 
     async def get_id(self) -> str:
-        """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID); "" if it has none."""
+        """The device's serial (§5.2.6.1 VIRTIO_BLK_T_GET_ID); "" if it has none. Raises DeviceError if it fails."""
         text = bytearray(blk.ID_BYTES)
         data: BytePtr = text
         ret: int = await self.request(data, text)
-        return text.split(b"\0")[0].decode("ascii", "replace").strip() if ret == 0 else ""
+        if ret not in {0, -EOPNOTSUPP}:
+            raise DeviceError(f"GET_ID: {errno.errorcode.get(-ret, ret)}")
+        return text.split(b"\0")[0].decode("ascii", "replace").strip()
 
     @property
     def counts_status_only(self) -> bool:

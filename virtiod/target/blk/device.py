@@ -26,24 +26,25 @@ class Fault:
     kind: str = ""
     after: int = 0
     every: int = 0
+    times: int = 0
     delay_us: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """From "KIND[,after=N][,every=N][,delay=US]"; raises InvalidArgument."""
+        """From "KIND[,after=N][,every=N][,times=N][,delay=US]"; raises InvalidArgument."""
         kind, *settings = text.split(",")
-        values = {"after": 0, "every": 0, "delay": 0}
+        values = {"after": 0, "every": 0, "times": 0, "delay": 0}
         for setting in settings:
             key, _, value = setting.partition("=")
             if key not in values or not value.isdecimal():
-                raise InvalidArgument(f"fault {text!r}: {setting!r} is not after=N, every=N or delay=US")
+                raise InvalidArgument(f"fault {text!r}: {setting!r} is not after=N, every=N, times=N or delay=US")
             values[key] = int(value)
         if kind == "delay":
             kind = ""
         if kind not in FAULTS:
             known = ", ".join(sorted({"delay", *FAULTS} - {""}))
             raise InvalidArgument(f"fault {text!r}: must begin with one of {known}")
-        return cls(kind, values["after"], values["every"], values["delay"])
+        return cls(kind, values["after"], values["every"], values["times"], values["delay"])
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class BlkDevice(TargetDevice):
         self._store = Store(spec.size, spec.path, spec.memory, spec.block_size, spec.read_only, spec.cache)
         self.unit = TargetUnit(self._store.disk, spec.serial)
         fault = spec.fault
-        self.unit.fault(fault.kind, fault.after, fault.every, fault.delay_us, late=spec.late_dma_ms > 0)
+        self.unit.fault(
+            fault.kind, fault.after, fault.every, fault.times, delay_us=fault.delay_us, late=spec.late_dma_ms > 0
+        )
         self._table = TargetMemory()
         self._queues: dict[int, BlkRing] = {}
         bits = [BlkFeature.SEG_MAX, BlkFeature.BLK_SIZE, BlkFeature.TOPOLOGY, BlkFeature.MQ]

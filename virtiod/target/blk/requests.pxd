@@ -18,7 +18,8 @@ ctypedef BlkUnit *BlkUnitPtr
 cdef struct BlkUnit:
     Disk *disk
     uint64_t fault_after   # requests served well before the fault
-    uint64_t fault_every   # then: 0 for good, else each so many
+    uint64_t fault_every   # then: 0 or 1 all, else each so many
+    uint64_t fault_times   # 0: for good
     uint64_t delay_ns      # of each completion
     uint8_t fault          # a Fault
     uint8_t late           # what SILENCE takes is held, to be done when the ring is asked to stop

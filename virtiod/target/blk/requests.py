@@ -111,9 +111,12 @@ def _execute(
 
 def _due(q: DevRingPtr, u: BlkUnitPtr) -> cython.bint:
     """Whether the fault is for the request that came last."""
+    each: uint64_t = u.fault_every or 1
+    past: uint64_t
     if not u.fault or q.late or q.requests <= u.fault_after:
         return False
-    return not u.fault_every or (q.requests - u.fault_after) % u.fault_every == 0
+    past = q.requests - u.fault_after
+    return past % each == 0 and (u.fault_times == 0 or past // each <= u.fault_times)
 
 
 def _held_back(q: DevRingPtr, u: BlkUnitPtr, head: uint16_t) -> cython.bint:
@@ -194,13 +197,19 @@ class TargetUnit:
         self.unit.disk = address(disk.disk)
         strncpy(self.unit.serial, data, blk.ID_BYTES)
 
-    def fault(self, kind: str, after: int = 0, every: int = 0, delay_us: int = 0, late: bool = False) -> None:
-        """Spoil requests after so many good ones: for good, or each so many; delay_us holds back every completion.
-        late: those that get no answer are done when the ring is asked to stop (BlkRing.be_late)."""
+    def fault(
+        self, kind: str, after: int = 0, every: int = 0, times: int = 0, delay_us: int = 0, late: bool = False
+    ) -> None:
+        """Spoil requests after so many good ones: all, or each so many; so many times (0: for good).
+
+        delay_us holds back every completion. late: those that get no answer are done when the ring is asked to stop
+        (BlkRing.be_late).
+        """
         self.unit.late = late
         self.unit.fault = FAULTS[kind]
         self.unit.fault_after = after
         self.unit.fault_every = every
+        self.unit.fault_times = times
         self.unit.delay_ns = delay_us * 1000
 
 
