@@ -338,9 +338,14 @@ class BdevChannels:
         """It is the same disk. doubts: identity_doubts() of before it was looked at; one since then holds I/O on."""
         atomics.store_u64(address(self.core.identity_known), doubts)
 
+    @property
+    def was_reset(self) -> bool:
+        """Whether its cache may have lost what it held, since the last take_reset()."""
+        return bool(atomics.load_u8(address(self.core.was_reset)))
+
     def take_reset(self) -> bool:
-        """Whether its cache may have lost what it held, since the last call."""
-        was: bool = bool(atomics.load_u8(address(self.core.was_reset)))
+        """The same, and forgets it."""
+        was: bool = self.was_reset
         atomics.store_u8(address(self.core.was_reset), 0)
         return was
 

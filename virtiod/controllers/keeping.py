@@ -105,21 +105,36 @@ class Keeping:
     async def write_again(self, epoch: Epoch, queue: RequestQueue) -> None:
         """The device came back, is the same disk and holds I/O: nothing that was acknowledged is to be missing."""
         await self.hold()  # should it have failed when the device was cut off
-        if self._cached_by is not None and epoch.peer == self._cached_by:
-            log.info("%s stopped in order and is back: nothing is written again", epoch.device)
+        has_all = self._cached_by is not None and epoch.peer == self._cached_by
+        if has_all:
+            log.info("%s stopped in order and is back: it still has what it acknowledged", epoch.device)
         else:
             self._cached_by = None  # what is written now may be older than what that process has
             self._tell_unkept()
-            for bdev, channels in self._each():
-                if not bdev.removing:
-                    await self.repeat(bdev, channels, queue)
-                elif not channels.disowned:  # another disk may be in its place
-                    self.lose(bdev, "acknowledged writes of a disk that is being removed are lost")
+        for bdev, channels in self._each():
+            if has_all and not channels.was_reset:
+                continue
+            if not bdev.removing:
+                await self.restore(bdev, channels, queue)
+            elif not channels.disowned:  # another disk may be in its place
+                self.lose(bdev, "acknowledged writes of a disk that is being removed are lost")
         for _, channels in self._each():
             await channels.let_go()
 
-    async def repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
-        """Write again what is held. Raises LostError, DeadlineError: it is to be begun again."""
+    async def restore(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
+        """Write again what is held, to a disk that may have lost it. Raises LostError, DeadlineError: it is to be begun
+        again."""
+        was_reset = channels.take_reset()  # one that comes meanwhile counts anew
+        try:
+            if was_reset and channels.lose_unkept():
+                self.tell_loss(bdev, "acknowledged writes that were not flushed may be lost, as the unit was reset")
+            await self._repeat(bdev, channels, queue)
+        except BaseException:
+            if was_reset:
+                channels.doubt_identity(reset=True)
+            raise
+
+    async def _repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
         repetition = Repetition(channels, queue, self._io_timeout_s)
         try:
             await repetition.run()

@@ -7,6 +7,7 @@ import logging
 import random
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from tests.support.fake_scsi_host import Answer, Command, Stack, stack
 from tests.support.fake_scsi_units import FakeUnit, fixed_sense
 from tests.support.rig import in_loop
+from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.controllers.scsi.discovery import MAX_TOLD
 from virtiod.core.errors import ProtocolError, VirtiodError
 from virtiod.scsi import parse
-from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
+from virtiod.scsi.spec import Asc, CdbFlag, Opcode, SenseKey, Status, VpdPage
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 
 
@@ -158,3 +160,83 @@ async def test_a_device_whose_rings_hold_no_request_is_refused(run_dir: Path, mo
     async with stack(run_dir, {(0, 0): unit(0)}) as s:
         with pytest.raises(ProtocolError, match="the device's queues have 2 entries, too few"):
             await s.attach()
+
+
+def check(key: int, code: int = 0) -> Answer:
+    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
+
+
+FAILURES = {
+    "aborted": check(SenseKey.ABORTED_COMMAND),
+    "parity": check(SenseKey.ABORTED_COMMAND, Asc.PARITY_ERROR),
+    "hardware": check(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE),
+    "becoming ready": check(SenseKey.NOT_READY, Asc.BECOMING_READY),
+    "no sense": Answer(status=Status.CHECK_CONDITION),
+    "nothing": Answer(),
+}
+
+
+def is_page(page: int, command: Command) -> bool:
+    return command.cdb[:3] == bytes([Opcode.INQUIRY, CdbFlag.EVPD, page])
+
+
+ASKED: dict[str, Callable[[Command], bool]] = {
+    "REPORT LUNS": lambda c: c.cdb[0] == Opcode.REPORT_LUNS,
+    "INQUIRY": lambda c: c.cdb[0] == Opcode.INQUIRY and not c.cdb[1],
+    "READ CAPACITY": lambda c: c.cdb[0] == Opcode.SERVICE_ACTION_IN_16,
+    "MODE SENSE": lambda c: c.cdb[0] == Opcode.MODE_SENSE_10,
+    **{
+        f"VPD page {page:#x}": partial(is_page, page)
+        for page in (VpdPage.SUPPORTED_PAGES, VpdPage.UNIT_SERIAL_NUMBER, VpdPage.DEVICE_IDENTIFICATION)
+    },
+}
+
+
+def once(asked: Callable[[Command], bool], answer: Answer) -> Callable[[Command], Answer | None]:
+    """A hook: that answer to the first such command of each LUN."""
+    seen: set[tuple[int, int]] = set()
+
+    def hook(command: Command) -> Answer | None:
+        place = command.target, command.lun
+        if place in seen or not asked(command):
+            return None
+        seen.add(place)
+        return answer
+
+    return hook
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("asked", ASKED)
+@in_loop
+async def test_a_disk_that_fails_one_command_of_a_scan_is_not_gone(run_dir: Path, asked: str, failure: str) -> None:
+    units = {(0, 0): unit(0), (0, 1): unit(1)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        controller = s.engine.controllers.get("S0")
+        assert isinstance(controller, ScsiController)
+        await s.until(lambda: controller._scanning is None)
+        names = ["S0t0", "S0t0l1"]
+        for name in names:
+            assert await s.do(name, "write") == 0
+        s.host.hook = once(ASKED[asked], FAILURES[failure])
+        controller._rescan({0})
+        await s.until(lambda: controller._scanning is None and not controller._silent)
+        for name, serial in zip(names, ("SN-0", "SN-1"), strict=True):
+            assert await s.do(name, "flush", 0, 0) == 0
+            bdev = s.engine.bdevs.get(name)
+            assert (bdev.info.serial, bdev.channels.losses()) == (serial, 0)
+        assert [kind for kind, _ in s.events if kind != "bdev_register"] == []
+
+
+@pytest.mark.parametrize("failure", ["aborted", "hardware", "becoming ready"])
+@pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.startswith("VPD")])
+@in_loop
+async def test_a_disk_that_fails_to_tell_its_names_is_no_bdev_before_it_does(
+    run_dir: Path, asked: str, failure: str
+) -> None:
+    async with stack(run_dir, {(0, 0): unit(0)}) as s:
+        s.host.hook = once(ASKED[asked], FAILURES[failure])
+        await s.attach()
+        await s.until(lambda: ("bdev_register", "S0t0") in s.events)
+        assert s.engine.bdevs.get("S0t0").info.serial == "SN-0"

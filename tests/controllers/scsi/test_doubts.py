@@ -13,6 +13,7 @@ from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rig import in_loop
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Asc, CdbFlag, Opcode, VpdPage
+from virtiod.virtio.scsi import EventType, ResetReason
 
 DOUBTFUL = [
     Asc.NOT_READY_TO_READY,
@@ -194,3 +195,51 @@ async def test_a_unit_that_is_gone_and_replaced_while_its_users_leave_gets_none_
         gone.set()
         controller_of(s)._rescan({0})
         await serial_of(s, "S0t0", "NEW")
+
+
+@pytest.mark.parametrize("neighbour", [False, True], ids=["bad_target", "no_such_unit"])
+@in_loop
+async def test_a_disk_in_the_place_of_one_that_was_gone_gets_none_of_its_io_though_it_says_nothing(
+    run_dir: Path, neighbour: bool
+) -> None:
+    units = disks()
+    if neighbour:
+        units[0, 1] = FakeUnit(serial="Y", naa=0x5000000000000008)
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        await scanned(s)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in {Opcode.INQUIRY, Opcode.REPORT_LUNS} else None
+        old = units.pop((0, 0))
+        assert await s.do("S0t0", "write") == -19
+        new = units[0, 0] = swapped()
+        writes = [asyncio.ensure_future(s.do("S0t0", "write", 512 * i)) for i in range(4)]
+        await s.until(lambda: [cdb[0] for cdb in new.log].count(TEST_UNIT_READY) > 3)
+        s.host.hook = lambda _: None
+        s.host.release()
+        assert await asyncio.gather(*writes) == [-19] * 4
+        await serial_of(s, "S0t0", "NEW")
+        assert (old.data, new.data) == ({}, {})
+
+
+@pytest.mark.parametrize("lun", [0, 1])
+@pytest.mark.parametrize("reason", [ResetReason.RESCAN, ResetReason.REMOVED])
+@in_loop
+async def test_io_of_a_target_of_which_an_event_tells_waits_until_its_units_have_said_who_they_are(
+    run_dir: Path, reason: ResetReason, lun: int
+) -> None:
+    """SPDK names LUN 0, whatever changed, and its new disks report no attention."""
+    units = {**disks(), (0, 1): FakeUnit(serial="Y", naa=0x5000000000000008)}
+    async with stack(run_dir, units) as s:
+        await s.attach()
+        await scanned(s)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.target == 0 and c.cdb[0] == Opcode.INQUIRY else None
+        new = units[0, 0] = swapped()
+        s.host.send_event(EventType.TRANSPORT_RESET, 0, lun, reason)
+        await s.until(s.engine.bdevs.get("S0t0").channels.identity_in_doubt)
+        write = asyncio.ensure_future(s.do("S0t0", "write"))
+        assert await s.do("S0t1", "write") == 0
+        await s.until(lambda: [cdb[0] for cdb in new.log].count(TEST_UNIT_READY) > 3)
+        s.host.hook = lambda _: None
+        s.host.release()
+        assert await write == -19
+        assert new.data == {}

@@ -17,7 +17,11 @@ from tests.support.rings import RINGS, Ring
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.scsi.controller import ScsiController
+from virtiod.core.errors import DeviceError
 from virtiod.scsi.spec import Asc, SenseKey, Status
+from virtiod.transports.epoch import Epoch, Peer
+from virtiod.transports.vhost_user import transport
+from virtiod.virtio.scsi import EventType, ResetReason
 
 RESETS = [Asc.POWER_ON_OR_RESET, Asc.POWER_ON, Asc.DEVICE_RESET, Asc.NOT_READY_TO_READY]
 OLD, NEW = b"o" * 512, b"n" * 512
@@ -223,3 +227,66 @@ async def test_io_in_flight_of_a_unit_that_is_leaving_is_not_for_the_disk_that_c
         assert new.data == {}
         leave.set()
         await s.until(lambda: s.events.count(("bdev_register", "S0t0")) == 2)
+
+
+async def lose(s: Stack, controller: ScsiController) -> None:
+    """In order: the process stops its rings, and is connected again."""
+    controller._lost(DeviceError("the test says so"))
+    await s.until(lambda: controller.reconnects == 1)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@in_loop
+async def test_a_process_that_stopped_in_order_has_what_it_acknowledged_but_not_what_a_reset_lost(
+    run_dir: Path, reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = Peer(1, 1)  # of a device in this process none is seen
+    monkeypatch.setattr(transport, "Epoch", lambda device, _: Epoch(device, peer))
+    unit, other = FakeUnit(), FakeUnit(naa=2)
+    async with stack(run_dir, {(0, 0): unit, (1, 0): other}) as s:
+        controller = await attached(s)
+        assert await s.do("S0t1", "write") == 0
+        other.log.clear()
+        if reset:
+            power_off(unit)  # and no I/O has met the attention
+        await lose(s, controller)
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert unit.data == dict.fromkeys(range(4), OLD)
+        assert (kept(s).repeated, kept(s).losses) == (4 if reset else 0, 0)
+        assert not [cdb for cdb in other.log if cdb[0] in WRITES]
+
+
+@in_loop
+async def test_what_is_not_all_written_again_when_the_process_stops_in_order_is_written_again_later(
+    run_dir: Path,
+) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES and not unit.attentions else None
+        power_off(unit)
+        write = asyncio.ensure_future(s.do("S0t0", "write", 512 * 9))
+        await s.until(lambda: s.host.held)
+        s.host.hook = lambda _: None
+        await lose(s, controller)
+        assert await write == 0
+        assert unit.data == {**dict.fromkeys(range(4), OLD), 9: NEW}
+        assert kept(s).losses == 0
+
+
+@pytest.mark.parametrize("reason", [ResetReason.HARD, ResetReason.RESCAN, ResetReason.REMOVED])
+@in_loop
+async def test_a_reset_that_only_an_event_tells_of_has_what_is_kept_written_again(
+    run_dir: Path, reason: ResetReason
+) -> None:
+    unit, other = FakeUnit(), FakeUnit(naa=2)
+    async with stack(run_dir, {(0, 0): unit, (0, 1): other}) as s:
+        await attached(s)
+        assert await s.do("S0t0l1", "write") == 0
+        unit.data.clear()
+        other.log.clear()
+        s.host.send_event(EventType.TRANSPORT_RESET, 0, 0, reason)
+        await s.until(lambda: unit.data)
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert unit.data == dict.fromkeys(range(4), OLD)
+        assert not [cdb for cdb in other.log if cdb[0] in WRITES]

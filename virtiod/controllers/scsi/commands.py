@@ -51,6 +51,16 @@ class CheckCondition(DeviceError):
         return reason is not None and reason.key == SenseKey.ILLEGAL_REQUEST and reason.asc in _UNSUPPORTED
 
     @property
+    def refused(self) -> bool:
+        """Whether the unit will answer the same if it is asked again, or tells nothing at all."""
+        return self.sense is None or self.sense.key == SenseKey.ILLEGAL_REQUEST
+
+    @property
+    def aborted(self) -> bool:
+        """The command failed on its way, or half-way: it is to be sent again."""
+        return self.sense is not None and not self.sense.deferred and self.sense.key == SenseKey.ABORTED_COMMAND
+
+    @property
     def passes(self) -> bool:
         """The command was not processed, because the unit had something else to tell: it may be asked again."""
         reason = self.sense
@@ -106,7 +116,7 @@ class Commands:
                     reason = error
                 if reason is None:
                     return call.data
-                if isinstance(reason, CheckCondition):
+                if isinstance(reason, CheckCondition) and not reason.aborted:
                     attentions += 1
                     if reason.sense is None or not reason.passes or attentions > MAX_ATTENTIONS:
                         raise reason

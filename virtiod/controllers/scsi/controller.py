@@ -14,7 +14,7 @@ from virtiod.bdev.keeping import KeptChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
-from virtiod.controllers.identity import difference, refusal, uncertainty
+from virtiod.controllers.identity import difference, refusal, silence, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi.aborts import Aborts
@@ -192,7 +192,7 @@ class ScsiController(Controller[ScsiConfig]):
         """Registers the units of all targets; those of silent targets are waited for in the background."""
         events = self.service_queues[EVENT]
         assert isinstance(events, EventQueue)
-        self._events = EventListener(self.name, events, self._rescan)
+        self._events = EventListener(self.name, events, self._rescan, self._doubt_identities, self._was_reset)
         self._rescan(None)
         scanning = self._scanning
         assert scanning is not None
@@ -274,8 +274,8 @@ class ScsiController(Controller[ScsiConfig]):
                 targets, self._to_scan = self._to_scan, set()
                 self._doubts = {place: disk.bdev.channels.cache_doubts() for place, disk in self._disks.items()}
                 silent = await self._discovery.scan(targets, self._compare)
-                looked_at = {target for target, _ in self._disks if targets is None or target in targets}
-                for target in silent | set(filter(self._is_unsure, looked_at)):
+                unsure = {target for target in self._discovery.unsure() if targets is None or target in targets}
+                for target in silent | unsure:
                     times = self._silent.get(target, (0.0, 0))[1]
                     delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
                     self._silent[target] = asyncio.get_running_loop().time() + delay, times + 1
@@ -285,16 +285,28 @@ class ScsiController(Controller[ScsiConfig]):
         finally:
             self._scanning = None
 
-    def _is_unsure(self, target: int) -> bool:
-        """Whether a disk of the target did not tell what it is when it was looked at last."""
-        return any((target, lun) in self._disks for lun in self._discovery.untold(target))
-
     def _compare(self, target: int, units: list[Unit]) -> None:
         """Adds, updates and removes bdevs of a target so that they are those of these units, and of untold ones."""
-        if not self._is_unsure(target):
+        if self.state in {State.ATTACHING, State.UP}:
+            self._distrust(target, {unit.place: unit for unit in units})
+            self._settle(target, [unit for unit in units if unit.lun not in self._discovery.untold(target)])
+        if target not in self._discovery.unsure():
             self._silent.pop(target, None)
-        if self.state not in {State.ATTACHING, State.UP}:
-            return
+
+    def _distrust(self, target: int, found: dict[tuple[int, int], Unit]) -> None:
+        """Hold the I/O of disks whose place has told nonsense now, or not all the names that the disk told."""
+        for place, disk in self._disks.items():
+            if place[0] != target:
+                continue
+            unit = found.get(place)
+            if unit is not None and silence(disk.unit.identity, unit.identity):
+                self._discovery.add_untold(place)
+            elif place not in self._discovery.nonsense(target):
+                continue
+            disk.bdev.channels.doubt_identity()
+        self._look_at_doubts()
+
+    def _settle(self, target: int, units: list[Unit]) -> None:
         known = {place: disk.unit for place, disk in self._disks.items()}
         found = {unit.place: unit.after(known.get(unit.place, unit)) for unit in units}
         for place, disk in list(self._disks.items()):
@@ -377,8 +389,20 @@ class ScsiController(Controller[ScsiConfig]):
     def _attention(self, target: int, code: int) -> None:
         """A unit of the target reported that, to a command or to I/O. Its own I/O is held, if need be."""
         if code == Asc.REPORTED_LUNS_CHANGED:
-            for disk in [disk for place, disk in self._disks.items() if place[0] == target]:
+            self._doubt_identities({target})
+        self._look_at_doubts()
+
+    def _doubt_identities(self, targets: set[int] | None) -> None:
+        """Hold the I/O of all disks of these targets (None: of all) until they have said that they are the same."""
+        for place, disk in self._disks.items():
+            if targets is None or place[0] in targets:
                 disk.bdev.channels.doubt_identity()
+        self._look_at_doubts()
+
+    def _was_reset(self, target: int, lun: int) -> None:
+        """The device told that a unit was reset, or removed: if it is there, and the same, its cache may be empty."""
+        if disk := self._disks.get((target, lun)):
+            disk.bdev.channels.doubt_identity(reset=True)
         self._look_at_doubts()
 
     def _look_at_doubts(self) -> None:
@@ -413,9 +437,7 @@ class ScsiController(Controller[ScsiConfig]):
         channels = bdev.channels
         assert isinstance(channels, KeptChannels)
         await channels.hold()
-        if channels.lose_unkept():
-            self.keeping.tell_loss(bdev, "acknowledged writes that were not flushed may be lost, as the unit was reset")
-        await self.keeping.repeat(bdev, channels, self.request_queues[0])
+        await self.keeping.restore(bdev, channels, self.request_queues[0])
         await channels.let_go()
 
     # ---- I/O that takes too long, and resets

@@ -78,8 +78,20 @@ class Discovery:
         return told[:MAX_TOLD] + more
 
     def untold(self, target: int) -> set[int]:
-        """LUNs that did not tell what they are when the target was scanned last: they are not ready, or silent."""
+        """LUNs that did not tell what they are when the target was scanned last: not ready, silent, or nonsense."""
         return self._untold.get(target, set())
+
+    def unsure(self) -> set[int]:
+        """Targets with units that did not tell what they are when they were scanned last."""
+        return set(self._untold)
+
+    def nonsense(self, target: int) -> set[tuple[int, int]]:
+        """Units that told what can't be when the target was scanned last."""
+        return {(target, lun) for lun in self._unused.get(target, {}) if lun is not None}
+
+    def add_untold(self, place: tuple[int, int]) -> None:
+        """What the unit at a (target, LUN) told in this scan is not enough."""
+        self._untold.setdefault(place[0], set()).add(place[1])
 
     async def scan(self, targets: Iterable[int] | None, found: Found) -> set[int]:
         """Scans targets (None: all); calls found() for each, as soon as it is known. Returns the silent ones."""
@@ -214,13 +226,18 @@ class Discovery:
         return parse.inquiry(await self._commands.run(target, lun, cdb.inquiry(), cdb.LONG))
 
     async def _luns(self, target: int) -> list[int]:
-        """The LUNs of a target, by REPORT LUNS; LUN 0 alone when the target does not know the command."""
+        """The LUNs of a target, by REPORT LUNS; LUN 0 alone when the target does not know the command.
+
+        Raises DeviceError when it fails otherwise: the units that were there may still be.
+        """
         try:
             data = await self._commands.run(target, 0, cdb.report_luns(BUFFER_BYTES), BUFFER_BYTES)
-            luns, length = parse.luns(data)
-        except (CheckCondition, ProtocolError) as error:
+        except CheckCondition as error:
+            if not error.unsupported:
+                raise
             log.debug("%s: LUN 0 alone is looked at", error)
             return [0]
+        luns, length = parse.luns(data)
         if length > BUFFER_BYTES:
             self._said.say(logging.WARNING, target, "target %d: only %d LUNs are used", target, len(luns))
         return luns or [0]
@@ -239,8 +256,7 @@ class Discovery:
             why = f"target {target} LUN {lun} is not used: {error}"
             if isinstance(error, (ProtocolError, InvalidArgument)):
                 self._unused.setdefault(target, {})[lun] = why
-            else:
-                self._untold.setdefault(target, set()).add(lun)
+            self.add_untold((target, lun))
             self._said.say(logging.WARNING, (target, lun, why), "%s", why)
             return None
         return unit
@@ -263,10 +279,12 @@ class Discovery:
         return dataclasses.replace(unit, **found)  # type: ignore[arg-type]
 
     async def _page(self, target: int, lun: int, page: int, parser: Callable[[bytes], Result]) -> Result | None:
-        """A VPD page, None when the unit has no usable one."""
+        """A VPD page, None when the unit has no usable one. Raises DeviceError when it fails to tell it."""
         try:
             return parser(await self._commands.run(target, lun, cdb.inquiry(page), cdb.LONG))
         except (CheckCondition, ProtocolError) as error:
+            if isinstance(error, CheckCondition) and not error.refused:
+                raise
             log.debug("VPD page %#04x is not used: %s", page, error)
             return None
 

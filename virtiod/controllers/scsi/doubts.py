@@ -67,7 +67,7 @@ class Doubts:
     async def confirm(self, unit: Unit, bdev: Bdev, restore: bool = True) -> tuple[Verdict, str]:
         """What is there now, and why. Of the same disk, all doubts are settled.
 
-        restore: what its cache lost is written again first. If not, the caller sees to that.
+        restore: what its cache lost is written again first. If not, the caller sees to that: keeping.restore().
         """
         channels = bdev.channels
         for _ in range(MAX_LOOKS):
@@ -77,7 +77,7 @@ class Doubts:
             verdict, why = await self._discovery.compare(unit)
             if verdict is not Verdict.SAME or channels.disowned:
                 return verdict, why
-            if not channels.take_reset() or not restore or await self._restore(unit, bdev):
+            if not restore or not channels.was_reset or await self._restore(unit, bdev):
                 channels.settle_identity(seen)
             if not channels.identity_in_doubt():
                 return verdict, ""
@@ -94,17 +94,14 @@ class Doubts:
         """Write again what the cache lost; false if it has to be looked at again, as the next doubt came meanwhile."""
         channels = bdev.channels
         if not isinstance(channels, KeptChannels):
+            channels.take_reset()
             return True
         try:
             await self._quiet(channels, DeviceError)
             await self._discovery.make_ready(unit)
             await self._write(bdev, channels)
         except LostError:
-            channels.doubt_identity(reset=True)
             return False
-        except BaseException:
-            channels.doubt_identity(reset=True)
-            raise
         return True
 
     async def _write(self, bdev: Bdev, channels: KeptChannels) -> None:

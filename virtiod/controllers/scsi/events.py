@@ -28,6 +28,10 @@ _CHANGES = {Asc.REPORTED_LUNS_CHANGED, Asc.INQUIRY_DATA_CHANGED}
 
 # (targets to look at again; None: all)
 Rescan = Callable[[set[int] | None], None]
+# (targets of which any unit may be another disk now; None: all)
+Doubt = Callable[[set[int] | None], None]
+# (target, LUN of a unit that was reset, or removed and perhaps replaced)
+Reset = Callable[[int, int], None]
 
 
 def is_change(attention: Sense) -> bool:
@@ -36,13 +40,15 @@ def is_change(attention: Sense) -> bool:
 
 
 class EventListener:
-    """Keeps buffers on the event queue while the controller exists; calls rescan() for what changed."""
+    """Keeps buffers on the event queue while the controller exists; tells of what changed."""
 
-    def __init__(self, who: str, queue: EventQueue, rescan: Rescan) -> None:
+    def __init__(self, who: str, queue: EventQueue, rescan: Rescan, doubt: Doubt, reset: Reset) -> None:
         self._who = who
         self._said = LogOnce(log, who)
         self._queue = queue
         self._rescan = rescan
+        self._doubt = doubt
+        self._reset = reset
         count = min(BUFFERS, queue.size)
         self._tasks = [spawn(keep_going(self._listen, f"events {who}"), f"events {who}") for _ in range(count)]
 
@@ -61,13 +67,16 @@ class EventListener:
 
     def _handle(self, what: Event) -> None:
         log.debug("controller %s: event: %s", self._who, what)
-        if what.missed:
-            self._rescan(None)
-        elif what.what is What.RESET:
-            place = what.target, what.lun
+        place = what.target, what.lun
+        if what.what is What.RESET:
             self._said.say(logging.WARNING, place, "target %d LUN %d was reset", *place)
-        elif what.what is not What.NOTHING:
-            self._rescan({what.target})
+        if what.what in {What.RESET, What.RESCAN, What.REMOVED}:
+            self._reset(*place)
+        targets = None if what.missed else {what.target}
+        if what.missed or what.what in {What.RESCAN, What.REMOVED}:
+            self._doubt(targets)
+        if what.missed or what.what not in {What.NOTHING, What.RESET}:
+            self._rescan(targets)
 
     async def stop(self) -> None:
         await cancel(*self._tasks)
@@ -77,7 +86,7 @@ class ReportReader:
     """Reads the data path's reports on units: logs each cause once, and has targets scanned again.
 
     lost: called with target, LUN and the sense that tells of acknowledged writes that the unit lost. attention: with
-    the target and the Asc of a unit attention, which the data path has dealt with.
+    the target and the Asc of a unit attention, or of a unit that is gone, which the data path has dealt with.
     """
 
     def __init__(
@@ -127,6 +136,7 @@ class ReportReader:
             self._rescan({target})  # whatever it tells of: the data path doubts the cache's mode until then
             return
         if cause.is_gone(report.cause):
+            self._attention(target, Asc.LUN_NOT_SUPPORTED)
             self._rescan({target})
         where = f"{OPS[report.op]} at byte {report.offset}"
         self._said.say(logging.WARNING, key, "target %d LUN %d: %s: %s", target, lun, where, what)

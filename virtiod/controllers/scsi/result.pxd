@@ -21,6 +21,7 @@ cdef int _by_status(IoQueue *q, uint32_t slot, unsigned int status) noexcept nog
 cdef int _deferred(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
 cdef int _by_sense(IoQueue *q, uint32_t slot, SenseData *found) noexcept nogil
 cdef int _no_flush(IoQueue *q, uint32_t slot, uint32_t cause) noexcept nogil
+cdef int _gone(Slot *s) noexcept nogil
 cdef int _refused(Slot *s, uint8_t asc) noexcept nogil
 cdef int _again(IoQueue *q, uint32_t slot, uint64_t wait_ns, int instead) noexcept nogil
 cdef void _report(IoQueue *q, Slot *s, uint32_t cause) noexcept nogil

@@ -5,8 +5,8 @@ What ends by itself (busy, resets, unit attentions) is retried, and so is a comm
 answer tells of an earlier one (deferred sense). What the control plane should know or log is reported to it, once for
 equal causes until it has taken the reports.
 
-A unit attention that may mean another disk holds all I/O of the unit: until the control plane has looked (doubts.py),
-the unit is sent TEST UNIT READY in its place, and no success counts.
+A unit attention that may mean another disk, and the answer that there is no unit, hold all I/O of the unit: until the
+control plane has looked (doubts.py), the unit is sent TEST UNIT READY in its place, and no success counts.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _by_response(q: IoQueuePtr, slot: uint32_t, response: cython.uint) -> cython
     ) and s.tries < MAX_TRIES:
         return _again(q, slot, _backoff(s), -EIO)
     _report(q, s, Cause.RESPONSE | response)
-    return -ENODEV if response == Response.BAD_TARGET else -EIO
+    return _gone(s) if response == Response.BAD_TARGET else -EIO
 
 
 def _by_status(q: IoQueuePtr, slot: uint32_t, status: cython.uint) -> cython.int:
@@ -239,12 +239,18 @@ def _no_flush(q: IoQueuePtr, slot: uint32_t, cause: uint32_t) -> cython.int:
     return -EOPNOTSUPP
 
 
+def _gone(s: SlotPtr) -> cython.int:
+    """The result when there is no such unit. What is in its place from now on may be another disk."""
+    identity.doubt(s.io.channel.bdev, True)
+    return -ENODEV
+
+
 def _refused(s: SlotPtr, asc: uint8_t) -> cython.int:
     """The errno of ILLEGAL REQUEST, whatever the qualifier of its additional sense code."""
     if asc == Asc.LBA_OUT_OF_RANGE >> 8:
         return -ENOSPC
     if asc == Asc.LUN_NOT_SUPPORTED >> 8:
-        return -ENODEV
+        return _gone(s)
     if asc == Asc.INVALID_OPCODE >> 8 or (asc == Asc.INVALID_FIELD_IN_CDB >> 8 and s.kind > Op.WRITE):
         return -EOPNOTSUPP  # no such command; a command without such an option
     return -EIO
