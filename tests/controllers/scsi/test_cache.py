@@ -176,7 +176,7 @@ async def test_a_failed_mode_sense_changes_neither_how_fua_is_done_nor_what_is_p
         else:
             s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
         await s.until(lambda: set(failed) == {0, 1} and controller.state == "up")
-        await s.until(lambda: controller._scanning is None)
+        await s.until(lambda: controller._scans.idle)
         s.host.hook = lambda _: None
         unit.log.clear()
         assert await s.do("S0t0", "write", flags=Flag.FUA) == 0
@@ -207,7 +207,7 @@ async def test_a_doubtful_flush_of_a_unit_without_a_cache_that_does_not_know_it_
         assert await flushed(s, unit)
         controller = s.engine.controllers.get("S0")
         assert isinstance(controller, ScsiController)
-        await s.until(lambda: controller._scanning is None)
+        await s.until(lambda: controller._scans.idle)
         assert not await flushed(s, unit)
         unit.write_cache = True
         unit.attentions = [Asc.MODE_PARAMETERS_CHANGED]

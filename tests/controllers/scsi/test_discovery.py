@@ -215,13 +215,13 @@ async def test_a_disk_that_fails_one_command_of_a_scan_is_not_gone(run_dir: Path
         await s.attach()
         controller = s.engine.controllers.get("S0")
         assert isinstance(controller, ScsiController)
-        await s.until(lambda: controller._scanning is None)
+        await s.until(lambda: controller._scans.idle)
         names = ["S0t0", "S0t0l1"]
         for name in names:
             assert await s.do(name, "write") == 0
         s.host.hook = once(ASKED[asked], FAILURES[failure])
         controller._rescan({0})
-        await s.until(lambda: controller._scanning is None and not controller._silent)
+        await s.until(lambda: controller._scans.settled)
         for name, serial in zip(names, ("SN-0", "SN-1"), strict=True):
             assert await s.do(name, "flush", 0, 0) == 0
             bdev = s.engine.bdevs.get(name)

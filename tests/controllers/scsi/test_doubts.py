@@ -44,7 +44,7 @@ def controller_of(s: Stack) -> ScsiController:
 
 async def scanned(s: Stack) -> None:
     """Until no scan is going on."""
-    await s.until(lambda: controller_of(s)._scanning is None)
+    await s.until(lambda: controller_of(s)._scans.idle)
 
 
 async def serial_of(s: Stack, name: str, serial: str) -> None:

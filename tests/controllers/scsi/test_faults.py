@@ -325,7 +325,7 @@ async def test_a_silent_target_delays_only_its_own_scan(run_dir: Path) -> None:
         assert isinstance(controller, ScsiController)
         controller._rescan(None)
         slowest, scan = 0.0, Stopwatch([])
-        while controller._scanning is not None:
+        while not controller._scans.idle:
             before = time.monotonic()
             assert await s.do("S0t0", "read") == 0
             slowest = max(slowest, time.monotonic() - before)

@@ -142,7 +142,7 @@ async def test_a_disk_that_is_not_ready_when_it_is_scanned_stays_and_is_looked_a
         assert isinstance(controller, ScsiController)
         s.host.hook = unusable(NOT_READY)
         s.host.send_event(EventType.PARAM_CHANGE, 0, 0, CAPACITY_CHANGED)
-        await s.until(lambda: controller._discovery.untold(0) and controller._scanning is None)
+        await s.until(lambda: controller._discovery.untold(0) and controller._scans.idle)
         assert await s.do("S0t0", "read") == -errno.EIO
         units[0, 0].size = 2 << 20
         s.host.hook = lambda _: None

@@ -32,7 +32,7 @@ async def attached(s: Stack, blocks: int = 4) -> ScsiController:
     await s.attach()
     controller = s.engine.controllers.get("S0")
     assert isinstance(controller, ScsiController)
-    await s.until(lambda: controller._scanning is None)
+    await s.until(lambda: controller._scans.idle)
     s.probe("S0t0").buffer[:512] = OLD
     for i in range(blocks):
         assert await s.do("S0t0", "write", 512 * i) == 0

@@ -75,7 +75,7 @@ async def test_a_device_that_ignores_aborts_keeps_what_it_was_sent_and_is_not_se
         await s.until(lambda: "no answer to ABORT TASK" in caplog.text)
         before = s.host.commands
         scsi(s)._rescan({5})
-        await s.until(lambda: scsi(s)._scanning is None)
+        await s.until(lambda: scsi(s)._scans.idle)
         assert s.host.commands == before
         assert len(s.host.held) == 1
         s.host.hook = lambda _: None

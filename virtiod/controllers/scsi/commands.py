@@ -137,6 +137,8 @@ class Commands:
         finally:
             if not answered.done():
                 self._abort(target, lun, call, answered)
+            elif not answered.cancelled():
+                answered.exception()  # looked at, should this have been cancelled just when it failed
         if not answered.done():
             raise DeadlineError(f"target {target} LUN {lun}: no answer to command {cdb[0]:#04x}")
         answered.result()

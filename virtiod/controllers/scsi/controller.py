@@ -25,6 +25,7 @@ from virtiod.controllers.scsi.discovery import Discovery, Verdict
 from virtiod.controllers.scsi.doubts import Doubts
 from virtiod.controllers.scsi.events import EventListener, ReportReader, is_change
 from virtiod.controllers.scsi.queue import ScsiQueue
+from virtiod.controllers.scsi.scans import Scans
 from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.errors import DeadlineError, DeviceError, NotSupported, ProtocolError, VirtiodError
 from virtiod.core.levels import NOTICE
@@ -47,8 +48,6 @@ log = logging.getLogger(__name__)
 CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
 RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
 RETRY_S = 30.0  # without an I/O timeout
-SCAN_PAUSE_S = 0.02  # between scans: a device may ask for them without end
-LOOK_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # at a target that did not answer
 
 
 @dataclass(eq=False)
@@ -76,6 +75,7 @@ class ScsiController(Controller[ScsiConfig]):
     _commands: Commands | None = None
     _discovery: Discovery
     _aborts: Aborts | None = None
+    _scans: Scans
     _looks: Doubts | None = None  # at units that may be other disks
     _events: EventListener | None = None
     _reports: ReportReader | None = None
@@ -86,11 +86,8 @@ class ScsiController(Controller[ScsiConfig]):
         self._disks: dict[tuple[int, int], _Disk] = {}
         self._leaving: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
-        self._to_scan: set[int] | None = set()
         self._doubts: dict[tuple[int, int], int] = {}  # of the disks' caches, when the scan began
-        self._silent: dict[int, tuple[float, int]] = {}  # targets: when to look again, times that they did not answer
         self._mute: set[tuple[int, int]] = set()  # units that did not answer in time when the device came back
-        self._scanning: asyncio.Task[None] | None = None
         self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
 
     # ---- what the state machine asks for
@@ -183,6 +180,7 @@ class ScsiController(Controller[ScsiConfig]):
         self.service_queues = [control, events]
         self._commands = Commands(self.name, memory, queues, control, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
+        self._scans = Scans(self.name, self._discovery, self._runs, self._scan_begins, self._compare)
         self._aborts = Aborts(self.name, self.traddr, self._commands, queues, timeout, self._aborted)
         self._looks = Doubts(self._discovery, queues, self._write_after_reset, self._looked, self._lost)
         self._reports = ReportReader(self.name, queues, self._rescan, self._tell_deferred, self._attention)
@@ -193,16 +191,7 @@ class ScsiController(Controller[ScsiConfig]):
         events = self.service_queues[EVENT]
         assert isinstance(events, EventQueue)
         self._events = EventListener(self.name, events, self._rescan, self._doubt_identities, self._was_reset)
-        self._rescan(None)
-        scanning = self._scanning
-        assert scanning is not None
-        while not scanning.done():
-            patience = self._discovery.patience()
-            if not patience:
-                break
-            await asyncio.wait({scanning}, timeout=patience)
-        if scanning.done() and not scanning.cancelled():
-            scanning.result()
+        await self._scans.first()
         if self._clash:
             raise self._clash
         if not self.bdevs and self.unused:
@@ -246,7 +235,7 @@ class ScsiController(Controller[ScsiConfig]):
     def _enter(self, state: State, why: str = "") -> None:
         super()._enter(state, why)
         if state is State.UP:
-            self._start_scan()  # for what was heard of before
+            self._scans.start()  # for what was heard of before
 
     async def _config_changed(self) -> None:
         """Looks at all targets again: the controller changed, or came back."""
@@ -260,38 +249,20 @@ class ScsiController(Controller[ScsiConfig]):
         for place, disk in self._disks.items():
             if targets is None or place[0] in targets:
                 disk.bdev.channels.doubt_cache()
-        self._to_scan = None if targets is None or self._to_scan is None else self._to_scan | targets
-        self._start_scan()
+        if self.request_queues:
+            self._scans.ask(targets)
 
-    def _start_scan(self) -> None:
-        wanted = self._to_scan is None or self._to_scan
-        if wanted and self._scanning is None and self.state in {State.ATTACHING, State.UP}:
-            self._scanning = spawn(self._scan(), f"scan {self.name}")
+    def _runs(self) -> bool:
+        return self.state in {State.ATTACHING, State.UP}
 
-    async def _scan(self) -> None:
-        try:
-            while (self._to_scan is None or self._to_scan) and self.state in {State.ATTACHING, State.UP}:
-                targets, self._to_scan = self._to_scan, set()
-                self._doubts = {place: disk.bdev.channels.cache_doubts() for place, disk in self._disks.items()}
-                silent = await self._discovery.scan(targets, self._compare)
-                unsure = {target for target in self._discovery.unsure() if targets is None or target in targets}
-                for target in silent | unsure:
-                    times = self._silent.get(target, (0.0, 0))[1]
-                    delay = LOOK_AGAIN_S[min(times, len(LOOK_AGAIN_S) - 1)]
-                    self._silent[target] = asyncio.get_running_loop().time() + delay, times + 1
-                if self.state is State.ATTACHING:
-                    break  # what was heard of meanwhile is looked at when it is up
-                await asyncio.sleep(SCAN_PAUSE_S)
-        finally:
-            self._scanning = None
+    def _scan_begins(self) -> None:
+        self._doubts = {place: disk.bdev.channels.cache_doubts() for place, disk in self._disks.items()}
 
     def _compare(self, target: int, units: list[Unit]) -> None:
         """Adds, updates and removes bdevs of a target so that they are those of these units, and of untold ones."""
-        if self.state in {State.ATTACHING, State.UP}:
+        if self._runs():
             self._distrust(target, {unit.place: unit for unit in units})
             self._settle(target, [unit for unit in units if unit.lun not in self._discovery.untold(target)])
-        if target not in self._discovery.unsure():
-            self._silent.pop(target, None)
 
     def _distrust(self, target: int, found: dict[tuple[int, int], Unit]) -> None:
         """Hold the I/O of disks whose place has told nonsense now, or not all the names that the disk told."""
@@ -406,7 +377,7 @@ class ScsiController(Controller[ScsiConfig]):
         self._look_at_doubts()
 
     def _look_at_doubts(self) -> None:
-        if self.state not in {State.ATTACHING, State.UP} or self._looks is None or self._commands is None:
+        if not self._runs() or self._looks is None or self._commands is None:
             return  # on its return all units are looked at
         for place, disk in self._disks.items():
             stays = place not in self._leaving and not self._commands.silent(place[0])
@@ -453,9 +424,8 @@ class ScsiController(Controller[ScsiConfig]):
     async def supervise(self) -> None:
         # Forgotten when it was found without I/O twice: the last may just have ended.
         self._left = [(disk, not disk.bdev.channels.oldest_ns()) for disk, over in self._left if not over]
-        silent = {target for target, (when, _) in self._silent.items() if when < asyncio.get_running_loop().time()}
-        if silent and self.state is State.UP and self._scanning is None:
-            self._rescan(silent)
+        if self.state is State.UP and (due := self._scans.due()):
+            self._rescan(due)
         self._look_at_doubts()
         before = self._expired_before()
         if self._aborting is not None:
@@ -517,10 +487,11 @@ class ScsiController(Controller[ScsiConfig]):
 
     async def _end_tasks(self) -> None:
         """Ends scan and abort, and starts no more. The removal of units that are gone continues."""
-        self._to_scan = set()
         for place in self._disks:
             self._said.forget_state(place)
-        await cancel(self._scanning, self._aborting)
+        if self.request_queues:
+            await self._scans.stop()
+        await cancel(self._aborting)
 
     def _leave(self) -> list[Awaitable[None]]:
         stay = [disk.bdev for place, disk in self._disks.items() if place not in self._leaving]
