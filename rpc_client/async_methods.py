@@ -27,7 +27,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Starts or ends the collection of a latency histogram.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
         enable: enable or disable
         opc: only this I/O type (default: all)
         granularity: 2 to the power of it is the number of buckets of a range (default: 5)
@@ -62,7 +62,7 @@ class AsyncMethods(AsyncCaller):
     ) -> list[results.Bdev]:
         """Describes the bdevs.
 
-        name: only this bdev: a name, alias or UUID
+        name: only this bdev: a name, alias or UUID (1 to 255 printable characters)
         timeout: ms to wait for it to appear (default: 0)
 
         Returns: in the order of registration; also for one bdev
@@ -86,7 +86,7 @@ class AsyncMethods(AsyncCaller):
     ) -> results.Histogram:
         """Returns a latency histogram that was enabled.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
 
         MethodError -1: it can't be called now
         MethodError -19: there is no such bdev
@@ -109,7 +109,7 @@ class AsyncMethods(AsyncCaller):
 
         A border falls into a bucket of the histogram: its I/Os are counted.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
         borders: latencies in microseconds, ascending
 
         MethodError -1: it can't be called now
@@ -135,8 +135,8 @@ class AsyncMethods(AsyncCaller):
     ) -> results.IoStat:
         """Returns I/O statistics.
 
-        names: only these bdevs
-        name: only this bdev; of older clients
+        names: only these bdevs (1 to 255 printable characters)
+        name: only this bdev; of older clients (1 to 255 printable characters)
         per_channel: by channel, for one bdev (default: false)
         reset_mode: what to reset after reading (default: "none")
 
@@ -168,7 +168,7 @@ class AsyncMethods(AsyncCaller):
 
         It serves to measure everything but a device.
 
-        name: name of the bdev
+        name: name of the bdev (1 to 255 printable characters)
         num_blocks: capacity in blocks
         block_size: bytes of a block (default: 512)
         uuid: of the bdev (default: a random one)
@@ -198,7 +198,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Deletes a null bdev. What uses it is ended first.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -224,7 +224,7 @@ class AsyncMethods(AsyncCaller):
 
         SCSI disks know LOGICAL UNIT RESET; others can't be reset.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -252,7 +252,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Resets what bdev_get_iostat shows. Metrics are not affected.
 
-        name: only this bdev
+        name: only this bdev (1 to 255 printable characters)
         mode: what to reset (default: "all")
 
         Returns: true when it is done
@@ -314,7 +314,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway.
 
-        name: bdev
+        name: bdev (1 to 255 printable characters)
         period: microseconds; 0 hides the queue depth
 
         Returns: true when it is done
@@ -352,7 +352,7 @@ class AsyncMethods(AsyncCaller):
             is
         detached.
 
-        name: name of the controller; its bdevs' names begin with it
+        name: name of the controller; its bdevs' names begin with it (1 to 245 printable characters)
         trtype: transport
         traddr: socket path, or PCI address
         dev_type: kind of device
@@ -423,7 +423,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Detaches a controller and deletes its bdevs. What uses them is ended first.
 
-        name: controller
+        name: controller (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -476,7 +476,7 @@ class AsyncMethods(AsyncCaller):
     ) -> list[results.ConfigCall]:
         """Returns the calls that bring a subsystem into its present state.
 
-        name: subsystem
+        name: subsystem (1 to 255 printable characters)
         with_batches: accepted for SPDK's clients; there are no batches (default: false)
 
         Returns: in the order in which they are to be made
@@ -555,7 +555,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Ends what log_set_flag began.
 
-        flag: part of the daemon, as listed by log_get_flags, or "all"
+        flag: part of the daemon, as listed by log_get_flags, or "all" (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -615,7 +615,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Has a part of the daemon log everything.
 
-        flag: part of the daemon, as listed by log_get_flags, or "all"
+        flag: part of the daemon, as listed by log_get_flags, or "all" (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -682,8 +682,8 @@ class AsyncMethods(AsyncCaller):
     ) -> results.NbdExport:
         """Offers a bdev to NBD clients.
 
-        bdev_name: bdev to export
-        name: export name (default: the bdev's)
+        bdev_name: bdev to export (1 to 255 printable characters)
+        name: export name (default: the bdev's) (1 to 255 printable characters)
         read_only: refuse writes (default: false)
         description: shown to clients that list exports (default: "")
         max_connections: most connections at the same time (default: 64)
@@ -714,7 +714,7 @@ class AsyncMethods(AsyncCaller):
     ) -> bool:
         """Ends an export: requests in flight are answered, then its connections are closed.
 
-        name: export
+        name: export (1 to 255 printable characters)
 
         Returns: true when it is done
 
@@ -737,7 +737,7 @@ class AsyncMethods(AsyncCaller):
     ) -> list[results.NbdExport]:
         """Lists the NBD exports, with the addresses that clients connect to.
 
-        name: only this export
+        name: only this export (1 to 255 printable characters)
 
         Returns: in the order of creation
 
@@ -806,7 +806,7 @@ class AsyncMethods(AsyncCaller):
         Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
         after 5 s when neither is given.
 
-        bdevs: bdevs to load, all at once
+        bdevs: bdevs to load, all at once (1 to 255 printable characters)
         rw: pattern (default: "randread")
         block_size: bytes of an I/O (default: 4096)
         queue_depth: I/Os in flight on each bdev and poller (default: 32)
@@ -954,7 +954,7 @@ class AsyncMethods(AsyncCaller):
     ) -> list[results.Controller]:
         """Lists the controllers with their state and queues.
 
-        name: only this controller
+        name: only this controller (1 to 255 printable characters)
 
         Returns: in the order of their attach
 

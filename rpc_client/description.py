@@ -18,7 +18,7 @@ _REFERENCE = "#/components/schemas/"
 class Type:
     """kind: of JSON, "" for any value. items: of an array's elements, or of the values of an object with any names.
 
-    object: the name of a described object.
+    object: the name of a described object. longest: characters of a name; 0 for what is none.
     """
 
     kind: str
@@ -27,6 +27,7 @@ class Type:
     object: str = ""
     help: str = ""
     unit: str = ""
+    longest: int = 0
 
     def __str__(self) -> str:
         if self.kind == "array" and self.items:
@@ -66,7 +67,10 @@ class Parameter:
 
     @property
     def help(self) -> str:
-        return f"{self.type.help} (default: {self.default})" if self.default else self.type.help
+        longest = self.type.longest or (self.type.items.longest if self.type.items else 0)
+        more = [f"1 to {longest} printable characters"] if longest else []
+        more += [f"default: {self.default}"] if self.default else []
+        return f"{self.type.help} ({'; '.join(more)})" if more else self.type.help
 
 
 @dataclass(frozen=True)
@@ -147,4 +151,5 @@ def _type(schema: dict[str, Any]) -> Type:
         reference.removeprefix(_REFERENCE),
         schema.get("description", ""),
         schema.get("x-unit", ""),
+        schema.get("maxLength", 0),
     )

@@ -44,7 +44,14 @@ def attach(**params: Any) -> dict[str, Any]:
         ({"method": "bdev_nul_create"}, "config[0].method (bdev_nul_create): there is no method 'bdev_nul_create'"),
         (attach(trtype="usr"), "params.trtype (bdev_virtio_attach_controller): 'trtype' must be one of"),
         (attach(vq_size=3), "params.vq_size (bdev_virtio_attach_controller): vq_size 3: must be a power of two"),
-        (attach(name="a b"), "params.name (bdev_virtio_attach_controller): name 'a b': 1 to 64 letters"),
+        (attach(name="a\tb"), "params.name (bdev_virtio_attach_controller): 'name' must not hold U+0009, which can't"),
+        (attach(name="a" * 246), "params.name (bdev_virtio_attach_controller): 'name' must have 1 to 245 characters"),
+        (null(name=""), "params.name (bdev_null_create): 'name' must have 1 to 255 characters, not 0"),
+        (null(name="\ud800"), r"params.name (bdev_null_create): 'name' must not hold lone surrogates: '\ud800'"),
+        (
+            attach(traddr="/x\x1b[2J"),
+            r"params.traddr (bdev_virtio_attach_controller): traddr '/x\x1b[2J': holds U+001B",
+        ),
     ],
 )
 def test_a_call_that_can_not_be_right_is_named_with_its_parameter(call: dict[str, Any], problem: str) -> None:

@@ -1,6 +1,6 @@
 """Typed parameters: a function's signature as a schema, and the check of what a client sent against it.
 
-A method says `name: Annotated[str, Arg("name of the bdev", cli="-b/--name")]`; the JSON schema, the documentation,
+A method says `name: Annotated[str, Name("name of the bdev", cli="-b/--name")]`; the JSON schema, the documentation,
 the command-line option and the error messages all come from that. Types: str, bool, int, float, Literal of
 strings, and list of str or int. A parameter with a default is optional.
 """
@@ -8,14 +8,18 @@ strings, and list of str or int. A parameter with a default is optional.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+from virtiod.core import names
 
 MAX_UINT32 = 2**32 - 1
 MAX_UINT64 = 2**64 - 1
 
 _JSON_TYPES: dict[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ARTICLES = {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}
 
 
@@ -35,6 +39,13 @@ class Arg:
     cli: str = ""
     minimum: int = 0
     maximum: int = MAX_UINT64
+
+
+@dataclass(frozen=True)
+class Name(Arg):
+    """Of a parameter that is a name, or a list of names: virtiod/core/names.py has their rule."""
+
+    longest: int = names.MAX_NAME  # characters
 
 
 @dataclass(frozen=True)
@@ -62,20 +73,29 @@ class Param:
         if found != wanted and not (wanted == "number" and found == "integer"):
             raise ParamError(f"'{label}' must be {_article(wanted)}, not {_kind(value)}", self.name)
         if isinstance(value, str):
-            if "\0" in value:
-                raise ParamError(f"'{label}' must not hold a NUL character", self.name)
-            if self.choices and value not in self.choices:
-                choices = ", ".join(self.choices)
-                raise ParamError(f"'{label}' must be one of {choices}, not {value[:64]!r}", self.name)
+            if why := self._text_problem(value):
+                raise ParamError(f"'{label}' {why}", self.name)
         elif wanted == "boolean":
             return
         elif isinstance(value, int | float) and not self.arg.minimum <= value <= self.arg.maximum:
             bounds = f"from {self.arg.minimum} to {self.arg.maximum}"
             raise ParamError(f"'{label}' must be {bounds}, not {value}", self.name)
 
+    def _text_problem(self, value: str) -> str:
+        """What it must be or must not; "" if it is valid."""
+        if "\0" in value:
+            return "must not hold a NUL character"
+        if _SURROGATE.search(value):
+            return f"must not hold lone surrogates: {names.quoted(value)}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value[:64]!r}"
+        return names.problem(value, self.arg.longest) if isinstance(self.arg, Name) else ""
+
     def schema(self) -> dict[str, object]:
         """The JSON schema of its values."""
         one: dict[str, object] = {"type": self.items or self.type}
+        if isinstance(self.arg, Name):
+            one |= {"minLength": 1, "maxLength": self.arg.longest, "pattern": names.PATTERN}
         if self.choices:
             one["enum"] = list(self.choices)
         if one["type"] in {"integer", "number"}:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import re
 from collections.abc import Callable, Iterator
 
 from virtiod.controllers.attempts import Attempts
@@ -21,6 +20,7 @@ from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
 from virtiod.core.lograte import LogRate
 from virtiod.core.memory import Region
+from virtiod.core.names import MAX_CONTROLLER_NAME, check_name
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
@@ -43,8 +43,7 @@ KINDS: dict[str, type[AnyController]] = {"blk": BlkController, "scsi": ScsiContr
 
 def check_request(request: AttachRequest) -> None:
     """Raises InvalidArgument for what can't be attached, whatever is at the address."""
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", request.name):
-        raise InvalidArgument(f"name {request.name!r}: 1 to 64 letters, digits and _.:- are allowed")
+    check_name("name", request.name, MAX_CONTROLLER_NAME)
     if request.dev_type not in KINDS:
         raise InvalidArgument(f"dev_type {request.dev_type!r}: must be {' or '.join(KINDS)}")
     if request.trtype not in TRANSPORTS:

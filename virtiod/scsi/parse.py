@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from virtiod.core.counted import counted
 from virtiod.core.errors import InvalidArgument, ProtocolError
+from virtiod.core.names import clean
 from virtiod.core.sizes import check_geometry
 from virtiod.scsi.spec import (
     CapacityFlag,
@@ -88,7 +89,7 @@ class Designator:
         if self.type == DesignatorType.T10_VENDOR_ID:
             return f"t10.{_text(self.value)}"
         if self.type == DesignatorType.NAME_STRING:
-            return self.value.split(b"\0")[0].decode("utf-8", "replace").strip()
+            return clean(self.value.split(b"\0")[0].decode("utf-8", "replace"))
         return f"{_PREFIXES[self.type]}.{self.value.hex()}"
 
 

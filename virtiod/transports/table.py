@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from virtiod.core.errors import InvalidArgument
 from virtiod.core.memory import DmaMemory
+from virtiod.core.names import quoted, unprintable
 from virtiod.pci.devices import is_address, parse_address
 from virtiod.transports.interface import Transport
 from virtiod.transports.pci.context import PciContext
@@ -69,6 +71,8 @@ class VhostUser(TransportKind):
 
     @staticmethod
     def check_address(traddr: str) -> str:
+        if found := unprintable(traddr):
+            raise InvalidArgument(f"traddr {quoted(traddr)}: holds {found}, which can't be printed")
         return traddr
 
     def transport(self, traddr: str, device: DeviceKind) -> Transport:

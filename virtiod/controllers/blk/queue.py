@@ -20,6 +20,7 @@ from cython.cimports.virtiod.virtqueue.layout import SegPtr
 from cython.cimports.virtiod.virtqueue.queue import IoQueuePtr, SlotPtr
 
 from virtiod.core.errors import DeviceError
+from virtiod.core.names import clean
 from virtiod.virtqueue.handle import RequestQueue
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class BlkQueue(RequestQueue):
         ret: int = await self.request(data, text)
         if ret not in {0, -EOPNOTSUPP}:
             raise DeviceError(f"GET_ID: {errno.errorcode.get(-ret, ret)}")
-        return text.split(b"\0")[0].decode("ascii", "replace").strip()
+        return clean(text.split(b"\0")[0].decode("ascii", "replace"))
 
     @property
     def counts_status_only(self) -> bool:

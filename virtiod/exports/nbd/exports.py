@@ -12,6 +12,7 @@ from urllib.parse import quote
 from virtiod.bdev import BdevHandle
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
+from virtiod.core.names import check_name, quoted, unprintable
 from virtiod.core.tasks import spawn
 from virtiod.exports.interface import END_S, ExportContext, Exports, ListenOptions
 from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
@@ -170,10 +171,10 @@ def _is_at(listener: socket.socket | None, path: str) -> bool:
 
 def validate(name: str, description: str, max_connections: int) -> None:
     """Checks the parameters of an export; raises InvalidArgument."""
-    for what, text, least in (("name", name, 1), ("description", description, 0)):
-        if not least <= len(text.encode(errors="surrogateescape")) <= MAX_STRING:
-            raise InvalidArgument(f"{what} must have {least} to {MAX_STRING} bytes of UTF-8")
-        if "\0" in text or not text.isprintable():
-            raise InvalidArgument(f"{what} {text!r} holds characters that can't be printed")
+    check_name("name", name)
+    if found := unprintable(description):
+        raise InvalidArgument(f"description {quoted(description)}: holds {found}, which can't be printed")
+    if len(description.encode()) > MAX_STRING:
+        raise InvalidArgument(f"description must have 0 to {MAX_STRING} bytes of UTF-8")
     if not 1 <= max_connections <= MAX_CONNECTIONS:
         raise InvalidArgument(f"max_connections {max_connections}: must be 1 to {MAX_CONNECTIONS}")

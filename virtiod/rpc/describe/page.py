@@ -8,9 +8,10 @@ from rpc_client.description import Description, Method, Parameter
 from virtiod.api.errors import INVALID_PARAMS
 from virtiod.api.registry import Method as Registered
 from virtiod.api.registry import State
+from virtiod.core.names import MAX_CONTROLLER_NAME, MAX_NAME
 from virtiod.rpc.methods import METHODS
 
-_PREAMBLE = """# The RPC methods
+_PREAMBLE = f"""# The RPC methods
 
 This page is made from the methods themselves by `python -m virtiod.rpc.describe`. Requests are JSON-RPC 2.0 on the
 Unix socket of `--rpc-socket`; names, parameters, results and error codes are those of SPDK's JSON-RPC where it has the
@@ -19,6 +20,13 @@ method.
 Python. [rpc.discover](#rpcdiscover) answers with the same as an OpenRPC document, for the tools of other languages.
 
 In the tables of results `a.b` is member b of the object a, and `a[].b` that of each object of the array a.
+
+**Names.** Every parameter that is a name, of a controller, a bdev or an export, has 1 to {MAX_NAME} printable
+characters. It must not hold control characters (as line feed and escape), characters that change the direction of text,
+other characters that can't be seen, or halves of surrogate pairs; it may hold spaces, but not at its ends. A
+controller's name has at most {MAX_CONTROLLER_NAME} characters, as those of its bdevs begin with it. In the OpenRPC
+document the rule is a `pattern` with `minLength` and `maxLength`; characters beyond U+FFFF that can't be seen are
+refused, too. What devices call themselves (aliases, serial numbers) is shown with such characters escaped.
 
 Errors: -32700 not JSON (the connection is closed), -32600 not a request, -32601 no such method, -32602 parameters that
 do not fit, -32603 internal error, -1 the method can't be called now, and -errno with the cause as the message (-13,

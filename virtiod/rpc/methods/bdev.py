@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 from msgspec import UNSET
 
-from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import State, method
 from virtiod.api.results.bdev import BdevDescription, DriverSpecific, IoStat, RateLimits
 from virtiod.core.described import Member
@@ -51,7 +51,7 @@ NO_BDEV = {-errno.ENODEV: "there is no such bdev"}
 @method(passive=True, reads=True, errors={**NO_BDEV, -errno.ETIMEDOUT: "it did not appear in time"})
 async def bdev_get_bdevs(
     system: System,
-    name: Annotated[str | None, Arg("only this bdev: a name, alias or UUID", "-b/--name")] = None,
+    name: Annotated[str | None, Name("only this bdev: a name, alias or UUID", "-b/--name")] = None,
     timeout: Annotated[int, Arg("ms to wait for it to appear", "-t/--timeout-ms", 0, MAX_WAIT_MS)] = 0,
 ) -> Annotated[list[BdevDescription], Member("in the order of registration; also for one bdev")]:
     """Describes the bdevs."""
@@ -87,8 +87,8 @@ def _describe(bdev: Bdev) -> BdevDescription:
 )
 async def bdev_get_iostat(
     system: System,
-    names: Annotated[list[str] | None, Arg("only these bdevs", "--names")] = None,
-    name: Annotated[str | None, Arg("only this bdev; of older clients", "-b/--name")] = None,
+    names: Annotated[list[str] | None, Name("only these bdevs", "--names")] = None,
+    name: Annotated[str | None, Name("only this bdev; of older clients", "-b/--name")] = None,
     per_channel: Annotated[bool, Arg("by channel, for one bdev", "-c/--per-channel")] = False,
     reset_mode: Annotated[ResetMode, Arg("what to reset after reading", "--reset-mode")] = "none",
 ) -> IoStat:
@@ -114,7 +114,7 @@ async def bdev_get_iostat(
 @method(errors=NO_BDEV)
 async def bdev_reset_iostat(
     system: System,
-    name: Annotated[str | None, Arg("only this bdev", "-b/--name")] = None,
+    name: Annotated[str | None, Name("only this bdev", "-b/--name")] = None,
     mode: Annotated[ResetMode, Arg("what to reset", "-m/--mode")] = "all",
 ) -> bool:
     """Resets what bdev_get_iostat shows. Metrics are not affected."""
@@ -126,7 +126,7 @@ async def bdev_reset_iostat(
 @method(errors=NO_BDEV)
 async def bdev_set_qd_sampling_period(
     system: System,
-    name: Annotated[str, Arg("bdev", "name")],
+    name: Annotated[str, Name("bdev", "name")],
     period: Annotated[int, Arg("microseconds; 0 hides the queue depth", "period")],
 ) -> bool:
     """Sets the period that bdev_get_iostat names. The queue depth and I/O times that it shows are exact anyway."""
@@ -143,7 +143,7 @@ async def bdev_set_qd_sampling_period(
         -errno.ENOTCONN: "the device was lost",
     }
 )
-async def bdev_reset(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+async def bdev_reset(system: System, name: Annotated[str, Name("bdev", "name")]) -> bool:
     """Resets a bdev's unit: it drops its commands in flight, which are then sent again.
 
     SCSI disks know LOGICAL UNIT RESET; others can't be reset.

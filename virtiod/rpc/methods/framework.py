@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import UNSET
 
 from virtiod.api.errors import INVALID_PARAMS, RpcError
-from virtiod.api.params import Arg
+from virtiod.api.params import Arg, Name
 from virtiod.api.registry import State, method
 from virtiod.api.results.framework import ConfigCall, Reactor, Reactors, ReactorThread, ReloadedConfig, Subsystem
 from virtiod.api.services import Lifecycle
@@ -45,7 +45,7 @@ async def framework_get_subsystems() -> Annotated[list[Subsystem], Member("each 
 @method(reads=True, errors={INVALID_PARAMS: "there is no such subsystem"})
 async def framework_get_config(
     system: System,
-    name: Annotated[str, Arg("subsystem", "name")],
+    name: Annotated[str, Name("subsystem", "name")],
     with_batches: Annotated[bool, Arg("accepted for SPDK's clients; there are no batches")] = False,
 ) -> Annotated[list[ConfigCall], Member("in the order in which they are to be made")]:
     """Returns the calls that bring a subsystem into its present state."""

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Annotated
 
 from virtiod.api.errors import INTERNAL_ERROR, RpcError
-from virtiod.api.params import Arg
+from virtiod.api.params import Arg, Name
 from virtiod.api.registry import method
 from virtiod.api.results.histogram import BorderCounts
 from virtiod.bdev.histogram import RANGES, bucket_of
@@ -26,7 +26,7 @@ NOT_ENABLED = {**NO_BDEV, INTERNAL_ERROR: "the histogram is not enabled"}
 @method(errors={**NO_BDEV, -errno.EINVAL: "the bdev has no such I/O type, or min_nsec is not below max_nsec"})
 async def bdev_enable_histogram(
     system: System,
-    name: Annotated[str, Arg("bdev", "name")],
+    name: Annotated[str, Name("bdev", "name")],
     enable: Annotated[bool, Arg("enable or disable", "--histogram")],
     opc: Annotated[str | None, Arg("only this I/O type (default: all)", "-o/--opc")] = None,
     granularity: Annotated[
@@ -46,7 +46,7 @@ async def bdev_enable_histogram(
 
 
 @method(reads=True, errors=NOT_ENABLED)
-async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "name")]) -> HistogramDescription:
+async def bdev_get_histogram(system: System, name: Annotated[str, Name("bdev", "name")]) -> HistogramDescription:
     """Returns a latency histogram that was enabled."""
     bdev = system.bdevs.get(name)
     with _unless_enabled():
@@ -56,7 +56,7 @@ async def bdev_get_histogram(system: System, name: Annotated[str, Arg("bdev", "n
 @method(reads=True, errors={**NOT_ENABLED, -errno.EINVAL: "no borders, too many, or not in ascending order"})
 async def bdev_get_histogram_borders(
     system: System,
-    name: Annotated[str, Arg("bdev", "name")],
+    name: Annotated[str, Name("bdev", "name")],
     borders: Annotated[list[int], Arg("latencies in microseconds, ascending", "--borders", 0, 2**40)],
 ) -> BorderCounts:
     """Counts the I/Os whose latency is at most each border; the last count is that of all I/Os.

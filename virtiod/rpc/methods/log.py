@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from virtiod.api.errors import INVALID_PARAMS, RpcError
-from virtiod.api.params import Arg
+from virtiod.api.params import Arg, Name
 from virtiod.api.registry import State, method
 from virtiod.api.services import Logs
 from virtiod.core.described import Member
@@ -14,7 +14,7 @@ from virtiod.core.errors import InvalidArgument
 Level = Annotated[Literal["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"], Arg("log level", "level")]
 LevelNow = Annotated[str, Member("log level: ERROR, WARNING, NOTICE, INFO or DEBUG")]
 NO_FLAG = {INVALID_PARAMS: "there is no such flag"}
-Flag = Annotated[str, Arg('part of the daemon, as listed by log_get_flags, or "all"', "flag")]
+Flag = Annotated[str, Name('part of the daemon, as listed by log_get_flags, or "all"', "flag")]
 
 
 @method(State.ANY, reads=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Annotated
 
-from virtiod.api.params import Arg
+from virtiod.api.params import Arg, Name
 from virtiod.api.registry import method
 from virtiod.core.described import Member
 from virtiod.core.errors import NotFound
@@ -26,8 +26,8 @@ NO_EXPORT = {-errno.ENODEV: "there is no such export"}
 )
 async def nbd_create_export(
     exports: NbdExports,
-    bdev_name: Annotated[str, Arg("bdev to export", "bdev_name")],
-    name: Annotated[str | None, Arg("export name (default: the bdev's)", "-n/--name")] = None,
+    bdev_name: Annotated[str, Name("bdev to export", "bdev_name")],
+    name: Annotated[str | None, Name("export name (default: the bdev's)", "-n/--name")] = None,
     read_only: Annotated[bool, Arg("refuse writes", "-r/--read-only")] = False,
     description: Annotated[str, Arg("shown to clients that list exports", "-d/--description")] = "",
     max_connections: Annotated[
@@ -42,7 +42,7 @@ async def nbd_create_export(
 
 
 @method(errors=NO_EXPORT)
-async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Arg("export", "name")]) -> bool:
+async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Name("export", "name")]) -> bool:
     """Ends an export: requests in flight are answered, then its connections are closed."""
     await exports.delete(name)
     return True
@@ -50,7 +50,7 @@ async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Arg("expor
 
 @method(reads=True, errors=NO_EXPORT)
 async def nbd_get_exports(
-    exports: NbdExports, name: Annotated[str | None, Arg("only this export", "-n/--name")] = None
+    exports: NbdExports, name: Annotated[str | None, Name("only this export", "-n/--name")] = None
 ) -> Annotated[list[NbdExportDescription], Member("in the order of creation")]:
     """Lists the NBD exports, with the addresses that clients connect to."""
     found = [export for export in exports.list() if name is None or export.name == name]

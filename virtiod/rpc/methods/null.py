@@ -6,7 +6,7 @@ import errno
 import uuid as uuidlib
 from typing import Annotated
 
-from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import method
 from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument
@@ -21,7 +21,7 @@ MAX_BLOCKS = (1 << 63) - 1
 )
 async def bdev_null_create(
     system: System,
-    name: Annotated[str, Arg("name of the bdev", "name")],
+    name: Annotated[str, Name("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
     block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
     uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
@@ -40,7 +40,7 @@ async def bdev_null_create(
 
 
 @method(errors={-errno.ENODEV: "there is no such bdev", -errno.EINVAL: "it is no null bdev"})
-async def bdev_null_delete(system: System, name: Annotated[str, Arg("bdev", "name")]) -> bool:
+async def bdev_null_delete(system: System, name: Annotated[str, Name("bdev", "name")]) -> bool:
     """Deletes a null bdev. What uses it is ended first."""
     await system.nulls.delete(name)
     return True

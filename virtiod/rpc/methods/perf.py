@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Annotated
 
-from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import method
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.load.report import LoadReport
@@ -23,7 +23,7 @@ from virtiod.system import System
 )
 async def perform_tests(
     system: System,
-    bdevs: Annotated[list[str], Arg("bdevs to load, all at once", "-b/--bdevs")],
+    bdevs: Annotated[list[str], Name("bdevs to load, all at once", "-b/--bdevs")],
     rw: Annotated[Rw, Arg("pattern", "-w/--rw")] = DEFAULT_RW,
     block_size: Annotated[int, Arg("bytes of an I/O", "-o/--block-size", MIN_BLOCK, MAX_UINT32)] = Workload.block_size,
     queue_depth: Annotated[

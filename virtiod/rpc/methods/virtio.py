@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
-from virtiod.api.params import MAX_UINT32, Arg
+from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import method
 from virtiod.api.results.virtio import (
     ControllerDescription,
@@ -27,6 +27,7 @@ from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
 from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
+from virtiod.core.names import MAX_CONTROLLER_NAME
 from virtiod.system import System
 from virtiod.transports.table import TRANSPORTS, Trtype
 from virtiod.virtio.features import DevType
@@ -50,7 +51,9 @@ def _check_attach(params: Mapping[str, object]) -> None:
 )
 async def bdev_virtio_attach_controller(
     system: System,
-    name: Annotated[str, Arg("name of the controller; its bdevs' names begin with it", "name")],
+    name: Annotated[
+        str, Name("name of the controller; its bdevs' names begin with it", "name", longest=MAX_CONTROLLER_NAME)
+    ],
     trtype: Annotated[Trtype, Arg("transport", "-t/--trtype")],
     traddr: Annotated[str, Arg("socket path, or PCI address", "-a/--traddr")],
     dev_type: Annotated[DevType, Arg("kind of device", "-d/--dev-type")],
@@ -91,7 +94,7 @@ async def bdev_virtio_attach_controller(
     bad_params=INTERNAL_ERROR,
     errors={-errno.ENODEV: "there is no such controller", INVALID_PARAMS: "it is being detached already"},
 )
-async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Arg("controller", "name")]) -> bool:
+async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Name("controller", "name")]) -> bool:
     """Detaches a controller and deletes its bdevs. What uses them is ended first."""
     try:
         await system.controllers.detach(name)
@@ -134,7 +137,7 @@ async def bdev_virtio_blk_set_hotplug(
 
 @method(reads=True, errors={-errno.ENODEV: "there is no such controller"})
 async def virtiod_get_controllers(
-    system: System, name: Annotated[str | None, Arg("only this controller", "-n/--name")] = None
+    system: System, name: Annotated[str | None, Name("only this controller", "-n/--name")] = None
 ) -> Annotated[list[ControllerDescription], Member("in the order of their attach")]:
     """Lists the controllers with their state and queues."""
     found = [one for one in system.controllers.list() if name is None or one.name == name]
