@@ -171,13 +171,13 @@ class AsyncMethods(AsyncCaller):
         name: name of the bdev (1 to 255 printable characters)
         num_blocks: capacity in blocks
         block_size: bytes of a block (default: 512)
-        uuid: of the bdev (default: a random one)
+        uuid: of the bdev (default, and for the nil UUID: a random one)
 
         Returns: its name
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
-        MethodError -17: a bdev has that name
+        MethodError -17: a bdev has that name or UUID
         MethodError -22: a size or UUID that is not valid
         MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit

@@ -629,6 +629,8 @@ class ScsiUnit:
     """As INQUIRY tells it."""
     serial: str
     """Serial number; "" when the unit has none."""
+    other_paths: list[str] | None = None
+    """Other bdevs whose unit has the same unique name, as it is the same one; absent when there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,68 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(AlreadyExists, match="B0"):
         registry.register(null("B0"))
     assert len(registry.list()) == 1
+
+
+U1, U2 = "0b25d5a4-5a1b-4a0e-a1d8-1f1f0b0a0c0d", "11111111-5a1b-4a0e-a1d8-1f1f0b0a0c0d"
+TAKEN = {
+    "name is a name": ({"name": "B0"}, "bdev 'B0' already exists"),
+    "name is an alias": ({"name": "naa.1"}, "'naa.1' is an alias of bdev 'B0' already"),
+    "name is a UUID": ({"name": U1}, f"'{U1}' is the UUID of bdev 'B0' already"),
+    "name is a UUID in capitals": ({"name": U1.upper()}, f"'{U1.upper()}' is the UUID of bdev 'B0' already"),
+    "UUID is a UUID": ({"uuid": U1}, f"'{U1}' is the UUID of bdev 'B0' already"),
+    "UUID is a name": ({"uuid": U2}, f"'{U2}' is the name of bdev '{U2.upper()}' already"),
+    "UUID is an alias": ({"uuid": "33333333-5a1b-4a0e-a1d8-1f1f0b0a0c0d"}, "is an alias of bdev 'B0' already"),
+    "alias is an alias": ({"aliases": ["x", "naa.1"]}, "'naa.1' is an alias of bdev 'B0' already"),
+    "alias is a name": ({"aliases": ["B0"]}, "bdev 'B0' already exists"),
+    "alias is a UUID": ({"aliases": [U1]}, "is the UUID of bdev 'B0' already"),
+}
+
+
+@pytest.mark.parametrize(("new", "why"), TAKEN.values(), ids=TAKEN)
+def test_whatever_finds_one_bdev_finds_no_other(new: dict[str, Any], why: str) -> None:
+    registry = BdevRegistry()
+    first = null("B0", aliases=["naa.1", "33333333-5a1b-4a0e-a1d8-1f1f0b0a0c0d"], uuid=U1)
+    second = null(U2.upper())  # a name may have the form of a UUID
+    for bdev in (first, second):
+        registry.register(bdev)
+    with pytest.raises(AlreadyExists, match=re.escape(why)) as caught:
+        registry.register(null(**{"name": "new", **new}))
+    assert caught.value.errno == errno.EEXIST
+    assert registry.list() == [first, second]
+    assert registry.get("naa.1") is registry.get(U1) is registry.get(U1.upper()) is first
+    assert registry.get(U2) is registry.get(U2.upper()) is second
+
+
+def test_a_bdev_may_have_one_identity_twice() -> None:
+    registry = BdevRegistry()
+    bdev = null(U1, aliases=["naa.1", "naa.1", U1], uuid=U1)
+    registry.register(bdev)
+    assert registry.get(U1) is bdev
+
+
+@in_loop
+async def test_what_a_bdev_was_found_by_is_free_when_it_has_gone() -> None:
+    registry = BdevRegistry()
+    for _ in range(2):
+        bdev = null("B0", aliases=["naa.1", "naa.1"], uuid=U1, unit="u")
+        registry.register(bdev)
+        assert list(registry.free(["B0", "naa.1", U1.upper(), "naa.2"])) == ["naa.2"]
+        assert registry.paths("u") == (bdev,)
+        await registry.unregister(bdev)
+        assert list(registry.free(["B0", "naa.1", U1])) == ["B0", "naa.1", U1]
+        assert registry.paths("u") == ()
+        for name in ("B0", "naa.1", U1):
+            with pytest.raises(NotFound):
+                registry.get(name)
+
+
+def test_a_uuid_is_made_up_when_all_are_taken() -> None:
+    registry = BdevRegistry()
+    registry.register(null("B0", uuid=U1))
+    assert registry.free_uuid([U1, U2]) == U2
+    registry.register(null("B1", uuid=U2))
+    made = {registry.free_uuid([U1, U2]) for _ in range(3)}
+    assert len(made) == 3 and not made & {U1, U2}
 
 
 @in_loop

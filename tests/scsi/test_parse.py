@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.scsi.sg3 import sg
 from tests.support.fake_scsi_units import FakeUnit, designator, page
 from tests.support.peers import run
+from virtiod.controllers.scsi.unit import Unit
 from virtiod.core.errors import ProtocolError
 from virtiod.scsi import cdb, parse
 from virtiod.scsi.spec import ModePage, VpdPage
@@ -134,3 +136,12 @@ def test_mode_sense_finds_the_caching_page_behind_others(long: bool) -> None:
     data = (struct.pack(">HBB2xH", 6 + n, 0, 0x80, 8) if long else bytes([3 + n, 0, 0x80, 8])) + descriptor + pages
     assert parse.mode(data, long) == parse.Mode(True, False, True)
     assert parse.mode(data[:-19], long).write_cache is None
+
+
+def test_a_name_of_a_unit_is_cleaned_where_it_enters() -> None:
+    """Two that differ stay two. A text that could be the name of any bdev is no alias."""
+    body = b"".join(designator(8, value) for value in (b"iqn.a\x1b[2J", b"iqn.a\x1b[3J", b"iqn.\xe2\x80\xaeb", b"V0"))
+    found = parse.designators(page(VpdPage.DEVICE_IDENTIFICATION, body))
+    assert [d.name for d in found] == [r"iqn.a\x1b[2J", r"iqn.a\x1b[3J", r"iqn.\u202eb", "V0"]
+    unit = Unit(0, 0, parse.Inquiry(0, 0, 6, "", "", ""), parse.Capacity(1, 512), parse.Mode(False, False, None))
+    assert replace(unit, designators=found).aliases() == [r"iqn.a\x1b[2J", r"iqn.a\x1b[3J", r"iqn.\u202eb"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
+from uuid import uuid4
 
 from virtiod.bdev.channel import OPS
 from virtiod.bdev.counters import ERRORS, NO_IO, BdevCounters, OpCounters
@@ -114,7 +115,8 @@ class FakeBdev:
     pollers: list[FakePoller]
     virtio: VirtioDescription
     aliases: list[str] = field(default_factory=list)
-    uuid: str = "8e0e4a1e-6a0b-4a53-9d8a-000000000000"
+    uuid: str = field(default_factory=lambda: str(uuid4()))
+    unit: str = ""
     product_name: str = "VirtioBlk Disk"
     block_size: int = 512
     num_blocks: int = GIB // 512

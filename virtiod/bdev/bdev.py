@@ -70,6 +70,7 @@ class Bdev:
 
     channels must be connected to a device before the bdev is registered. driver_specific() returns what bdev_get_bdevs
     shows of this kind of device, by member. reset() resets the device, if it can: it drops its requests in flight.
+    unit: the same for all bdevs that are paths to one unit; "" if that has no name by which to tell.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Bdev:
     driver_specific: Callable[[], Mapping[str, object]] = dict
     aliases: list[str] = field(default_factory=list)
     uuid: str = ""
+    unit: str = ""
     reset: Callable[[], Awaitable[None]] | None = None
     handles: list[BdevHandle] = field(default_factory=list)
     removing: bool = False

@@ -23,8 +23,11 @@ class NullBdevs:
         self._bdevs = bdevs
 
     def create(self, name: str, num_blocks: int, block_size: int = 512, uuid: str = "") -> Bdev:
-        """Registers a null bdev. Raises AlreadyExists, or InvalidArgument for a size that is not valid."""
-        self._bdevs.check_free(name)
+        """Registers a null bdev. Raises AlreadyExists, or InvalidArgument for a size that is not valid.
+
+        uuid: "" for a random one.
+        """
+        self._bdevs.check_free(name, uuid)
         channels = BdevChannels(list(self._pollers))
         connect_null(channels)
         bdev = Bdev(

@@ -38,3 +38,7 @@ class ScsiUnit:
     product: Annotated[str, Member("as INQUIRY tells it")]
     revision: Annotated[str, Member("as INQUIRY tells it")]
     serial: Annotated[str, Member('serial number; "" when the unit has none')]
+    other_paths: Annotated[
+        list[str] | UnsetType,
+        Member("other bdevs whose unit has the same unique name, as it is the same one; absent when there are none"),
+    ] = UNSET

@@ -81,7 +81,7 @@ class LoadGenerator:
         workload.check()
         if not bdevs:
             raise InvalidArgument("bdevs: none given")
-        targets = [self._bdevs.get(name) for name in dict.fromkeys(bdevs)]
+        targets = list(dict.fromkeys(self._bdevs.get(name) for name in bdevs))  # a bdev has several names
         pollers = [p for p in self._pollers if cpus is None or p.cpu in cpus]
         if not pollers:
             raise InvalidArgument(f"cpumask: no poller runs on cores {sorted(cpus or [])}")

@@ -93,9 +93,14 @@ class BlkController(Controller[BlkConfig]):
             info=self._config.bdev_info(serial or ""),
             channels=channels,
             driver_specific=self._driver_specific,
-            uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-blk:{self.traddr}:{serial or ''}")),
+            uuid=self.context.bdevs.free_uuid(self._uuids(serial or "")),
         )
         self._register(bdev)
+
+    def _uuids(self, serial: str) -> list[str]:
+        """UUIDs for its bdev, the best first. No serial is unique, so they are from the disk's place."""
+        place = f"virtio-blk:{self.traddr}:{serial}"
+        return [str(uuid.uuid5(uuid.NAMESPACE_URL, text)) for text in (place, f"{place}:{self.name}")]
 
     async def _check_identity(self) -> None:
         """Compares the serial, if the device had one. _check_return has compared the sizes."""

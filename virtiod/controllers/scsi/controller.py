@@ -9,6 +9,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import UNSET
+
 from virtiod.bdev import Bdev, BdevInfo
 from virtiod.bdev.keeping import KeptChannels
 from virtiod.controllers.controller import Controller, State
@@ -17,6 +19,7 @@ from virtiod.controllers.device import Context
 from virtiod.controllers.identity import difference, refusal, silence, uncertainty
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
+from virtiod.controllers.scsi import paths
 from virtiod.controllers.scsi.aborts import Aborts
 from virtiod.controllers.scsi.commands import Commands
 from virtiod.controllers.scsi.config import ScsiConfig
@@ -208,14 +211,14 @@ class ScsiController(Controller[ScsiConfig]):
         channels.limit(unit.native(), unit.request_limits(self._config, self.ring_size()))
         address_ = int.from_bytes(address.pack(*unit.place), "little")
         channels.set_unit(address_, unit.mode.fua, unit.provisioning.write_same_unmap)
+        name = unit.bdev_name(self.name)
         bdev = Bdev(
-            name=unit.bdev_name(self.name),
+            name=name,
             info=unit.bdev_info(self._config, self.ring_size()),
             channels=channels,
             driver_specific=partial(self._driver_specific, unit),
-            aliases=unit.aliases(),
-            uuid=unit.uuid(self.traddr),
             reset=partial(self._reset_unit, unit),
+            **paths.identities(self.context.bdevs, unit, name, self.traddr),
         )
         return _Disk(unit, bdev, routes)
 
@@ -227,6 +230,7 @@ class ScsiController(Controller[ScsiConfig]):
             product=unit.inquiry.product,
             revision=unit.inquiry.revision,
             serial=unit.serial,
+            other_paths=paths.others(self.context.bdevs, unit, unit.bdev_name(self.name)) or UNSET,
         )
         return {"virtio": self.description(), "scsi": scsi}
 
@@ -310,12 +314,14 @@ class ScsiController(Controller[ScsiConfig]):
         return unit is not None and not channels.disowned and disk.unit.is_same(unit)
 
     def _add(self, unit: Unit) -> None:
+        self.context.bdevs.check_free(unit.bdev_name(self.name))
         disk = self._make_disk(unit)
         self._register(disk.bdev)
         self._disks[unit.place] = disk
         found = "controller %s: target %d LUN %d is %s"
         level = logging.INFO if self.state is State.ATTACHING else NOTICE
         self._said.say_state(level, unit.place, "found", found, self.name, *unit.place, disk.bdev.name)
+        paths.tell(self._said, self.name, self.context.bdevs, unit, disk.bdev, self.traddr)
 
     def _update(self, disk: _Disk, unit: Unit) -> None:
         disk.unit = unit

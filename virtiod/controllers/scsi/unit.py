@@ -16,6 +16,7 @@ from virtiod.scsi.parse import BlockLimits, Capacity, Designator, Inquiry, Mode,
 from virtiod.scsi.spec import DesignatorType, RangeLimit
 
 PRODUCT_NAME = "Virtio SCSI Disk"
+NAME_FORMS = ("naa.", "eui.", "uuid.", "iqn.")  # of a SCSI name string: SPC-4 §7.8.6.11
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,24 @@ class Unit:
     def bdev_name(self, controller: str) -> str:
         return f"{controller}t{self.target}" + (f"l{self.lun}" if self.lun else "")
 
-    def uuid(self, traddr: str) -> str:
-        """A UUID from the unit's own name, if that is unique; else from its place."""
+    def uuids(self, traddr: str, bdev_name: str) -> list[str]:
+        """UUIDs for its bdev, the best first: from the unit's own name, from its place, from its bdev's name there."""
         own = unit_uuid(self.designators)
-        return own or str(
-            uuid.uuid5(uuid.NAMESPACE_URL, f"virtio-scsi:{traddr}:{self.target}:{self.lun}:{self.serial}")
-        )
+        place = f"virtio-scsi:{traddr}:{self.target}:{self.lun}:{self.serial}"
+        placed = [str(uuid.uuid5(uuid.NAMESPACE_URL, text)) for text in (place, f"{place}:{bdev_name}")]
+        return [own, *placed] if own else placed
 
     def aliases(self) -> list[str]:
-        return list(dict.fromkeys(d.name for d in self.designators if d.type != DesignatorType.T10_VENDOR_ID))
+        """Its unique names. A text of no known form is none of them: it could be the name of any other bdev."""
+        return list(dict.fromkeys(d.name for d in self._unique() if d.name.startswith(NAME_FORMS)))
+
+    @property
+    def world_wide(self) -> str:
+        """The same wherever the unit is seen, and for no other unit; "" if it has no such name."""
+        return unit_uuid(self._unique()) or ""
+
+    def _unique(self) -> list[Designator]:
+        return [d for d in self.designators if d.type != DesignatorType.T10_VENDOR_ID]
 
     @property
     def identity(self) -> Identity:

@@ -28,6 +28,10 @@ controller's name has at most {MAX_CONTROLLER_NAME} characters, as those of its 
 document the rule is a `pattern` with `minLength` and `maxLength`; characters beyond U+FFFF that can't be seen are
 refused, too. What devices call themselves (aliases, serial numbers) is shown with such characters escaped.
 
+**Identities.** The names, UUIDs and aliases of bdevs are all different: a name that another bdev has as its UUID or
+alias is taken. A UUID may be written in capital letters. [Several paths to one
+disk](operations.md#several-paths-to-one-disk) says what that means where a disk is seen twice.
+
 Errors: -32700 not JSON (the connection is closed), -32600 not a request, -32601 no such method, -32602 parameters that
 do not fit, -32603 internal error, -1 the method can't be called now, and -errno with the cause as the message (-13,
 EACCES, also when it needs the role admin). -32001: the call was made, all of it, but the file of `--state` could not be

@@ -10,6 +10,7 @@ from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import method
 from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.names import quoted
 from virtiod.system import System
 
 MAX_BLOCKS = (1 << 63) - 1
@@ -17,14 +18,14 @@ MAX_BLOCKS = (1 << 63) - 1
 
 @method(
     undo="bdev_null_delete",
-    errors={-errno.EEXIST: "a bdev has that name", -errno.EINVAL: "a size or UUID that is not valid"},
+    errors={-errno.EEXIST: "a bdev has that name or UUID", -errno.EINVAL: "a size or UUID that is not valid"},
 )
 async def bdev_null_create(
     system: System,
     name: Annotated[str, Name("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
     block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
-    uuid: Annotated[str | None, Arg("of the bdev (default: a random one)", "-u/--uuid")] = None,
+    uuid: Annotated[str | None, Arg("of the bdev (default, and for the nil UUID: a random one)", "-u/--uuid")] = None,
 ) -> Annotated[str, Member("its name")]:
     """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
@@ -32,9 +33,10 @@ async def bdev_null_create(
     """
     if uuid is not None:
         try:
-            uuid = str(uuidlib.UUID(uuid))
+            given = uuidlib.UUID(uuid)
         except ValueError:
-            raise InvalidArgument(f"uuid {uuid!r}: not a UUID") from None
+            raise InvalidArgument(f"uuid {quoted(uuid)}: not a UUID") from None
+        uuid = str(given) if given.int else ""
     system.nulls.create(name, num_blocks, block_size, uuid or "")
     return name
 
