@@ -683,7 +683,7 @@ class AsyncMethods(AsyncCaller):
         """Offers a bdev to NBD clients.
 
         bdev_name: bdev to export (1 to 255 printable characters)
-        name: export name (default: the bdev's) (1 to 255 printable characters)
+        name: export name (default: what bdev_name says) (1 to 255 printable characters)
         read_only: refuse writes (default: false)
         description: shown to clients that list exports (default: "")
         max_connections: most connections at the same time (default: 64)

@@ -36,8 +36,9 @@ def bdevs(virtiod: Daemon) -> dict[str, dict[str, Any]]:
         for identity in (name, bdev["uuid"], bdev["uuid"].upper(), *bdev["aliases"]):
             assert [one["name"] for one in virtiod.call("bdev_get_bdevs", name=identity)] == [name]
             assert [one["name"] for one in virtiod.call("bdev_get_iostat", names=[identity])["bdevs"]] == [name]
-            assert virtiod.call("nbd_create_export", bdev_name=identity)["bdev_name"] == name
-            virtiod.call("nbd_delete_export", name=name)
+            export = virtiod.call("nbd_create_export", bdev_name=identity)
+            assert (export["name"], export["bdev_name"]) == (identity, name)
+            virtiod.call("nbd_delete_export", name=identity)
     return found
 
 
@@ -93,6 +94,27 @@ def test_a_configuration_with_a_uuid_twice_is_refused_and_so_is_saved_state(run_
         assert f"config[1] (bdev_null_create): '{UUID}' is the UUID of bdev 'N0' already" in virtiod.log.read_text()
 
 
+def test_an_export_of_a_bdev_by_its_uuid_is_the_same_one_for_configuration_and_state(run_dir: Path) -> None:
+    file, state = run_dir / "config.json", run_dir / "state.json"
+    create = {"method": "bdev_null_create", "params": {"name": "N0", "num_blocks": 8, "uuid": UUID}}
+
+    def write(*exports: str) -> None:
+        config = [{"method": "nbd_create_export", "params": {"bdev_name": name}} for name in exports]
+        subsystems = [{"subsystem": "bdev", "config": [create]}, {"subsystem": "nbd", "config": config}]
+        file.write_text(json.dumps({"subsystems": subsystems}))
+
+    write(UUID)
+    for _ in range(2):
+        with daemon(run_dir, "-c", file, "--state", state) as virtiod:
+            assert [export["name"] for export in virtiod.call("nbd_get_exports")] == [UUID]
+            assert " ERROR " not in virtiod.log.read_text()
+            nothing: dict[str, list[str]] = {"created": [], "deleted": [], "called": []}
+            assert virtiod.call("virtiod_reload_config") == nothing
+            write("N0")
+            assert virtiod.call("virtiod_reload_config") == {"created": ["N0"], "deleted": [UUID], "called": []}
+            write(UUID)
+
+
 def test_one_load_of_a_bdev_runs_however_often_it_is_named(run_dir: Path) -> None:
     with daemon(run_dir) as virtiod:
         virtiod.call("bdev_null_create", name="N0", num_blocks=2048, uuid=UUID)
@@ -136,6 +158,18 @@ def test_a_unit_on_two_paths_is_found_by_its_own_name_on_the_first_only(run_dir:
         other = bdevs(virtiod)
         assert aliased(other) == ["S1t0", "S1t3l1"]
         assert other["S1t0"]["uuid"] == both["S0t0"]["uuid"]
+
+
+def test_two_virtio_blk_disks_of_one_serial_are_two_bdevs(run_dir: Path) -> None:
+    with target(run_dir, "--memory", "1M", "--serial", "twice", count=2) as disks, daemon(run_dir) as virtiod:
+        virtiod.attach(disks.socket, "V0")
+        virtiod.attach(run_dir / "t1.sock", "V1")
+        both = bdevs(virtiod)
+        assert [bdev["driver_specific"]["blk"]["serial"] for bdev in both.values()] == ["twice"] * 2
+        virtiod.call("bdev_virtio_detach_controller", name="V0")
+        assert bdevs(virtiod) == {"V1": both["V1"]}
+        virtiod.attach(disks.socket, "V0")
+        assert bdevs(virtiod) == both
 
 
 def test_a_path_that_is_lost_keeps_what_finds_it(run_dir: Path) -> None:

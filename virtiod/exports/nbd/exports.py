@@ -70,12 +70,12 @@ class NbdExports(Exports):
         description: str = "",
         max_connections: int = DEFAULT_CONNECTIONS,
     ) -> NbdExport:
-        """Offers a bdev as `name` (the bdev's name when None).
+        """Offers a bdev as `name`; None: as what the bdev was found by, so that the same call is about the same export.
 
         Raises NotFound, AlreadyExists, InvalidArgument, or what opening the bdev raises.
         """
         bdev = self._bdevs.get(bdev_name)
-        name = bdev.name if name is None else name
+        name = bdev_name if name is None else name
         validate(name, description, max_connections)
         if name in self._exports:
             raise AlreadyExists(f"NBD export {name!r} exists already")

@@ -27,7 +27,7 @@ NO_EXPORT = {-errno.ENODEV: "there is no such export"}
 async def nbd_create_export(
     exports: NbdExports,
     bdev_name: Annotated[str, Name("bdev to export", "bdev_name")],
-    name: Annotated[str | None, Name("export name (default: the bdev's)", "-n/--name")] = None,
+    name: Annotated[str | None, Name("export name (default: what bdev_name says)", "-n/--name")] = None,
     read_only: Annotated[bool, Arg("refuse writes", "-r/--read-only")] = False,
     description: Annotated[str, Arg("shown to clients that list exports", "-d/--description")] = "",
     max_connections: Annotated[
