@@ -9,8 +9,10 @@ Exit status: 0 when all went well, 1 when the call failed (of several hosts: on 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +23,8 @@ from rpc_client.config import calls_of, load_config, save_config
 from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
 from rpc_client.fleet import Host, Outcome, on_each, read_hosts
-from rpc_client.tables import render, render_each
+from rpc_client.printing import printable_lines, show
+from rpc_client.tables import as_json, render, render_each
 from rpc_client.top import top
 from rpc_client.url import Access
 
@@ -41,15 +44,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         address = hosts[0].address if hosts else DEFAULT_ADDRESS
         with Client(address, timeout_s=args.timeout, access=access) as client:
             _run(client, args)
+    except _NotShown as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try again
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 0  # the reader has closed the pipe
+        _complain(f"standard output: {error.__cause__}")
+        return 1
     except (ClientError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
-            return 0
-        print(f"virtiod-rpc: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+class _NotShown(Exception):
+    """Standard output took not all; the cause says why."""
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(OSError):
+        show(printable_lines(f"virtiod-rpc: {message}"), sys.stderr)
+
+
+def _show(text: str) -> None:
+    try:
+        show(text, sys.stdout)
+    except OSError as error:
+        raise _NotShown from error
+
+
+def _columns() -> int | None:
+    """Those of the terminal that standard output is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -184,7 +211,10 @@ def _secret(path: str) -> str:
 
 def _run(client: Client, args: argparse.Namespace) -> None:
     if args.command == "top":
-        top(client, args.interval, args.count)
+        try:
+            top(client, args.interval, args.count)
+        except OSError as error:  # those of connections are ClientErrors
+            raise _NotShown from error
         return
     name, work, _ = _work(args)
     _print(args, name, work(client))
@@ -199,12 +229,11 @@ def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) ->
     outcomes = on_each(hosts, lambda host: Client(host.address, timeout_s=args.timeout, access=access), work, timeout_s)
     failed = [one for one in outcomes if one.error is not None]
     if args.json:
-        text = json.dumps([_as_json(one) for one in outcomes])
+        text = as_json([_as_json(one) for one in outcomes])
     else:
         results = [(one.host.name, one.result) for one in outcomes if one.error is None]
-        text = render_each(name, results, [(one.host.name, str(one.error)) for one in failed])
-    print(text)
-    sys.stdout.flush()
+        text = render_each(name, results, [(one.host.name, str(one.error)) for one in failed], _columns())
+    _show(text)
     return 0 if not failed else 1 if len(failed) == len(outcomes) else 3
 
 
@@ -221,7 +250,7 @@ def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float
     if args.command == "save_config":
         return "save_config", save_config, args.timeout * _CONFIG_CALLS
     if args.command == "load_config":
-        document = json.loads(Path(args.file).read_text() if args.file else sys.stdin.read())
+        document = json.loads(_input(args.file))
         calls_of(document)
         return "load_config", lambda client: _skipped(load_config(client, document)), args.timeout * _CONFIG_CALLS
     if args.command == "call":
@@ -239,12 +268,21 @@ def _skipped(methods: list[str]) -> Any:
 
 
 def _print(args: argparse.Namespace, name: str, result: Any) -> None:
-    text = json.dumps(result) if args.json else render(name, result)
-    if args.command == "save_config" and args.file:
+    to_file = args.command == "save_config" and args.file
+    text = as_json(result) if args.json else render(name, result, None if to_file else _columns())
+    if to_file:
         Path(args.file).write_text(text + "\n")
     elif text:
-        print(text)
-        sys.stdout.flush()
+        _show(text)
+
+
+def _input(file: str | None) -> str:
+    """JSON from a file, or from standard input: UTF-8, whatever the locale."""
+    if file:
+        return Path(file).read_text(encoding="utf-8")
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer.read().decode()
 
 
 def _json_object(text: str) -> dict[str, Any]:

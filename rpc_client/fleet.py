@@ -11,6 +11,7 @@ from typing import Any
 
 from rpc_client.client import Client
 from rpc_client.errors import ClientError, TimedOut
+from rpc_client.printing import printable
 
 MAX_HOSTS = 1000
 _GRACE_S = 1.0  # more than each call's own deadline
@@ -43,6 +44,9 @@ def read_hosts(path: str) -> list[Host]:
         words = line.partition("#")[0].split()
         if len(words) > 2:
             raise ValueError(f"{path}:{number}: must be [NAME] ADDRESS")
+        for word in words:
+            if not word.isprintable():
+                raise ValueError(f"{path}:{number}: '{printable(word)}' holds characters that can't be printed")
         if words:
             found.append(Host(words[0], words[-1]))
     if not found:

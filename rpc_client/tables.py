@@ -6,24 +6,46 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rpc_client.printing import cut, pad, printable, width
+
 KIB = 1024.0
+GAP = 2  # between columns
+LEAST = 4  # a column's width when there is too little room
 
 Table = tuple[Sequence[str], list[tuple[Any, ...]]]  # header, rows
+# What reading the answer of a daemon raises that is not as described.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns as wide as they need to be, numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], columns: int | None = None) -> str:
+    """Columns as wide as they need to be, numbers to the right; one line for each row, whatever its cells hold.
+
+    columns: how wide it may be (None: any width); the widest cells are cut then.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     numbers = [_is_number_column(column) for column in zip(*cells, strict=True)] or [False] * len(header)
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    widths = [max(map(width, column)) for column in zip(header, *cells, strict=True)]
+    if columns is not None:
+        room = _most(widths, columns - GAP * (len(widths) - 1))
+        widths = [min(one, room) for one in widths]
     lines = []
     for row in [header, *cells]:
         fields = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numbers, strict=True)
+            pad(cut(cell, wide), wide, right=number) for cell, wide, number in zip(row, widths, numbers, strict=True)
         ]
-        lines.append("  ".join(fields).rstrip())
+        line = (" " * GAP).join(fields).rstrip()
+        lines.append(line if columns is None else cut(line, columns))
     return "\n".join(lines)
+
+
+def _most(widths: Sequence[int], columns: int) -> int:
+    """How wide the widest of these may be for all to fit."""
+    left, rest = columns, len(widths)
+    for one in sorted(widths):
+        if one * rest > left:
+            return max(LEAST, left // rest)
+        left, rest = left - one, rest - 1
+    return max(widths)
 
 
 def size(count: float) -> str:
@@ -43,33 +65,58 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.0f} ns" if nanoseconds else "-"
 
 
-def render(method: str, result: Any) -> str:
-    """The result of a method as a table if there is one for it, else as JSON; "" when it only says that it is done."""
+def render(method: str, result: Any, columns: int | None = None) -> str:
+    """The result of a method as a table if there is one for it, else as JSON; "" when it only says that it is done.
+
+    columns: as of table().
+    """
     if result is True:
         return ""
-    if method in _TABLES:
-        return table(*_TABLES[method](result))
+    if found := _table_of(method, result):
+        return table(*found, columns)
     if isinstance(result, str):
-        return result
+        return printable(result)
     if isinstance(result, list) and all(isinstance(item, str) for item in result):
-        return "\n".join(result)
-    return json.dumps(result, indent=2)
+        return "\n".join(map(printable, result))
+    return as_json(result, indent=2)
 
 
-def render_each(method: str, results: Sequence[tuple[str, Any]], errors: Sequence[tuple[str, str]]) -> str:
-    """The results of several hosts as one table, with a row for each host that failed."""
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON that can be printed anywhere: in ASCII, without control characters."""
+    return json.dumps(value, indent=indent).replace("\x7f", r"\u007f")
+
+
+def _table_of(method: str, result: Any) -> Table | None:
+    """The table of a method's result; None if there is none, or the result is not what it is made of."""
+    try:
+        return _TABLES[method](result) if method in _TABLES else None
+    except MALFORMED:
+        return None
+
+
+def render_each(
+    method: str,
+    results: Sequence[tuple[str, Any]],
+    errors: Sequence[tuple[str, str]],
+    columns: int | None = None,
+) -> str:
+    """The results of several hosts as one table, with a row for each host that failed. columns: as of table()."""
     header: Sequence[str] = ("RESULT",)
     rows: list[tuple[Any, ...]] = []
     for host, result in results:
         if method in _TABLES:
-            header, found = _TABLES[method](result)
+            made = _table_of(method, result)
+            if made is None:
+                errors = [*errors, (host, f"{method}: the result is not as described")]
+                continue
+            header, found = made
         else:
             found = _rows(result)
         rows += [(host, *row) for row in found or [tuple("-" for _ in header)]]
     if errors:
         rows = [(*row, "") for row in rows]
         rows += [(host, *("-" for _ in header), message) for host, message in errors]
-    return table(("HOST", *header, *(("ERROR",) if errors else ())), rows)
+    return table(("HOST", *header, *(("ERROR",) if errors else ())), rows, columns)
 
 
 def _rows(result: Any) -> list[tuple[Any, ...]]:
@@ -77,7 +124,7 @@ def _rows(result: Any) -> list[tuple[Any, ...]]:
         return [("done",)]
     if isinstance(result, list) and all(isinstance(item, str) for item in result):
         return [(item,) for item in result]
-    return [(result if isinstance(result, str) else json.dumps(result),)]
+    return [(result if isinstance(result, str) else as_json(result),)]
 
 
 def _is_number_column(cells: Sequence[str]) -> bool:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rpc_client.client import Client
-from rpc_client.tables import duration, table
+from rpc_client.errors import BadReply
+from rpc_client.printing import cut, pad, printable, show
+from rpc_client.tables import MALFORMED, duration, table
 
 MIB = 1 << 20
 HUNG_NS = 1e9  # an I/O that takes longer is worth red
@@ -43,36 +45,51 @@ def sample(client: Client) -> Sample:
     )
 
 
-def view(before: Sample, now: Sample, height: int | None = None) -> list[Line]:
-    """What happened between two samples. height: lines there is room for; the busiest bdevs are shown then."""
+def view(before: Sample, now: Sample, height: int | None = None, columns: int | None = None) -> list[Line]:
+    """What happened between two samples. Raises BadReply if they are not as described.
+
+    height: lines there is room for; the busiest bdevs are shown then. columns: how wide a line may be.
+    """
+    try:
+        return _view(before, now, height, columns)
+    except MALFORMED as error:
+        raise BadReply(f"the answers are not those of a virtiod: {error!r}") from error
+
+
+def _view(before: Sample, now: Sample, height: int | None, columns: int | None) -> list[Line]:
     bdevs = _bdevs(before.iostat, now.iostat)
-    pollers = [*_table(_POLLERS, _pollers(before.pollers, now.pollers))]
+    pollers = [*_table(_POLLERS, _pollers(before.pollers, now.pollers), columns)]
     controllers = [_controller(one) for one in now.controllers]
     if height is not None:
         bdevs.sort(key=lambda row: row.order, reverse=True)
         controllers.sort(key=lambda row: row.style != "bad")
-        room = max(2, height - len(pollers) - 6)  # empty lines and heads
-        controllers = _first(max(_DOWN_ROWS, room - len(bdevs)), controllers, _CONTROLLERS)
+        room = max(4, height - len(pollers) - 6)  # empty lines and heads
+        controllers = _first(min(max(_DOWN_ROWS, room - len(bdevs)), room - 2), controllers, _CONTROLLERS)
         bdevs = _first(room - len(controllers), bdevs, _BDEVS)
     parts = [[_summary(now)]]
     if controllers:
-        parts.append([*_table(_CONTROLLERS, controllers)])
-    parts += [[*_table(_BDEVS, bdevs)], pollers]
+        parts.append([*_table(_CONTROLLERS, controllers, columns)])
+    parts += [[*_table(_BDEVS, bdevs, columns)], pollers]
     return [line for part in parts for line in (("", ""), *part)][1:]
 
 
 def top(client: Client, interval_s: float, count: int | None, out: TextIO | None = None) -> None:
-    """Shows a view each interval, `count` times, or (None) for ever, on a terminal each in the place of the last."""
+    """Shows a view each interval, `count` times, or (None) for ever, on a terminal each in the place of the last.
+
+    Raises ClientError, OSError; ValueError if there is nothing to show it on.
+    """
     out = out or sys.stdout
+    if out is None:
+        raise ValueError("top: standard output is closed")
     live = out.isatty() and count is None
     before = sample(client)
     with _screen(out) if live else nullcontext():
         for number in itertools.count(1):
             time.sleep(interval_s)
             now = sample(client)
-            title = f"virtiod at {client.address}, {time.strftime('%H:%M:%S')}, every {interval_s:g} s"
+            title = f"virtiod at {printable(client.address)}, {time.strftime('%H:%M:%S')}, every {interval_s:g} s"
             size = shutil.get_terminal_size()
-            lines = view(before, now, size.lines - 2 if live else None)
+            lines = view(before, now, *((size.lines - 2, size.columns) if live else ()))
             _show([(title, "title"), *lines], out, size.columns if live else None)
             if number == count:
                 return
@@ -157,9 +174,9 @@ def _first(room: int, rows: list[Row], header: Sequence[str]) -> list[Row]:
     return [*shown, Row((f"and {len(rows) - len(shown)} more", *[""] * (len(header) - 1)), "idle")]
 
 
-def _table(header: Sequence[str], rows: Iterable[Row]) -> Iterator[Line]:
+def _table(header: Sequence[str], rows: Iterable[Row], columns: int | None) -> Iterator[Line]:
     rows = list(rows)
-    head, *lines = table(header, [row.cells for row in rows]).splitlines()
+    head, *lines = table(header, [row.cells for row in rows], columns).split("\n")
     yield head, "head"
     yield from ((line, row.style) for line, row in zip(lines, rows, strict=True))
 
@@ -185,17 +202,16 @@ class _Rates:
 def _show(lines: list[Line], out: TextIO, columns: int | None) -> None:
     """Prints lines. columns: those of a screen, whose lines are cut, styled and replaced; None: plain text."""
     if columns is None:
-        print("\n".join(text for text, _ in lines), end="\n\n", file=out)
+        show("\n".join(text for text, _ in lines), out, end="\n\n")
     else:
         styled = os.environ.get("NO_COLOR", "") == ""
-        shown = [_styled(text[:columns], style if styled else "", columns) for text, style in lines]
-        print(_HOME + _LINE_END.join(shown) + _LINE_END + _REST, end="", file=out)
-    out.flush()
+        shown = [_styled(cut(text, columns), style if styled else "", columns) for text, style in lines]
+        show(_HOME + _LINE_END.join(shown) + _LINE_END + _REST, out, end="")
 
 
 def _styled(text: str, style: str, columns: int) -> str:
     if style == "head":
-        text = text.ljust(columns)
+        text = pad(text, columns)
     return f"{_STYLES[style]}{text}{_PLAIN}" if style else text
 
 
