@@ -409,6 +409,7 @@ def test_size_is_told_as_it_is_at_go(setup: Setup) -> None:
         ({"name": "x" * 256}, InvalidArgument, "name must have 1 to 255 characters, not 256"),
         ({"name": "a\u202eb"}, InvalidArgument, r"U\+202E, which can't be printed"),
         ({"name": "a\nb"}, InvalidArgument, "can't be printed"),
+        ({"description": "a\u202eb"}, InvalidArgument, r"description 'a\\u202eb': holds U\+202E"),
         ({"description": "d" * 4097}, InvalidArgument, "description must have 0 to 4096"),
         ({"max_connections": 0}, InvalidArgument, "max_connections 0: must be 1 to 1024"),
         ({"name": "taken"}, AlreadyExists, "NBD export 'taken' exists already"),
