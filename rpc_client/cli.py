@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from rpc_client.comments import without_comments
 from rpc_client.config import calls_of, load_config, save_config
 from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
@@ -250,7 +251,7 @@ def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float
     if args.command == "save_config":
         return "save_config", save_config, args.timeout * _CONFIG_CALLS
     if args.command == "load_config":
-        document = json.loads(_input(args.file))
+        document = json.loads(without_comments(_input(args.file)))
         calls_of(document)
         return "load_config", lambda client: _skipped(load_config(client, document)), args.timeout * _CONFIG_CALLS
     if args.command == "call":

@@ -134,6 +134,20 @@ def test_the_command_says_line_and_column(tmp_path: Path, capsys: pytest.Capture
     assert "No such file" in capsys.readouterr().err
 
 
+def test_the_command_takes_comments_and_says_where_errors_beside_them_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.json"
+    text = '// N0\n{"subsystems": [{"subsystem": "bdev", /* only\n*/ "config": [ /* */ %s]}]}'
+    file.write_text(text % json.dumps(null()))
+    assert main(["check-config", str(file)]) == 0
+    file.write_text(text % json.dumps(null(speed=77)))
+    assert main(["check-config", str(file)]) == 1
+    column = file.read_text().splitlines()[2].index("77") + 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"{file}:3:{column}: subsystems[0].config[0].params.speed (bdev_null_create): ")
+
+
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.name)
 def test_the_examples_of_the_documentation_are_right(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", str(example)]) == 0

@@ -69,3 +69,48 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path) -> No
     file.write_text("[" * 100_000)
     with pytest.raises(InvalidArgument, match=r"c\.json: .*recursion"):
         read_config(str(file))
+
+
+COMMENTED = """// what SPDK's own loader takes
+{ /* one
+  of two lines */ "subsystems": [ // all
+    {"subsystem": "bdev", "config": [
+      /* a disk */ {"method": "bdev_null_create", "params": {"name": "http://a/*b*/", "num_blocks": /**/ %s}} // "
+    ]} /***/
+  ]
+}
+//"""
+
+
+def test_comments_are_left_out_but_not_in_strings(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(COMMENTED % 8)
+    (call,) = read_config(str(file))
+    assert call.params == {"name": "http://a/*b*/", "num_blocks": 8}
+    line = COMMENTED.splitlines()[4]
+    assert call.where == f"{file}:5:{line.index('{') + 1}: subsystems[0].config[0]"
+    column = line.index("%s") + 1
+    assert call.where_param("num_blocks") == f"{file}:5:{column}: subsystems[0].config[0].params.num_blocks"
+    file.write_bytes((COMMENTED % 8).replace("\n", "\r\n").encode())
+    assert [call.method for call in read_config(str(file))] == ["bdev_null_create"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/* c */ // d\n{\n  /* e */ ]", "3:11: Expecting property name"),
+        ('{"a": /* b\n*/\n "c" /* \n */ "e": 2}', "4:5: Expecting ',' delimiter"),
+        ("{}\n  /* c *", "2:3: Unterminated comment starting at"),
+        ("{} /*/", "1:4: Unterminated comment starting at"),
+        ("{} /", "1:4: Extra data"),
+        ('{"a": "/* b', "1:7: Unterminated string starting at"),
+        ('{"a": "\\" // b', "1:7: Unterminated string starting at"),
+        ('{"a": "b // c\n"}', "1:14: Invalid control character at"),
+    ],
+)
+def test_beside_comments_lines_and_columns_are_right(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(text)
+    with pytest.raises(InvalidArgument) as caught:
+        read_config(str(file))
+    assert str(caught.value).startswith(f"{file}:{message}")

@@ -2,7 +2,7 @@
 
     {"subsystems": [{"subsystem": "bdev", "config": [{"method": "...", "params": {...}}]}]}
 
-An entry of "config" may also be an array of calls (a batch). What RPC can do, the file can do.
+An entry of "config" may also be an array of calls (a batch). What RPC can do, the file can do. Comments are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rpc_client.comments import without_comments
 from virtiod.core.errors import InvalidArgument
 
 MAX_FILE_BYTES = 16 << 20
@@ -28,7 +29,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of a document. Without its text places have no line."""
+    """The origin of a document. Without its text, which has no comments, places have no line."""
 
     name: str
     text: str = ""
@@ -79,7 +80,7 @@ def read_config(path: str) -> list[Call]:
             raw = file.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
             raise InvalidArgument(f"{path}: longer than {MAX_FILE_BYTES} bytes")
-        text = raw.decode()
+        text = without_comments(raw.decode())
         return parse_config(json.loads(text), Source(path, text))
     except OSError as error:
         raise InvalidArgument(f"{path}: {error.strerror}") from error
