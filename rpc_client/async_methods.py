@@ -162,16 +162,38 @@ class AsyncMethods(AsyncCaller):
         num_blocks: int,
         block_size: int | None = None,
         uuid: str | None = None,
+        physical_block_size: int | None = None,
+        md_size: int | None = None,
+        dif_type: int | None = None,
+        dif_is_head_of_md: bool | None = None,
+        dif_pi_format: int | None = None,
+        preferred_write_granularity: int | None = None,
+        preferred_write_alignment: int | None = None,
+        optimal_write_size: int | None = None,
+        preferred_unmap_granularity: int | None = None,
+        preferred_unmap_alignment: int | None = None,
         timeout_s: float | None = None,
     ) -> str:
         """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
-        It serves to measure everything but a device.
+        It serves to measure everything but a device. It has no metadata, and prefers no sizes: what SPDK's clients
+            say of
+        them is refused unless it asks for none.
 
         name: name of the bdev (1 to 255 printable characters)
         num_blocks: capacity in blocks
         block_size: bytes of a block (default: 512)
         uuid: of the bdev (default, and for the nil UUID: a random one)
+        physical_block_size: of SPDK's; only block_size, or 0 (default: 0)
+        md_size: of SPDK's; only 0, which is none (default: 0)
+        dif_type: of SPDK's; only 0, which is none (default: 0)
+        dif_is_head_of_md: of SPDK's; only false, as there is no metadata (default: false)
+        dif_pi_format: of SPDK's; only 0, which is none (default: 0)
+        preferred_write_granularity: of SPDK's; only 0, which is none (default: 0)
+        preferred_write_alignment: of SPDK's; only 0, which is none (default: 0)
+        optimal_write_size: of SPDK's; only 0, which is none (default: 0)
+        preferred_unmap_granularity: of SPDK's; only 0, which is none (default: 0)
+        preferred_unmap_alignment: of SPDK's; only 0, which is none (default: 0)
 
         Returns: its name
 
@@ -179,6 +201,7 @@ class AsyncMethods(AsyncCaller):
         MethodError -13: it needs the role admin
         MethodError -17: a bdev has that name or UUID
         MethodError -22: a size or UUID that is not valid
+        MethodError -95: something that only SPDK's null bdevs have
         MethodError -32001: it changed something, which could not be saved
         MethodError -32602: parameters that do not fit
         """
@@ -187,6 +210,16 @@ class AsyncMethods(AsyncCaller):
             "num_blocks": num_blocks,
             "block_size": block_size,
             "uuid": uuid,
+            "physical_block_size": physical_block_size,
+            "md_size": md_size,
+            "dif_type": dif_type,
+            "dif_is_head_of_md": dif_is_head_of_md,
+            "dif_pi_format": dif_pi_format,
+            "preferred_write_granularity": preferred_write_granularity,
+            "preferred_write_alignment": preferred_write_alignment,
+            "optimal_write_size": optimal_write_size,
+            "preferred_unmap_granularity": preferred_unmap_granularity,
+            "preferred_unmap_alignment": preferred_unmap_alignment,
         }
         return await self._ask(str, "bdev_null_create", params, timeout_s)
 

@@ -59,6 +59,8 @@ COMMANDS: list[tuple[tuple[str, ...], str]] = [
     (("bdev_wait_for_examine",), ""),
     (("bdev_virtio_blk_set_hotplug", "--hotplug", "-r", "100000"), ""),
     (("bdev_virtio_scsi_get_devices",), "[]"),
+    (("bdev_null_create", "N0", "16", "512"), "N0"),
+    (("bdev_null_delete", "N0"), ""),
     (("notify_get_types",), '"bdev_resize"'),
     (("notify_get_notifications", "-i", "0", "-n", "10"), '"bdev_register"'),
     (("log_get_flags",), '"rpc": true'),

@@ -4,33 +4,82 @@ from __future__ import annotations
 
 import errno
 import uuid as uuidlib
+from collections.abc import Mapping
 from typing import Annotated
 
 from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import method
 from virtiod.core.described import Member
-from virtiod.core.errors import InvalidArgument
+from virtiod.core.errors import InvalidArgument, NotSupported
 from virtiod.core.names import quoted
 from virtiod.system import System
 
 MAX_BLOCKS = (1 << 63) - 1
+DEFAULT_BLOCK_SIZE = 512
+
+
+# What SPDK's null bdevs can have and these do not -> the value that asks for none of it.
+_OFF: dict[str, object] = {
+    "md_size": 0,
+    "dif_type": 0,
+    "dif_is_head_of_md": False,
+    "dif_pi_format": 0,
+    "preferred_write_granularity": 0,
+    "preferred_write_alignment": 0,
+    "optimal_write_size": 0,
+    "preferred_unmap_granularity": 0,
+    "preferred_unmap_alignment": 0,
+}
+_Off = Annotated[int, Arg("of SPDK's; only 0, which is none", "", 0, MAX_UINT32)]
+
+
+def _check_plain(params: Mapping[str, object]) -> None:
+    """Raises NotSupported for what only SPDK's null bdevs can have."""
+    block_size, physical = params.get("block_size", DEFAULT_BLOCK_SIZE), params.get("physical_block_size", 0)
+    if physical not in {0, block_size}:
+        raise NotSupported(
+            f"physical_block_size {physical}: null bdevs have blocks of one size, here {block_size} bytes"
+        )
+    for name, off in _OFF.items():
+        value = params.get(name, off)
+        if value != off:
+            raise NotSupported(
+                f"{name} {str(value).lower()}: null bdevs have none; only {str(off).lower()} is supported"
+            )
 
 
 @method(
     undo="bdev_null_delete",
-    errors={-errno.EEXIST: "a bdev has that name or UUID", -errno.EINVAL: "a size or UUID that is not valid"},
+    errors={
+        -errno.EEXIST: "a bdev has that name or UUID",
+        -errno.EINVAL: "a size or UUID that is not valid",
+        -errno.EOPNOTSUPP: "something that only SPDK's null bdevs have",
+    },
+    precheck=_check_plain,
 )
 async def bdev_null_create(
     system: System,
     name: Annotated[str, Name("name of the bdev", "name")],
     num_blocks: Annotated[int, Arg("capacity in blocks", "num_blocks", 1, MAX_BLOCKS)],
-    block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = 512,
+    block_size: Annotated[int, Arg("bytes of a block", "-b/--block-size", 512, MAX_UINT32)] = DEFAULT_BLOCK_SIZE,
     uuid: Annotated[str | None, Arg("of the bdev (default, and for the nil UUID: a random one)", "-u/--uuid")] = None,
+    physical_block_size: Annotated[int, Arg("of SPDK's; only block_size, or 0", "", 0, MAX_UINT32)] = 0,
+    md_size: _Off = 0,
+    dif_type: _Off = 0,
+    dif_is_head_of_md: Annotated[bool, Arg("of SPDK's; only false, as there is no metadata")] = False,
+    dif_pi_format: _Off = 0,
+    preferred_write_granularity: _Off = 0,
+    preferred_write_alignment: _Off = 0,
+    optimal_write_size: _Off = 0,
+    preferred_unmap_granularity: _Off = 0,
+    preferred_unmap_alignment: _Off = 0,
 ) -> Annotated[str, Member("its name")]:
     """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
-    It serves to measure everything but a device.
+    It serves to measure everything but a device. It has no metadata, and prefers no sizes: what SPDK's clients say of
+    them is refused unless it asks for none.
     """
+    _check_plain(locals())  # the parameters, by name
     if uuid is not None:
         try:
             given = uuidlib.UUID(uuid)
