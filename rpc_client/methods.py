@@ -500,6 +500,23 @@ class Methods(Caller):
         """
         return self._ask(bool, "bdev_wait_for_examine", {}, timeout_s)
 
+    def env_dpdk_get_mem_stats(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.WrittenFile:
+        """Writes what DMA memory there is, and how much of it is in use, to a text file beside the RPC socket.
+
+        The file is replaced each time. (SPDK's clients give the method its name: virtiod does not use DPDK.)
+
+        MethodError -1: it can't be called now
+        MethodError -5: the file could not be written; also any other -errno
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.WrittenFile, "env_dpdk_get_mem_stats", {}, timeout_s)
+
     def framework_get_config(
         self,
         *,
@@ -523,6 +540,20 @@ class Methods(Caller):
         }
         return self._ask(list[results.ConfigCall], "framework_get_config", params, timeout_s)
 
+    def framework_get_governor(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Describes the governor of the cores' frequencies. virtiod has none, and leaves them to the kernel.
+
+        Returns: empty: there is no governor
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(dict[str, Any], "framework_get_governor", {}, timeout_s)
+
     def framework_get_reactors(
         self,
         *,
@@ -534,6 +565,17 @@ class Methods(Caller):
         MethodError -32602: parameters that do not fit
         """
         return self._ask(results.Reactors, "framework_get_reactors", {}, timeout_s)
+
+    def framework_get_scheduler(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.Scheduler:
+        """Says how pollers are given to cores: each stays on its own.
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.Scheduler, "framework_get_scheduler", {}, timeout_s)
 
     def framework_get_subsystems(
         self,
@@ -579,6 +621,20 @@ class Methods(Caller):
         MethodError -32602: parameters that do not fit
         """
         return self._ask(bool, "framework_wait_init", {}, timeout_s)
+
+    def iobuf_get_stats(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[results.BufferUse]:
+        """Returns how often data buffers were taken, and how often there were too few.
+
+        Returns: one entry, for all buffers
+
+        MethodError -1: it can't be called now
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(list[results.BufferUse], "iobuf_get_stats", {}, timeout_s)
 
     def log_clear_flag(
         self,

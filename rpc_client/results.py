@@ -118,6 +118,18 @@ class BorderCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BufferUse:
+    """How the data buffers of all pollers were taken."""
+
+    module: str
+    """Always "virtiod"."""
+    small_pool: SmallBuffers
+    """Those of 4 KiB."""
+    large_pool: LargeBuffers
+    """Those of 64 KiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChannelIoStat:
     """A bdev on one poller."""
 
@@ -339,6 +351,18 @@ class Kept:
     """Kept writes that were written again."""
     losses: int
     """Times that acknowledged writes were lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeBuffers:
+    """How buffers of 64 KiB were taken."""
+
+    cache: int
+    """Taken from a poller's own."""
+    main: int
+    """Always 0: pollers share no buffers."""
+    retry: int
+    """Times that there were too few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -604,6 +628,20 @@ class ReloadedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """How pollers are given to cores."""
+
+    scheduler_name: str
+    """Always "static": each poller stays on its core."""
+    scheduler_period: int
+    """Always 0: nothing is moved (us)."""
+    isolated_core_mask: str
+    """Always "0": no core is left out."""
+    scheduling_core: int
+    """The first core of -m; -1 when its poller may run on any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScsiController:
     """A virtio-scsi controller."""
 
@@ -631,6 +669,18 @@ class ScsiUnit:
     """Serial number; "" when the unit has none."""
     other_paths: list[str] | None = None
     """Other bdevs whose unit has the same unique name, as it is the same one; absent when there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallBuffers:
+    """How buffers of 4 KiB were taken."""
+
+    cache: int
+    """Taken from a poller's own."""
+    main: int
+    """Always 0: pollers share no buffers."""
+    retry: int
+    """Always 0: when all are in use, a large one is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -749,3 +799,11 @@ class Virtio:
     """Path of the vhost-user socket."""
     pci_address: str | None = None
     """Address of the PCI device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A file that the daemon has written."""
+
+    filename: str
+    """Its path."""

@@ -57,6 +57,9 @@ def test_too_few_buffers_give_none_and_are_counted(memory: DmaMemory) -> None:
     stats = pool.stats()
     assert (stats["small_free"], stats["large_free"], stats["exhausted"]) == (1, 2, 2)
     assert lengths(take_buffers(pool, 2 * LARGE, 2)) == [LARGE, LARGE]
+    assert lengths(take_buffers(pool, 1, 1)) == [1]
+    stats = pool.stats()
+    assert (stats["taken_small"], stats["taken_large"], stats["exhausted"]) == (1, 2, 2)
 
 
 def test_a_large_buffer_stands_in_for_a_small_one(memory: DmaMemory) -> None:

@@ -31,6 +31,13 @@ class Health(Protocol):
         """Why the state file does not have the state; "" when it has, or when there is none."""
 
 
+class Files(Protocol):
+    """Where the daemon leaves files for operators."""
+
+    def beside_socket(self, name: str) -> str:
+        """The path of a file beside the RPC socket, whose name ends with this."""
+
+
 class Logs(Protocol):
     """The daemon's log: the level from which messages are made, that from which they are printed, and flags."""
 

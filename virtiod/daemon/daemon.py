@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 
 from virtiod import __version__
 from virtiod.api.registry import State
-from virtiod.api.services import Calls, Lifecycle, Logs
+from virtiod.api.services import Calls, Files, Lifecycle, Logs
 from virtiod.api.services import Health as HealthService
 from virtiod.config.configuration import Configuration
 from virtiod.core.cmdline import describe
@@ -133,6 +133,7 @@ class Daemon:
             System: system,
             Calls: self.rpc,
             Configuration: self.configuration,
+            Files: self,
             HealthService: self.health,
             Lifecycle: self,
             Logs: self.logs,
@@ -176,6 +177,10 @@ class Daemon:
     async def wait_init(self) -> None:
         """Returns when the daemon is in runtime."""
         await self._initialised.wait()
+
+    def beside_socket(self, name: str) -> str:
+        """The path of a file beside the RPC socket."""
+        return f"{self._server.path.removesuffix('.sock')}-{name}"
 
     # ---- end
 

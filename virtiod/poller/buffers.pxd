@@ -29,6 +29,8 @@ cdef struct BufferPool:
     uint32_t small_left
     uint32_t large_left
     uint64_t exhausted     # times that get() found too few
+    uint64_t taken_small   # how many it has given
+    uint64_t taken_large
     uint32_t kept_small    # buffers that hold kept writes (bdev/kept)
     uint32_t kept_large
     Quarantined *quarantined   # room for all

@@ -43,6 +43,8 @@ def get(pool: PoolPtr, length: uint64_t, iov: IovPtr, max: cython.int) -> cython
     if large > pool.large_left or large + small > cast(uint64_t, max):
         pool.exhausted += 1
         return 0
+    pool.taken_large += large
+    pool.taken_small += small
     while large:
         large -= 1
         pool.large_left -= 1
@@ -196,13 +198,15 @@ class PollerBuffers:
         self.pool.large_left = self.pool.n_large
 
     def stats(self) -> dict[str, int]:
-        """How many buffers there are and are free, and how often there were too few."""
+        """How many buffers there are and are free, how many were taken, and how often there were too few."""
         return {
             "small": self.pool.n_small,
             "small_free": self.pool.small_left,
             "large": self.pool.n_large,
             "large_free": self.pool.large_left,
             "exhausted": self.pool.exhausted,
+            "taken_small": self.pool.taken_small,
+            "taken_large": self.pool.taken_large,
             "kept_small": self.pool.kept_small,
             "kept_large": self.pool.kept_large,
             "quarantined_small": self.pool.quarantined_small // SMALL,

@@ -38,6 +38,16 @@ class ReloadedConfig:
 
 
 @dataclass(kw_only=True)
+class Scheduler:
+    """How pollers are given to cores."""
+
+    scheduler_name: Annotated[str, Member('always "static": each poller stays on its core')]
+    scheduler_period: Annotated[int, Member("always 0: nothing is moved", "us")]
+    isolated_core_mask: Annotated[str, Member('always "0": no core is left out')]
+    scheduling_core: Annotated[int, Member("the first core of -m; -1 when its poller may run on any", minimum=-1)]
+
+
+@dataclass(kw_only=True)
 class ReactorThread:
     """What runs on a poller's core."""
 

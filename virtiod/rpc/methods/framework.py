@@ -12,7 +12,15 @@ from msgspec import UNSET
 from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg, Name
 from virtiod.api.registry import State, method
-from virtiod.api.results.framework import ConfigCall, Reactor, Reactors, ReactorThread, ReloadedConfig, Subsystem
+from virtiod.api.results.framework import (
+    ConfigCall,
+    Reactor,
+    Reactors,
+    ReactorThread,
+    ReloadedConfig,
+    Scheduler,
+    Subsystem,
+)
 from virtiod.api.services import Lifecycle
 from virtiod.config.configuration import Configuration
 from virtiod.core.cpumask import cpumask_of
@@ -95,6 +103,23 @@ async def framework_get_reactors(system: System) -> Reactors:
             )
         )
     return Reactors(tick_rate=TICK_RATE, pid=os.getpid(), reactors=reactors)
+
+
+@method(State.ANY, reads=True)
+async def framework_get_scheduler(system: System) -> Scheduler:
+    """Says how pollers are given to cores: each stays on its own."""
+    return Scheduler(
+        scheduler_name="static",
+        scheduler_period=0,
+        isolated_core_mask="0",
+        scheduling_core=system.pollers[0].cpu,
+    )
+
+
+@method(reads=True)
+async def framework_get_governor() -> Annotated[dict[str, object], Member("empty: there is no governor")]:
+    """Describes the governor of the cores' frequencies. virtiod has none, and leaves them to the kernel."""
+    return {}
 
 
 def _core_times() -> dict[int, tuple[int, int, int]]:
