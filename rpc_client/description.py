@@ -75,7 +75,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Method:
-    """text: the rest of its documentation. errors: what each code means."""
+    """text: the rest of its documentation. errors: what each code means. foreign: it sets up what only SPDK has."""
 
     name: str
     aliases: tuple[str, ...]
@@ -84,6 +84,7 @@ class Method:
     parameters: tuple[Parameter, ...]
     result: Type
     errors: dict[int, str]
+    foreign: bool
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _method(entry: dict[str, Any]) -> Method:
         tuple(_parameter(param) for param in entry["params"]),
         _type(entry["result"]["schema"]),
         {error["code"]: error["message"] for error in entry["errors"]},
+        entry.get("x-foreign", False),
     )
 
 

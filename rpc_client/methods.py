@@ -14,6 +14,21 @@ from rpc_client.typed import Caller
 class Methods(Caller):
     """The methods of a virtiod. Each raises ClientError; a MethodError has the code and message of the daemon."""
 
+    def accel_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's accel framework, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "accel_set_options", {}, timeout_s)
+
     def bdev_enable_histogram(
         self,
         *,
@@ -52,6 +67,21 @@ class Methods(Caller):
             "max_nsec": max_nsec,
         }
         return self._ask(bool, "bdev_enable_histogram", params, timeout_s)
+
+    def bdev_examine(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of bdevs that SPDK finds on others, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_examine", {}, timeout_s)
 
     def bdev_get_bdevs(
         self,
@@ -155,6 +185,21 @@ class Methods(Caller):
         }
         return self._ask(results.IoStat, "bdev_get_iostat", params, timeout_s)
 
+    def bdev_iscsi_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of iSCSI bdevs, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_iscsi_set_options", {}, timeout_s)
+
     def bdev_null_create(
         self,
         *,
@@ -246,6 +291,51 @@ class Methods(Caller):
             "name": name,
         }
         return self._ask(bool, "bdev_null_delete", params, timeout_s)
+
+    def bdev_nvme_set_hotplug(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of NVMe bdevs, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_nvme_set_hotplug", {}, timeout_s)
+
+    def bdev_nvme_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of NVMe bdevs, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_nvme_set_options", {}, timeout_s)
+
+    def bdev_raid_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of RAID bdevs, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "bdev_raid_set_options", {}, timeout_s)
 
     def bdev_reset(
         self,
@@ -591,6 +681,31 @@ class Methods(Caller):
         """
         return self._ask(list[results.Subsystem], "framework_get_subsystems", {}, timeout_s)
 
+    def framework_set_scheduler(
+        self,
+        *,
+        name: Literal["static"],
+        mappings: str | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes the scheduler that virtiod has: the option -m says which cores have pollers. Changes nothing.
+
+        name: only static: each poller stays on its core
+        mappings: of SPDK's; only an empty one (default: "")
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -95: mappings were given
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        params = {
+            "name": name,
+            "mappings": mappings,
+        }
+        return self._ask(bool, "framework_set_scheduler", params, timeout_s)
+
     def framework_start_init(
         self,
         *,
@@ -622,6 +737,21 @@ class Methods(Caller):
         """
         return self._ask(bool, "framework_wait_init", {}, timeout_s)
 
+    def fsdev_set_opts(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's file system devices, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "fsdev_set_opts", {}, timeout_s)
+
     def iobuf_get_stats(
         self,
         *,
@@ -635,6 +765,51 @@ class Methods(Caller):
         MethodError -32602: parameters that do not fit
         """
         return self._ask(list[results.BufferUse], "iobuf_get_stats", {}, timeout_s)
+
+    def iobuf_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's pools of buffers, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "iobuf_set_options", {}, timeout_s)
+
+    def iscsi_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's iSCSI target, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "iscsi_set_options", {}, timeout_s)
+
+    def keyring_linux_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of keys of the kernel, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "keyring_linux_set_options", {}, timeout_s)
 
     def log_clear_flag(
         self,
@@ -876,6 +1051,51 @@ class Methods(Caller):
         """
         return self._ask(list[str], "notify_get_types", {}, timeout_s)
 
+    def nvmf_set_config(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's NVMe-oF target, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "nvmf_set_config", {}, timeout_s)
+
+    def nvmf_set_crdt(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's NVMe-oF target, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "nvmf_set_crdt", {}, timeout_s)
+
+    def nvmf_set_max_subsystems(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's NVMe-oF target, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "nvmf_set_max_subsystems", {}, timeout_s)
+
     def perform_tests(
         self,
         *,
@@ -962,6 +1182,36 @@ class Methods(Caller):
             "include_aliases": include_aliases,
         }
         return self._ask(list[str], "rpc_get_methods", params, timeout_s)
+
+    def sock_impl_set_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's sockets, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "sock_impl_set_options", {}, timeout_s)
+
+    def sock_set_default_impl(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Takes settings of SPDK's sockets, which virtiod does not have. Changes nothing.
+
+        Returns: true when it is done
+
+        MethodError -13: it needs the role admin
+        MethodError -32001: it changed something, which could not be saved
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(bool, "sock_set_default_impl", {}, timeout_s)
 
     def spdk_get_version(
         self,

@@ -1,8 +1,8 @@
 """Methods as an OpenRPC document (https://spec.open-rpc.org): for rpc.discover, and for the client's command line.
 
 In addition to OpenRPC's members a method has x-aliases, x-states (startup, runtime), x-role (the least that may call
-it) and, when only some values need the role admin, x-admin-params. A parameter has x-cli, its spellings on the command
-line. A number has x-unit.
+it) and, when only some values need the role admin, x-admin-params; x-foreign when it takes settings of what only SPDK
+has, with any further parameters. A parameter has x-cli, its spellings on the command line. A number has x-unit.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def _method(method: Method) -> Schema:
         "x-states": states,
         "x-role": role.value,
         **({"x-admin-params": list(method.changing)} if method.changing else {}),
+        **({"x-foreign": True} if method.foreign else {}),
     }
 
 

@@ -42,6 +42,7 @@ class Method:
     undo: str  # the method that, given the name, deletes what this one creates; "" if it creates nothing
     precheck: Callable[[Mapping[str, object]], None] | None  # what parameters show before the call: VirtiodError
     in_config: Mapping[str, object]  # parameters that a configuration gives unless it says otherwise
+    foreign: bool  # sets up what only SPDK has: takes other parameters too, changes nothing, and files leave it out
 
     @property
     def summary(self) -> str:
@@ -50,6 +51,11 @@ class Method:
     def describes(self, code: int) -> bool:
         """Whether the method may answer with this error code. EIO stands for every errno."""
         return code in self.errors or (-errno.EIO in self.errors and -4096 < code < 0)
+
+    def known(self, params: Mapping[str, object]) -> dict[str, object]:
+        """Those of the parameters that are described: all, unless the method is foreign."""
+        names = {param.name for param in self.params}
+        return {name: value for name, value in params.items() if name in names}
 
     def changes(self, params: Mapping[str, object]) -> bool:
         """Whether a call with these parameters, checked or not, may change something."""
@@ -70,6 +76,7 @@ def method(
     undo: str = "",
     precheck: Callable[[Mapping[str, object]], None] | None = None,
     in_config: Mapping[str, object] | None = None,
+    foreign: bool = False,
 ) -> Callable[[Handler], Method]:
     """Makes a method of an async function (*needs, **params). Its name, docstring and types are the method's."""
 
@@ -93,6 +100,7 @@ def method(
             undo=undo,
             precheck=precheck,
             in_config=in_config or {},
+            foreign=foreign,
         )
 
     return describe

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from rpc_client.config import is_foreign
 from virtiod.api.params import ParamError, check_params
 from virtiod.api.registry import Method
 from virtiod.config.document import Call
 from virtiod.core.errors import VirtiodError
-from virtiod.system import SUBSYSTEMS
-
-# Methods of SPDK that set up what virtiod doesn't have, in the subsystems that it does have.
-_SETTINGS = re.compile(r"bdev_\w+_set_(options|hotplug|params)|bdev_examine_?\w*")
 
 
 @dataclass
@@ -36,7 +32,7 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
     seen: dict[tuple[str, str], Call] = {}
     for call in calls:
         entry = methods.get(call.method) or aliases.get(call.method)
-        if entry is None and is_foreign(call):
+        if entry.foreign if entry else is_foreign(call.subsystem, call.method):
             checked.ignored.append(call)
             continue
         problem = _problem(call, entry)
@@ -51,12 +47,6 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
         else:
             checked.calls.append(call)
     return checked
-
-
-def is_foreign(call: Call) -> bool:
-    """Whether it is a call of SPDK's about something that virtiod neither has nor needs: all calls of other subsystems,
-    and settings of other kinds of bdevs."""
-    return call.subsystem not in SUBSYSTEMS or bool(_SETTINGS.fullmatch(call.method))
 
 
 def _problem(call: Call, entry: Method | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.support.live import live
 from tests.support.rpc_peer import Peer, connected
 from virtiod.core.memory import MIB
+from virtiod.rpc.methods import METHODS
 from virtiod.target.blk.device import DiskSpec, Fault
 from virtiod.target.scsi.device import HostSpec
 from virtiod.target.scsi.luns import LunSpec
@@ -30,6 +31,8 @@ def calls(run_dir: Path) -> list[tuple[str, Params]]:
         ("rpc_get_methods", {"current": True}),
         ("rpc.discover", {}),
         ("bdev_set_options", {"bdev_io_pool_size": 1024}),
+        *((name, {}) for name, one in METHODS.items() if one.foreign and not one.params),
+        ("framework_set_scheduler", {"name": "static"}),
         ("framework_start_init", {}),
         ("framework_wait_init", {}),
         ("spdk_get_version", {}),

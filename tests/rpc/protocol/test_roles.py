@@ -35,9 +35,13 @@ def audited(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "virtiod.rpc.audit"]
 
 
+WRITES_A_FILE = "env_dpdk_get_mem_stats"
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_are_for_readers_are_those_whose_name_says_that_they_only_look(name: str) -> None:
-    assert METHODS[name].reads == bool(re.search(r"_(get|wait)_|\.discover$", name)), f"{name} is classified wrongly"
+    looks = name != WRITES_A_FILE and bool(re.search(r"_(get|wait)_|\.discover$", name))
+    assert METHODS[name].reads == looks, f"{name} is classified wrongly"
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -69,6 +69,8 @@ def _when(method: Registered) -> list[str]:
     if method.reads:
         unless = " unless it is given " + " or ".join(method.changing) if method.changing else ""
         lines += [f"Changes nothing{unless}: the role read-only may call it.", ""]
+    if method.foreign:
+        lines += ["Takes any further parameters, too. Configuration files leave it out.", ""]
     if method.bad_params != INVALID_PARAMS:
         lines += [f"Parameters that do not fit are answered with {method.bad_params}.", ""]
     return lines

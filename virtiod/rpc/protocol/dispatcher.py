@@ -181,6 +181,8 @@ class Dispatcher:
         if self.state not in entry.states:
             when = "before" if State.RUNTIME not in entry.states else "after"
             raise RpcError(INVALID_STATE, f"Method may only be called {when} framework_start_init: {entry.name}")
+        if entry.foreign:
+            params = entry.known(params)
         try:
             check_params(entry.params, params)
         except ParamError as error:
