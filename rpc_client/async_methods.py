@@ -223,7 +223,7 @@ class AsyncMethods(AsyncCaller):
 
         It serves to measure everything but a device. It has no metadata, and prefers no sizes: what SPDK's clients
             say of
-        them is refused unless it asks for none.
+        them is refused unless it asks for none. If the same one exists already, it stays.
 
         name: name of the bdev (1 to 255 printable characters)
         num_blocks: capacity in blocks
@@ -244,7 +244,7 @@ class AsyncMethods(AsyncCaller):
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
-        MethodError -17: a bdev has that name or UUID
+        MethodError -17: another bdev has that name or UUID, or it exists otherwise
         MethodError -22: a size or UUID that is not valid
         MethodError -95: something that only SPDK's null bdevs have
         MethodError -32001: it changed something, which could not be saved
@@ -469,11 +469,10 @@ class AsyncMethods(AsyncCaller):
     ) -> list[str]:
         """Attaches a virtio controller and registers its bdevs.
 
-        An attach that fails leaves nothing behind. With wait_for_device, an absent or silent device is no failure:
-            the
-        answer has no names, and the controller keeps trying, in state "attaching", until the device is there or it
-            is
-        detached.
+        An attach that fails leaves nothing behind. If the same controller exists already, it stays. With
+            wait_for_device,
+        an absent or silent device is no failure: the answer has no names, and the controller keeps trying, in state
+        "attaching", until the device is there or it is detached.
 
         name: name of the controller; its bdevs' names begin with it (1 to 245 printable characters)
         trtype: transport
@@ -946,6 +945,8 @@ class AsyncMethods(AsyncCaller):
     ) -> results.NbdExport:
         """Offers a bdev to NBD clients.
 
+        If the same export exists already, it stays.
+
         bdev_name: bdev to export (1 to 255 printable characters)
         name: export name (default: what bdev_name says) (1 to 255 printable characters)
         read_only: refuse writes (default: false)
@@ -955,7 +956,7 @@ class AsyncMethods(AsyncCaller):
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
         MethodError -16: there are too many exports
-        MethodError -17: an export has that name
+        MethodError -17: an export has that name, and is not the same
         MethodError -19: there is no such bdev
         MethodError -22: a name, description or number that is not valid
         MethodError -32001: it changed something, which could not be saved

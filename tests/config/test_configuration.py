@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def test_a_device_that_never_comes_can_be_detached(run_dir: Path) -> None:
                 if call["method"] == "bdev_virtio_attach_controller"
             )
             assert saved == attach("V0", run_dir / "no.sock", vq_size=64)
-            with pytest.raises(RpcError, match="already exists"):
-                await daemon.rpc.call("bdev_virtio_attach_controller", saved["params"])
+            with pytest.raises(RpcError, match="controller 'V0' already exists, with vq_size 64, not 128"):
+                await daemon.rpc.call("bdev_virtio_attach_controller", {**saved["params"], "vq_size": 128})
+            assert await daemon.rpc.call("bdev_virtio_attach_controller", saved["params"]) == []
             await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
             assert states(daemon) == {}
 
@@ -83,6 +85,7 @@ def test_a_controller_that_waits_for_its_device_is_attaching_between_two_attempt
 ) -> None:
     entered: list[State] = []
     shown: list[str] = []
+    saved: list[Mapping[str, object]] = []
     enter = Controller._enter
 
     async def run() -> None:
@@ -93,16 +96,19 @@ def test_a_controller_that_waits_for_its_device_is_attaching_between_two_attempt
                 entered.append(state)
                 shown.extend(states(daemon).values())
                 assert daemon.system.controllers.awaits_device
+                saved.extend(call.params for call in daemon.system.controllers.saved_calls())
 
             monkeypatch.setattr(Controller, "_enter", note)
-            params = {**attach("V0", run_dir / "d.sock")["params"], "wait_for_device": True}
-            assert await daemon.rpc.call("bdev_virtio_attach_controller", params) == []
+            params = attach("V0", run_dir / "d.sock", vq_size=64)["params"]
+            waits = {**params, "wait_for_device": True}
+            assert await daemon.rpc.call("bdev_virtio_attach_controller", waits) == []
             await until(lambda: entered.count(State.GONE) > 2)
             monkeypatch.undo()
             await daemon.rpc.call("bdev_virtio_detach_controller", {"name": "V0"})
 
     asyncio.run(run())
     assert set(shown) == {"attaching"}
+    assert all(call == attach("V0", run_dir / "d.sock", vq_size=64)["params"] for call in saved) and saved
 
 
 # ---- reload

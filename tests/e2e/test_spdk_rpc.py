@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from tests.support.peers import run
 from tests.support.process import Daemon, daemon, target
 from tests.support.spdk_client import Outcome
-from tests.support.waiting import LOAD_S
+from tests.support.waiting import LOAD_S, PATIENCE_S
 
 Rpc = Callable[..., Outcome]
 
@@ -80,13 +82,13 @@ def test_initialisation_waits_for_the_client_if_asked(run_dir: Path, rpc: Rpc) -
         assert rpc("bdev_get_bdevs").json == []
 
 
-def state(virtiod: Daemon) -> list[Any]:
+def state(virtiod: Daemon, disk: str = "V1") -> list[Any]:
     """What a configuration must bring back."""
     return [
         virtiod.call("bdev_get_bdevs"),
         virtiod.call("nbd_get_exports"),
         [(c["name"], c["traddr"], c["virtio"]) for c in virtiod.call("virtiod_get_controllers")],
-        virtiod.iostat("V1")["queue_depth_polling_period"],
+        virtiod.iostat(disk)["queue_depth_polling_period"],
     ]
 
 
@@ -143,6 +145,69 @@ def test_a_configuration_of_spdk_itself_is_taken(run_dir: Path, rpc: Rpc) -> Non
             assert [bdev["name"] for bdev in rpc("bdev_get_bdevs").json] == ["VirtioBlk0"]
 
 
+def saved_by_spdk(run_dir: Path) -> Path:
+    """The example of the documentation, with the disk of a test."""
+    file = run_dir / "spdk.json"
+    example = Path(__file__).parents[2] / "docs" / "examples" / "saved-by-spdk.json"
+    file.write_text(example.read_text().replace("/run/disk.sock", str(run_dir / "t.sock")))
+    return file
+
+
+def virtiod_rpc(virtiod: Daemon, *words: str | Path) -> Outcome:
+    command = [sys.executable, "-m", "rpc_client.cli", "-s", virtiod.socket, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("start", ["-c", "--wait-for-rpc", "running"])
+def test_what_spdk_saved_is_loaded_in_all_ways_and_again(run_dir: Path, rpc: Rpc, start: str) -> None:
+    file = saved_by_spdk(run_dir)
+    options: tuple[str | Path, ...] = ("--state", run_dir / "state.json")
+    if start != "running":
+        options = (*options, start, *([file] if start == "-c" else []))
+    with target(run_dir, "--memory", "16M"):
+        with daemon(run_dir, *options) as virtiod:
+            first = rpc("load_config", "-j", file)
+            assert first.status == 0, first
+            assert [bdev["name"] for bdev in virtiod.call("bdev_get_bdevs")] == ["Null0", "VirtioBlk0"]
+            before, saved = state(virtiod, "VirtioBlk0"), rpc("save_config").json
+            for _ in range(2):
+                again = rpc("load_config", "-j", file)
+                assert again.status == 0, again
+                loaded = virtiod_rpc(virtiod, "load_config", "-f", file)
+                assert (loaded.status, loaded.err) == (0, ""), loaded
+                assert "sock: left out, virtiod does not have this: sock_set_default_impl" in loaded.out
+            subsystem = next(one for one in saved["subsystems"] if one["subsystem"] == "bdev")
+            config = [call for call in subsystem["config"] if call["method"] != "bdev_set_options"]
+            part = rpc("load_subsystem_config", stdin=json.dumps({**subsystem, "config": config}))
+            assert (part.status, part.out) == (0, ""), part
+            assert (state(virtiod, "VirtioBlk0"), rpc("save_config").json) == (before, saved)
+        # The file, and a state that holds the same.
+        with daemon(run_dir, *options[:2], "-c", file) as virtiod:
+            assert (state(virtiod, "VirtioBlk0"), rpc("save_config").json) == (before, saved)
+            assert rpc("load_config", "-j", file).status == 0
+            assert rpc("save_config").json == saved
+
+
+def test_what_differs_from_a_configuration_that_is_loaded_is_named(run_dir: Path, rpc: Rpc) -> None:
+    file = saved_by_spdk(run_dir)
+    with target(run_dir, "--memory", "16M"), daemon(run_dir, "-c", file) as virtiod:
+        before = rpc("save_config").json
+        differs = run_dir / "differs.json"
+        differs.write_text(file.read_text().replace('"num_blocks": 32768', '"num_blocks": 32769'))
+        assert rpc("load_config", "-j", differs).error == (
+            -17,
+            "bdev 'Null0' already exists, with num_blocks 32768, not 32769",
+        )
+        loaded = virtiod_rpc(virtiod, "load_config", "-f", differs)
+        assert (loaded.status, loaded.out) == (1, "")
+        assert "bdev_null_create: bdev 'Null0' already exists, with num_blocks 32768, not 32769" in loaded.err
+        differs.write_text(file.read_text().replace('"vq_size": 512', '"vq_size": 64'))
+        code, message = rpc("load_config", "-j", differs).error
+        assert (code, message) == (-32602, "controller 'VirtioBlk0' already exists, with vq_size 512, not 64")
+        assert rpc("save_config").json == before
+
+
 @pytest.fixture(scope="module")
 def one_disk() -> Iterator[Daemon]:
     """A daemon that has the disk V0, for all that is refused; beside it are paths to nothing of use."""
@@ -171,9 +236,9 @@ AGAIN = ("bdev_virtio_attach_controller", "V1", *DISK)
         ((*ATTACH, "-t", "user", "-a", "{dir}/dead"), -32602, "connect to {dir}/dead: Connection refused"),
         ((*ATTACH, "-t", "user", "-a", "{dir}/file"), -32602, "connect to {dir}/file: Connection refused"),
         (
-            ("bdev_virtio_attach_controller", "V0", *DISK),
+            ("bdev_virtio_attach_controller", "V0", *DISK, "--vq-size", "64"),
             -32602,
-            "'V0' already",
+            "controller 'V0' already exists, with vq_size 512, not 64",
         ),
         (
             (*AGAIN, "--vq-size", "100"),

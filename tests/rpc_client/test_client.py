@@ -179,7 +179,7 @@ def test_an_operators_session(run_dir: Path, capsys: pytest.CaptureFixture[str])
 
         attach = ("bdev_virtio_attach_controller", "--dev-type", "blk", "--trtype", "user", "--traddr", "/x.sock")
         assert ok(*attach, "B0") == "B0\n"
-        assert run_cli(capsys, path, *attach, "B0")[::2] == (
+        assert run_cli(capsys, path, *attach, "B0", "--vq-size", "64")[::2] == (
             1,
             "virtiod-rpc: bdev_virtio_attach_controller: controller 'B0' already exists (-32602)\n",
         )

@@ -191,8 +191,11 @@ class FakeControllers:
             raise ConnectError("connect to /refused: Connection refused", 111)
         if request.traddr == "/slow":
             await self.release.wait()
+        name = request.name if request.dev_type == "blk" else f"{request.name}t0"
         if request.name in self._controllers:
-            raise AlreadyExists(f"controller '{request.name}' already exists")
+            if self._controllers[request.name].request != request:
+                raise AlreadyExists(f"controller '{request.name}' already exists")
+            return [name]
         described = VirtioDescription(
             vq_count=request.vq_count or 1, vq_size=request.vq_size or 256, type="user", socket=request.traddr
         )
@@ -214,7 +217,6 @@ class FakeControllers:
             request=request,
             kept_counters=lambda: KeptCounters(0, 0, 0, 0, 0),
         )
-        name = request.name if request.dev_type == "blk" else f"{request.name}t0"
         self._bdevs.register(FakeBdev(name, self._pollers, described))  # type: ignore[arg-type]
         return [name]
 

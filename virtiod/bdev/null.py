@@ -8,8 +8,8 @@ from virtiod.bdev.bdev import Bdev, BdevInfo
 from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.null_io import connect_null
 from virtiod.bdev.registry import BdevRegistry
-from virtiod.core.errors import InvalidArgument
-from virtiod.core.saved import SavedCall
+from virtiod.core.errors import InvalidArgument, NotFound
+from virtiod.core.saved import SavedCall, check_same
 from virtiod.poller.poller import Poller
 
 PRODUCT_NAME = "Null disk"
@@ -23,10 +23,16 @@ class NullBdevs:
         self._bdevs = bdevs
 
     def create(self, name: str, num_blocks: int, block_size: int = 512, uuid: str = "") -> Bdev:
-        """Registers a null bdev. Raises AlreadyExists, or InvalidArgument for a size that is not valid.
+        """Registers a null bdev; returns the one that exists if it is the same.
 
-        uuid: "" for a random one.
+        uuid: "" for a random one. Raises AlreadyExists, or InvalidArgument for a size that is not valid.
         """
+        existing = self._existing(name)
+        if existing is not None:
+            has = {"num_blocks": existing.num_blocks, "block_size": existing.block_size, "uuid": existing.uuid}
+            asked = {"num_blocks": num_blocks, "block_size": block_size, "uuid": uuid or None}
+            check_same(f"bdev '{name}'", has, asked)
+            return existing
         self._bdevs.check_free(name, uuid)
         channels = BdevChannels(list(self._pollers))
         connect_null(channels)
@@ -38,6 +44,14 @@ class NullBdevs:
         )
         self._bdevs.register(bdev)
         return bdev
+
+    def _existing(self, name: str) -> Bdev | None:
+        """The null bdev of exactly that name, unless it is being removed."""
+        try:
+            bdev = self._bdevs.get(name)
+        except NotFound:
+            return None
+        return bdev if bdev.name == name and bdev.product_name == PRODUCT_NAME and not bdev.removing else None
 
     async def delete(self, name: str) -> None:
         """Ends its users, then removes it. Raises NotFound, or InvalidArgument for a bdev of another kind."""

@@ -22,7 +22,7 @@ from virtiod.config.check import check_calls
 from virtiod.config.document import Call, Identity, read_config
 from virtiod.config.saved import running_identities, saved_document
 from virtiod.config.state import StateFile
-from virtiod.core.errors import InvalidArgument, NotFound, VirtiodError
+from virtiod.core.errors import AlreadyExists, InvalidArgument, NotFound, VirtiodError
 from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.system import System
@@ -234,9 +234,10 @@ class Configuration:
         wrong = {call.identity for call, _ in checked.problems}
         stays = {key: call for key, call in self._made.items() if key in wrong}
         await self._delete(self._gone({**stays, **wanted}), changes)
-        await self._create(checked.calls, changes)
-        self._made = {**stays, **wanted}
-        self._said = {_spelt(call) for call in [*stays.values(), *checked.calls]}
+        others = await self._create(checked.calls, changes)
+        calls = [call for call in [*stays.values(), *checked.calls] if call.identity not in others]
+        self._made = {call.identity: call for call in calls}
+        self._said = {_spelt(call) for call in calls}
 
     def _gone(self, wanted: dict[Identity, Call]) -> list[Identity]:
         """What the file had created and does not have any more, or has with other parameters."""
@@ -262,19 +263,25 @@ class Configuration:
 
         await asyncio.gather(*(delete(key) for key in gone))
 
-    async def _create(self, wanted: Iterable[Call], changes: Changes) -> None:
+    async def _create(self, wanted: Iterable[Call], changes: Changes) -> set[Identity]:
+        """Returns the identities of what exists, but otherwise: RPC made it, and it stays."""
+        others = set()
         running = running_identities(self._system)
         for call in wanted:
             creates = bool(self._undo(call.method))
-            if call.identity in running if creates else _spelt(call) in self._said:
+            exists = creates and call.identity in running
+            if _spelt(call) in self._said and exists == creates:
                 continue
             try:
                 made = await self._make_or_wait(call)
             except RpcError as error:
                 self._fail(f"{call.where} ({call.method}): {error.message}")
+                if isinstance(error.__cause__, AlreadyExists):
+                    others.add(call.identity)
                 continue
-            if made:
+            if made and not exists:
                 (changes.created if creates else changes.called).append(call.identity[1] or call.method)
+        return others
 
     # ---- state
 

@@ -27,7 +27,7 @@ from virtiod.controllers.request import AttachRequest
 from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
 from virtiod.core.levels import NOTICE
 from virtiod.core.lograte import LogRate
-from virtiod.core.saved import SavedCall
+from virtiod.core.saved import SavedCall, check_same
 from virtiod.core.tasks import cancel, spawn
 from virtiod.core.ticks import now_ns
 from virtiod.transports.interface import Transport
@@ -106,12 +106,25 @@ class Controller(EndingDevice[Config]):
         }
         if self.request.on_loss is not OnLoss.KEEP:
             params["on_loss"] = str(self.request.on_loss)
-        if self.state == State.ATTACHING:
+        if self.shown_state == State.ATTACHING:
             asked = {"vq_count": self.request.vq_count, "vq_size": self.request.vq_size}
             params |= {name: value for name, value in asked.items() if value is not None}
         elif with_queues:
             params |= {"vq_count": self.vq_count - self.fixed_queues, "vq_size": self.vq_size}
         return SavedCall("bdev_virtio_attach_controller", params)
+
+    def check_same(self, request: AttachRequest) -> None:
+        """Raises AlreadyExists unless the request asks for this controller as it is.
+
+        Its queues may be what was asked for then, or what the device gave. A request that names none takes any.
+        """
+        has = {"vq_count": None, "vq_size": None, "on_loss": str(OnLoss.KEEP), **self.saved_call(True).params}
+        asked = {name: getattr(request, name) for name in ("dev_type", "trtype", "traddr", "vq_count", "vq_size")}
+        asked["on_loss"] = str(request.on_loss)
+        for name in ("vq_count", "vq_size"):
+            if asked[name] == getattr(self.request, name):
+                asked[name] = None
+        check_same(f"controller '{self.name}'", has, asked)
 
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:

@@ -90,11 +90,12 @@ class ControllerManager:
     async def attach(self, request: AttachRequest) -> list[str]:
         """Attaches a controller; returns the names of its bdevs. Raises VirtiodError, and leaves nothing behind then.
 
-        If the request waits for its device and that is absent: no names, and it is attached when the device appears.
+        One that exists already stays, if it is the same. If the request waits for its device and that is absent: no
+        names, and it is attached when the device appears.
         """
         check_request(request)
         if request.name in self._controllers:
-            raise AlreadyExists(f"controller '{request.name}' already exists")
+            return self._existing(request)
         self._context.bdevs.check_free(request.name)
         controller = self._add(request)
         try:
@@ -109,6 +110,14 @@ class ControllerManager:
                 return []
             del self._controllers[request.name]
             raise
+
+    def _existing(self, request: AttachRequest) -> list[str]:
+        """The names of the bdevs of a controller that exists, and is as it is asked for. Raises AlreadyExists."""
+        controller = self._controllers[request.name]
+        if request.name not in self._awaited and controller.state not in {State.UP, State.RECONNECTING}:
+            raise AlreadyExists(f"controller '{request.name}' already exists, and is {controller.state}")
+        controller.check_same(request)
+        return [bdev.name for bdev in controller.bdevs]
 
     def _add(self, request: AttachRequest, failed: str = "") -> AnyController:
         """failed: why the device can't be attached yet."""

@@ -412,7 +412,11 @@ def test_size_is_told_as_it_is_at_go(setup: Setup) -> None:
         ({"description": "a\u202eb"}, InvalidArgument, r"description 'a\\u202eb': holds U\+202E"),
         ({"description": "d" * 4097}, InvalidArgument, "description must have 0 to 4096"),
         ({"max_connections": 0}, InvalidArgument, "max_connections 0: must be 1 to 1024"),
-        ({"name": "taken"}, AlreadyExists, "NBD export 'taken' exists already"),
+        (
+            {"name": "taken", "read_only": True, "max_connections": 1},
+            AlreadyExists,
+            "NBD export 'taken' already exists, with read_only false, not true; max_connections 64, not 1",
+        ),
     ],
 )
 def test_create_says_what_is_wrong(setup: Setup, params: dict[str, Any], error: type[VirtiodError], text: str) -> None:

@@ -13,6 +13,7 @@ from virtiod.bdev import BdevHandle
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.core.names import check_name, quoted, unprintable
+from virtiod.core.saved import check_same
 from virtiod.core.tasks import spawn
 from virtiod.exports.interface import END_S, ExportContext, Exports, ListenOptions
 from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
@@ -70,15 +71,23 @@ class NbdExports(Exports):
         description: str = "",
         max_connections: int = DEFAULT_CONNECTIONS,
     ) -> NbdExport:
-        """Offers a bdev as `name`; None: as what the bdev was found by, so that the same call is about the same export.
+        """Offers a bdev as `name`; returns the export that exists if it is the same.
+
+        name: None for what the bdev was found by, so that the same call is about the same export.
 
         Raises NotFound, AlreadyExists, InvalidArgument, or what opening the bdev raises.
         """
         bdev = self._bdevs.get(bdev_name)
         name = bdev_name if name is None else name
         validate(name, description, max_connections)
-        if name in self._exports:
-            raise AlreadyExists(f"NBD export {name!r} exists already")
+        existing = self._exports.get(name)
+        if existing is not None:
+            if existing.closing:
+                raise AlreadyExists(f"NBD export {name!r} already exists, and is ending")
+            asked = {"bdev_name": bdev.name, "read_only": read_only or bdev.read_only, "description": description}
+            has = existing.saved_call().params
+            check_same(f"NBD export {name!r}", has, {**asked, "max_connections": max_connections})
+            return existing
         if len(self._exports) >= MAX_EXPORTS:
             raise Busy(f"there are {MAX_EXPORTS} NBD exports already")
         export_name = name

@@ -19,7 +19,7 @@ NO_EXPORT = {-errno.ENODEV: "there is no such export"}
     undo="nbd_delete_export",
     errors={
         -errno.ENODEV: "there is no such bdev",
-        -errno.EEXIST: "an export has that name",
+        -errno.EEXIST: "an export has that name, and is not the same",
         -errno.EINVAL: "a name, description or number that is not valid",
         -errno.EBUSY: "there are too many exports",
     },
@@ -34,7 +34,10 @@ async def nbd_create_export(
         int, Arg("most connections at the same time", "--max-connections", 1, MAX_CONNECTIONS)
     ] = DEFAULT_CONNECTIONS,
 ) -> NbdExportDescription:
-    """Offers a bdev to NBD clients."""
+    """Offers a bdev to NBD clients.
+
+    If the same export exists already, it stays.
+    """
     export = await exports.create(
         bdev_name, name, read_only=read_only, description=description, max_connections=max_connections
     )

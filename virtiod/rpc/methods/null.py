@@ -51,7 +51,7 @@ def _check_plain(params: Mapping[str, object]) -> None:
 @method(
     undo="bdev_null_delete",
     errors={
-        -errno.EEXIST: "a bdev has that name or UUID",
+        -errno.EEXIST: "another bdev has that name or UUID, or it exists otherwise",
         -errno.EINVAL: "a size or UUID that is not valid",
         -errno.EOPNOTSUPP: "something that only SPDK's null bdevs have",
     },
@@ -77,7 +77,7 @@ async def bdev_null_create(
     """Creates a bdev that reads as zeroes and keeps nothing; its I/O succeeds at once.
 
     It serves to measure everything but a device. It has no metadata, and prefers no sizes: what SPDK's clients say of
-    them is refused unless it asks for none.
+    them is refused unless it asks for none. If the same one exists already, it stays.
     """
     _check_plain(locals())  # the parameters, by name
     if uuid is not None:

@@ -75,9 +75,9 @@ async def bdev_virtio_attach_controller(
 ) -> Annotated[list[str], Member("names of its bdevs")]:
     """Attaches a virtio controller and registers its bdevs.
 
-    An attach that fails leaves nothing behind. With wait_for_device, an absent or silent device is no failure: the
-    answer has no names, and the controller keeps trying, in state "attaching", until the device is there or it is
-    detached.
+    An attach that fails leaves nothing behind. If the same controller exists already, it stays. With wait_for_device,
+    an absent or silent device is no failure: the answer has no names, and the controller keeps trying, in state
+    "attaching", until the device is there or it is detached.
     """
     transport = TRANSPORTS[trtype]
     if not transport.takes_queue_options and (vq_count is not None or vq_size is not None):
