@@ -157,6 +157,19 @@ def test_a_signal_while_it_starts_ends_it(run_dir: Path) -> None:
     assert list(run_dir.iterdir()) == []
 
 
+def test_a_file_that_hangs_does_not_keep_it_from_its_end(run_dir: Path) -> None:
+    """As on a file system of another machine that does not answer; here, a FIFO that nobody writes to."""
+    os.mkfifo(run_dir / "c")
+
+    async def run() -> None:
+        async with virtiod("-r", str(run_dir / "rpc"), "--http", "none", "-c", str(run_dir / "c")) as one:
+            await one.until_said("options ")
+            one.signal(signal.SIGTERM)
+            assert (await one.ended())[0] == 1
+
+    asyncio.run(run())
+
+
 def test_version_and_help() -> None:
     async def run() -> None:
         for words in (("--version",), ("--help",), ("run", "--help")):

@@ -16,6 +16,7 @@ from tests.support.waiting import LOAD_S, until
 from virtiod.api.caller import Caller, Role
 from virtiod.api.errors import NOT_SAVED, RpcError
 from virtiod.controllers.controller import Controller, State
+from virtiod.core import threads
 from virtiod.core.errors import InvalidArgument
 from virtiod.daemon.daemon import Daemon
 from virtiod.load.workload import Workload
@@ -215,6 +216,33 @@ def test_other_files_are_read_again_too(run_dir: Path) -> None:
                 await daemon.rpc.call("virtiod_reload_config", {})
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("which", ["the configuration", "other files"])
+def test_a_file_that_hangs_fails_a_reload_and_holds_up_no_other_call(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    config, hangs = write_config(run_dir / "c", null("N0")), run_dir / "fifo"
+    os.mkfifo(hangs)
+
+    def read_other_files() -> None:
+        hangs.read_text()
+
+    async def run() -> None:
+        async with live(run_dir, config) as daemon:
+            monkeypatch.setattr(threads, "READ_S", 0.2)
+            if which == "other files":
+                daemon.configuration.also_read.append(read_other_files)
+            else:
+                hangs.replace(config)
+            reload = asyncio.ensure_future(code_of(daemon, {"method": "virtiod_reload_config", "params": {}}))
+            assert await code_of(daemon, {"method": "spdk_get_version", "params": {}}) == (0, "")
+            assert not reload.done()
+            assert "not done within 0.2 s, the kernel still works on it" in (await reload)[1]
+            assert names(daemon) == (["N0"], [])
+
+    asyncio.run(run())
+    (config if which != "other files" else hangs).write_text("")  # lets the thread end
 
 
 # ---- state

@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from virtiod.api.errors import NotSaved, RpcError
 from virtiod.api.registry import Method
@@ -21,10 +22,11 @@ from virtiod.api.services import Calls
 from virtiod.config.check import check_calls
 from virtiod.config.document import Call, Identity, read_config
 from virtiod.config.saved import running_identities, saved_document
+from virtiod.config.saving import Saver
 from virtiod.config.state import StateFile
 from virtiod.core.errors import AlreadyExists, InvalidArgument, NotFound, VirtiodError
-from virtiod.core.levels import NOTICE
 from virtiod.core.tasks import cancel, keep_going, spawn
+from virtiod.core.threads import read_in_thread
 from virtiod.system import System
 
 logger = logging.getLogger(__name__)
@@ -54,16 +56,13 @@ class Configuration:
         self._calls = calls
         self._file = file
         self._state = StateFile(state) if state else None
-        self.unsaved = ""  # why the state file does not have the state; "": it has
-        self._refused = ""  # the state that could not be written last, spelt out
-        self._failures = 0  # to write it
+        self._saver = Saver(self._state) if self._state else None
         self._made: dict[Identity, Call] = {}  # of the file
         self._said: set[str] = set()  # the same calls, spelt out
         self._kept: dict[Identity, Call] = {}  # of the state file, not to be made: they failed
         self._to_make: list[Call] = []
         self._waiting: list[Call] = []  # for a bdev
         self._changing = asyncio.Lock()
-        self._saving = asyncio.Lock()
         self._bdev_came = asyncio.Event()
         self._late: asyncio.Task[None] | None = None
 
@@ -72,21 +71,27 @@ class Configuration:
         """How many calls wait for a bdev."""
         return len(self._waiting)
 
+    @property
+    def unsaved(self) -> str:
+        """Why the state file does not have the state; "" when it has, or when there is none."""
+        return self._saver.unsaved if self._saver else ""
+
     # ---- start
 
     async def read(self) -> None:
-        """Reads and checks the files. Raises InvalidArgument, which names the place of each error."""
+        """Reads and checks the files. Raises InvalidArgument, which names the place of each error; DeadlineError."""
         if self._file:
             self._to_make = await self._read_file()
             self._made = {call.identity: call for call in self._to_make}
             self._said = {_spelt(call) for call in self._to_make}
         if self._state:
-            kept = await asyncio.to_thread(self._state.read)
+            kept = await read_in_thread(self._state.read, f"read {self._state.path}")
             self._to_make += [call for call in kept if call.identity not in self._made]
 
     async def _read_file(self) -> list[Call]:
         assert self._file
-        checked = check_calls(await asyncio.to_thread(read_config, self._file), self._calls.methods)
+        calls = await read_in_thread(partial(read_config, self._file), f"read {self._file}")
+        checked = check_calls(calls, self._calls.methods)
         for warning in checked.warnings():
             logger.warning("%s", warning)
         if checked.problems:
@@ -134,6 +139,8 @@ class Configuration:
         self._waiting = []
         self._calls.on_change = None
         await cancel(self._late)
+        if self._saver is not None:
+            await self._saver.close()
 
     # ---- one call
 
@@ -204,8 +211,8 @@ class Configuration:
             self.failed = []
             for read_again in self.also_read:
                 try:
-                    read_again()
-                except InvalidArgument as error:
+                    await read_in_thread(read_again, "read other files again")
+                except VirtiodError as error:
                     self._fail(str(error))
             if self._file:
                 await self._reload_file(self._file, changes)
@@ -219,8 +226,8 @@ class Configuration:
 
     async def _reload_file(self, file: str, changes: Changes) -> None:
         try:
-            calls = await asyncio.to_thread(read_config, file)
-        except InvalidArgument as error:
+            calls = await read_in_thread(partial(read_config, file), f"read {file}")
+        except VirtiodError as error:
             self._fail(str(error))
             return
         checked = check_calls(calls, self._calls.methods)
@@ -297,32 +304,12 @@ class Configuration:
 
     async def _save(self) -> bool:
         """Returns whether there is something that is not written, which was not known to be so before."""
-        if self._state is None:
-            return False
-        failures = self._failures
-        async with self._saving:
-            document = self._document()
-            told = _text(document) == self._refused and failures == self._failures
-            try:
-                await asyncio.to_thread(self._state.write, document)
-            except OSError as error:
-                self.unsaved = f"state file {self._state.path}: {error.strerror}"
-                self._refused, self._failures = _text(document), self._failures + 1
-                logger.error("%s", self.unsaved)
-                return not told
-            if self.unsaved:
-                logger.log(NOTICE, "state file %s: written again, with all that was not", self._state.path)
-            self.unsaved = self._refused = ""
-            return False
+        return self._saver is not None and await self._saver.save(self._document())
 
     def _document(self) -> dict[str, list[dict[str, object]]]:
         running = running_identities(self._system)
         absent = [*self._kept.values(), *(c for c in self._waiting if c.identity not in self._made)]
         return saved_document(self._system, self._made, [c for c in absent if c.identity not in running])
-
-
-def _text(document: dict[str, list[dict[str, object]]]) -> str:
-    return json.dumps(document)
 
 
 def _spelt(call: Call) -> str:

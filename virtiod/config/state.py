@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ class StateFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._written = ""
-        self._writing = threading.Lock()
 
     def read(self) -> list[Call]:
         """The calls that were written last; none if there is no file yet. Call it before write(). Raises
@@ -40,13 +38,15 @@ class StateFile:
         return read_config(self.path) if Path(self.path).exists() else []
 
     def write(self, document: dict[str, Any]) -> None:
-        """Writes the document; blocks until it is on disk. Raises OSError, and keeps the old content then."""
+        """Writes the document; blocks until it is on disk. Raises OSError, and keeps the old content then.
+
+        One thread at a time.
+        """
         text = json.dumps(document, indent=2) + "\n"
-        with self._writing:
-            if text != self._written:
-                self._written = ""  # a failure may come before or after the file is there
-                self._replace(text)
-                self._written = text
+        if text != self._written:
+            self._written = ""  # a failure may come before or after the file is there
+            self._replace(text)
+            self._written = text
 
     def _replace(self, text: str) -> None:
         folder = Path(self.path).parent

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import os
 import socket
+from functools import partial
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from virtiod.core.errors import ConnectError, InvalidArgument, VirtiodError
+from virtiod.core.threads import read_in_thread
 from virtiod.http.security.connections import Connections
 from virtiod.http.security.tls import Tls
 from virtiod.http.security.tokens import Tokens
@@ -103,10 +104,9 @@ class HttpServer:
     async def _listen(self) -> list[socket.socket]:
         where = f"HTTP at {self.host} port {self.port}"
         listeners: list[socket.socket] = []
+        look_up = partial(socket.getaddrinfo, self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            found = await read_in_thread(look_up, f"look up {self.host}")
             for family, kind, protocol, _, address in dict.fromkeys(found):
                 self._check_secrecy(where, str(address[0]))
                 listener = socket.socket(family, kind, protocol)

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-from virtiod.core.errors import DeadlineError
-
-T = TypeVar("T")
 
 
 class Host:
@@ -60,30 +50,3 @@ def entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-async def in_thread(work: Callable[[], T], discard: Callable[[T], object], deadline_s: float, what: str) -> T:
-    """Runs work, which may block, in a thread. Raises DeadlineError; a late result is discarded in the thread.
-
-    The kernel may take for ever, so nobody waits for the thread, and it is not one of a pool.
-    """
-    promise: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
-                promise.set_exception(error)
-            return
-        try:
-            promise.set_result(result)
-        except concurrent.futures.InvalidStateError:
-            discard(result)
-
-    threading.Thread(target=run, name=what, daemon=True).start()
-    try:
-        async with asyncio.timeout(deadline_s):
-            return await asyncio.wrap_future(promise)
-    except TimeoutError:
-        raise DeadlineError(f"{what}: not done within {deadline_s:g} s, the kernel still works on it") from None

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtiod.core.errors import Busy, ConnectError, DeviceError, VirtiodError
+from virtiod.core.threads import in_thread
 from virtiod.pci import checks
 from virtiod.pci.checks import KERNEL_DRIVER, VFIO_DRIVER, fitting_drivers, way_of
 from virtiod.pci.devices import PciDevice, find, parse_address
 from virtiod.pci.disks import claim, disks_of
-from virtiod.pci.host import Host, in_thread, link, read
+from virtiod.pci.host import Host, link, read
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ import select
 import socket
 import stat
 from asyncio.trsock import TransportSocket
+from functools import partial
 from pathlib import Path
 
 from virtiod.api.caller import Caller, Role
@@ -24,6 +25,7 @@ from virtiod.core.errors import Busy, ConnectError, InvalidArgument
 from virtiod.core.lograte import LogRate
 from virtiod.core.peers import credentials
 from virtiod.core.tasks import spawn
+from virtiod.core.threads import read_in_thread
 from virtiod.rpc.protocol.dispatcher import Dispatcher, encode, error_line
 from virtiod.rpc.protocol.framer import Framer
 
@@ -70,7 +72,7 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listens. Raises InvalidArgument or ConnectError when the socket can't be made."""
-        listener = self._handed or _bind(self.path, self._group)
+        listener = self._handed or _bind(self.path, await _gid_of(self._group))
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_READ_BYTES)
         logger.info("RPC at %s", self.path)
 
@@ -240,7 +242,17 @@ def _remove(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def _bind(path: str, group: str | None) -> socket.socket:
+async def _gid_of(group: str | None) -> int | None:
+    """The number of a group, which a name service elsewhere may have to be asked for."""
+    if group is None:
+        return None
+    try:
+        return (await read_in_thread(partial(grp.getgrnam, group), f"--rpc-group: look up {group}")).gr_gid
+    except KeyError:
+        raise InvalidArgument(f"--rpc-group: there is no group {group!r}") from None
+
+
+def _bind(path: str, gid: int | None) -> socket.socket:
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             _remove(path)  # stale: its lock was free
@@ -253,14 +265,10 @@ def _bind(path: str, group: str | None) -> socket.socket:
         listener.bind(path)
         # Nobody can connect before listen(), so the mode is in force from the first connection on.
         Path(path).chmod(0o600)
-        if group is not None:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        if gid is not None:
+            os.chown(path, -1, gid)
             Path(path).chmod(0o660)
         listener.listen(MAX_CONNECTIONS)
-    except KeyError:
-        listener.close()
-        _remove(path)
-        raise InvalidArgument(f"--rpc-group: there is no group {group!r}") from None
     except OSError as error:
         listener.close()
         raise ConnectError(f"RPC socket {path}: {error.strerror or error}", error.errno) from error

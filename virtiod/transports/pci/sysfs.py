@@ -15,8 +15,8 @@ from pathlib import Path
 from virtiod.core.errors import ConnectError, DeviceError, InvalidArgument, RemovedError
 from virtiod.core.memory import Translation
 from virtiod.core.physical import PhysicalPages
+from virtiod.core.threads import in_thread
 from virtiod.pci.devices import PciDevice
-from virtiod.pci.host import in_thread
 from virtiod.pci.uevents import Watch
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access

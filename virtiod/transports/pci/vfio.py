@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from virtiod.core.errors import Busy, ConnectError, DeviceError, NoMemory, NotSupported, RemovedError
 from virtiod.core.memory import MIB, DmaMemory, Translation
+from virtiod.core.threads import in_thread
 from virtiod.pci.devices import PciDevice
-from virtiod.pci.host import in_thread
 from virtiod.transports.pci import wire
 from virtiod.transports.pci.access import Access
 from virtiod.transports.pci.registers import MappedWindow
