@@ -1307,6 +1307,17 @@ class Methods(Caller):
         }
         return self._ask(list[results.Controller], "virtiod_get_controllers", params, timeout_s)
 
+    def virtiod_get_log(
+        self,
+        *,
+        timeout_s: float | None = None,
+    ) -> results.LogState:
+        """Returns how many messages could not be written to the log.
+
+        MethodError -32602: parameters that do not fit
+        """
+        return self._ask(results.LogState, "virtiod_get_log", {}, timeout_s)
+
     def virtiod_get_pollers(
         self,
         *,

@@ -412,6 +412,16 @@ class LoadReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogState:
+    """Whether what is logged can be written."""
+
+    dropping: bool
+    """Whether messages are dropped now: nobody reads the log, or its disk is full."""
+    dropped: int
+    """Messages that were dropped since the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NbdExport:
     """An NBD export."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -10,19 +11,28 @@ from types import ModuleType
 
 from virtiod import __version__
 from virtiod.core.errors import VirtiodError
+from virtiod.core.outqueue import print_last
 
 COMMANDS = ("run", "check-config", "dump-config", "perf", "target", "pci", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a sub-command; returns the exit status."""
+    _open_what_is_closed()
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         status: int = module_of(args.command).run(args)
     except VirtiodError as error:
-        print(f"virtiod: {error}", file=sys.stderr)
+        print_last(f"virtiod: {error}")
         return 1
     return status
+
+
+def _open_what_is_closed() -> None:
+    """Has standard streams that were closed lead nowhere; else the next file or socket had such a one's number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 (it stays open)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

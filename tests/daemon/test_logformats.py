@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE_S
 from virtiod.core.levels import NOTICE
-from virtiod.daemon.logformats import JournalHandler, JsonFormatter, journal_entry, subjects
+from virtiod.core.logtext import MAX_CHARACTERS, SafeFormatter
+from virtiod.core.outqueue import MAX_MESSAGES
+from virtiod.daemon.logformats import JsonFormatter, journal_entry, journal_handler, subjects
 
 
 def record(message: str, *args: Any, level: int = logging.INFO, **more: Any) -> logging.LogRecord:
@@ -83,22 +86,80 @@ def test_levels_are_priorities(level: int, priority: bytes) -> None:
     assert b"\nPRIORITY=" + priority + b"\n" in journal_entry(record("m", level=level), "m")
 
 
-def test_the_journal_gets_long_entries_as_sealed_files_and_is_never_waited_for(run_dir: Path) -> None:
+def test_fields_have_no_control_characters() -> None:
+    forged = record("controller %s: bdev %s", "V0\nPRIORITY=0", "\udc80\x1b\u2028")
+    fields = journal_entry(forged, "m").splitlines()
+    assert [line for line in fields if line.startswith((b"CONTROLLER", b"BDEV"))] == [
+        rb"CONTROLLER=V0\nPRIORITY=0",
+        rb"BDEV=\udc80\x1b\u2028",
+    ]
+    assert len([line for line in fields if line.startswith(b"PRIORITY")]) == 1
+
+
+def test_the_message_of_an_entry_is_a_line_and_its_traceback_is_indented() -> None:
+    try:
+        raise ValueError("x\nforged")
+    except ValueError as error:
+        info = (ValueError, error, error.__traceback__)
+    text = SafeFormatter().format(record("m\n%s\x7f", "n", exc_info=info))
+    first, *others = text.split("\n")
+    assert first == r"m\nn\x7f"
+    assert others[0] == "    Traceback (most recent call last):"
+    assert others[-1] == "    forged"
+
+
+def test_json_is_valid_and_has_no_control_characters() -> None:
+    text = "".join(map(chr, [*range(0xA0), 0x2028, 0x202E, 0xD800]))
+    line = JsonFormatter().format(record("bdev %s", text))
+    assert line.isascii()
+    assert line.isprintable()
+    entry = json.loads(line)
+    assert entry["message"].isprintable()
+    assert entry["bdev"].isprintable()
+    assert entry["message"].startswith(r"bdev \x00\x01")
+
+
+def test_the_journal_gets_long_entries_as_sealed_files(run_dir: Path) -> None:
     path = str(run_dir / "journal")
-    handler = JournalHandler(path)
-    handler.emit(record("nobody listens"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(path)
-        journal.settimeout(10)
+        journal.settimeout(PATIENCE_S)
+        handler = journal_handler(path)
         handler.emit(record("hello"))
-        entry = journal.recv(4096)
-        assert entry.startswith(b"MESSAGE=hello\n")
-        assert b"VIRTIOD_LOST_ENTRIES=1\n" in entry
-        handler.emit(record("x" * 1_000_000))
+        assert journal.recv(4096).startswith(b"MESSAGE=hello\n")
+        handler.emit(record("\N{GRINNING FACE}" * MAX_CHARACTERS))
         data, fds, _, _ = socket.recv_fds(journal, 4096, 1)
         with os.fdopen(fds[0], "rb") as file:
             file.seek(0)  # as the journal does, which maps it
-            assert (data, file.read(10)) == (b"", b"MESSAGE=xx")
+            assert (data, file.read(12)) == (b"", b"MESSAGE=\xf0\x9f\x98\x80")
+        assert handler.finish()
+
+
+def test_entries_wait_until_the_journal_takes_them_and_those_without_room_are_counted(run_dir: Path) -> None:
+    path = str(run_dir / "journal")
+    handler = journal_handler(path)
+    sent = 2 * MAX_MESSAGES
+    for number in range(sent):
+        handler.emit(record("flood %d", number))
+    assert handler.queue.dropping
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        journal.settimeout(PATIENCE_S)
+        got = 0
+        while b"were dropped" not in (entry := journal.recv(4096)):
+            assert entry.startswith(b"MESSAGE=flood %d\n" % got)
+            got += 1
+    assert entry.startswith(b"MESSAGE=%d messages of the log, " % (sent - got))
+    assert f": {path}: No such file or directory".encode() in entry
+    assert handler.queue.dropped == sent - got
+    assert handler.finish()
+
+
+def test_a_journal_that_does_not_answer_does_not_hold_up_the_end(run_dir: Path) -> None:
+    path = str(run_dir / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        handler = journal_handler(path)
         for _ in range(10_000):  # more than the socket takes
             handler.emit(record("flood"))
-    handler.close()
+        assert not handler.finish(0.01)

@@ -32,7 +32,15 @@ def test_the_manager_hears_what_is_told(run_dir: Path, abstract: bool) -> None:
         notifier.extend(1.5)
         notifier.watchdog()
         notifier.stopping()
-        assert said(heard) == ["READY=1", "STATUS=two lines", "EXTEND_TIMEOUT_USEC=1500000", "WATCHDOG=1", "STOPPING=1"]
+        assert said(heard) == [
+            "READY=1",
+            r"STATUS=two\nlines",
+            "EXTEND_TIMEOUT_USEC=1500000",
+            "WATCHDOG=1",
+            "STOPPING=1",
+        ]
+        notifier.status("bdev \udc80: \x1b")
+        assert said(heard) == [r"STATUS=bdev \udc80: \x1b"]
         notifier.reloading()
         reloading, now = said(heard)
         assert (reloading, now.partition("=")[0]) == ("RELOADING=1", "MONOTONIC_USEC")

@@ -8,6 +8,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from tests.support.waiting import wait_until
+
+
+class Told(list[str]):
+    """Lines that a service has told since the start; until() reads on."""
+
+    def __init__(self, heard: socket.socket) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def until(self, what: str) -> None:
+        def read() -> bool:
+            self.extend(said(self._heard))
+            return any(what in line for line in self)
+
+        wait_until(read, f"{what}, among {self}")
+
+    def nothing(self) -> bool:
+        """Whether there is nothing to hear."""
+        return not said(self._heard)
+
+
+@contextmanager
+def telling(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    """A manager of each service that is started meanwhile."""
+    with manager(str(run_dir / "notify")) as heard:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
+        yield Told(heard)
+
 
 @contextmanager
 def manager(address: str) -> Iterator[socket.socket]:

@@ -30,6 +30,9 @@ class Health(Protocol):
     def unsaved(self) -> str:
         """Why the state file does not have the state; "" when it has, or when there is none."""
 
+    def dropped_messages(self) -> int:
+        """How many messages of the log were dropped, as nobody read it, or it could not be written."""
+
 
 class Files(Protocol):
     """Where the daemon leaves files for operators."""
@@ -43,6 +46,14 @@ class Logs(Protocol):
 
     level: str
     print_level: str
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped, as nobody read the log, or it could not be written."""
+
+    @property
+    def dropping(self) -> bool:
+        """Whether they are now."""
 
     def flags(self) -> dict[str, bool]:
         """The parts of the daemon, and whether each logs everything."""

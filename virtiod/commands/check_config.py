@@ -8,6 +8,7 @@ import sys
 from virtiod.config.check import check_calls
 from virtiod.config.document import read_config
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.escape import escaped, escaped_lines
 from virtiod.rpc.methods import METHODS
 
 
@@ -24,12 +25,12 @@ def _check(file: str) -> int:
     try:
         checked = check_calls(read_config(file), METHODS)
     except InvalidArgument as error:
-        print(error, file=sys.stderr)
+        print(escaped_lines(str(error)), file=sys.stderr)
         return 1
     for warning in checked.warnings():
-        print(f"{warning}", file=sys.stderr)
+        print(escaped(warning), file=sys.stderr)
     for _, problem in checked.problems:
-        print(problem, file=sys.stderr)
+        print(escaped(problem), file=sys.stderr)
     if checked.problems:
         return 1
     ignored = f", {len(checked.ignored)} ignored" if checked.ignored else ""

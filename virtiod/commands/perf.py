@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,8 @@ from virtiod.core.cmdline import Opt
 from virtiod.core.counted import counted
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
+from virtiod.core.logtext import logged
+from virtiod.core.outqueue import OutputQueue, output_of
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.load.report import LoadFigures, LoadReport
@@ -113,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     workload.check()
     if workload.writes and not options.yes and any(not t.startswith("null:") for t in options.targets):
         raise InvalidArgument(f"--rw {options.rw} destroys the data on the target: add --yes to allow it")
-    report = asyncio.run(_measure(options, workload))
+    with logged():
+        report = asyncio.run(_measure(options, workload))
     print(json.dumps(msgspec.to_builtins(report), indent=2) if options.json else table(report))
     return 1 if report.totals.io_failed or report.totals.io_mismatched else 0
 
@@ -121,19 +125,21 @@ def run(args: argparse.Namespace) -> int:
 async def _measure(options: PerfOptions, workload: Workload) -> LoadReport:
     system = System(options.cpus, options.memory_mib, options.poll_mode, allow_unbind=options.allow_unbind)
     system.start()
+    printed = OutputQueue(output_of(sys.stderr))  # a terminal that was stopped does not hold up the load
     try:
         names = [name for n, target in enumerate(options.targets) for name in await _add(system, options, n, target)]
-        progress = draw if sys.stderr.isatty() else None
+        progress = partial(draw, printed) if sys.stderr.isatty() else None
         running = spawn(system.load.run(names, workload, progress=progress), "load", awaited=True)
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, lambda: spawn(system.load.stop(), "end the load"))
         report = await running
         if progress:
-            print(file=sys.stderr)
+            printed.put(b"\n")
         return report
     finally:
         await system.stop()
+        printed.close()
 
 
 async def _add(system: System, options: PerfOptions, number: int, target: str) -> list[str]:
@@ -158,7 +164,7 @@ async def _add(system: System, options: PerfOptions, number: int, target: str) -
     return names
 
 
-def draw(now: Snapshot) -> None:
+def draw(printed: OutputQueue, now: Snapshot) -> None:
     """Prints the progress in one line, over the last one."""
     filled = round(now.share * BAR)
     failed = f"  {counted(now.failed, 'error')}" if now.failed else ""
@@ -166,7 +172,7 @@ def draw(now: Snapshot) -> None:
         f"\r[{'#' * filled}{'.' * (BAR - filled)}] {now.share:4.0%}  {now.iops / 1000:9.1f} kIOPS  "
         f"{now.mib_s:8.0f} MiB/s  {now.latency_us:8.1f} us{failed}"
     )
-    print(text, end="\x1b[K", file=sys.stderr, flush=True)
+    printed.put(f"{text}\x1b[K".encode())
 
 
 def table(report: LoadReport) -> str:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import faulthandler
 import logging
 import os
 import signal
 from pathlib import Path
 
 from virtiod.core.errors import VirtiodError
+from virtiod.core.fatal import bound_last_words
 from virtiod.core.tasks import keep_going, spawn
 from virtiod.daemon.daemon import Daemon
+from virtiod.daemon.logs import LogControl, log_what_python_prints
 from virtiod.daemon.options import DEFAULT_RPC_SOCKET, add_arguments, options_from
 from virtiod.daemon.service import Service
+from virtiod.daemon.stacks import log_stacks_when_asked
 from virtiod.daemon.systemd import Notifier, take_sockets
 
 __all__ = ["add_arguments", "run"]
 
+LAST_WORDS_S = 5  # for the stacks of a process that a signal ends
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 logger = logging.getLogger(__name__)
@@ -29,10 +32,19 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args)
     if options.rpc_socket == DEFAULT_RPC_SOCKET:
         Path(DEFAULT_RPC_SOCKET).parent.mkdir(mode=0o755, exist_ok=True)
-    faulthandler.enable()  # prints the stacks when a watchdog sends SIGABRT
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    daemon = Daemon(options, sockets=take_sockets())
-    return asyncio.run(_serve(daemon, Notifier()))
+    logs = LogControl(options.log_level, options.log_format)
+    try:
+        log_what_python_prints()
+        bound_last_words(LAST_WORDS_S)
+        log_stacks_when_asked(logs.log_stacks)
+        return asyncio.run(_serve(Daemon(options, take_sockets(), logs=logs), Notifier()))
+    except VirtiodError:
+        raise
+    except Exception:
+        logger.exception("virtiod failed")
+        return 1
+    finally:
+        logs.close()
 
 
 async def _serve(daemon: Daemon, notifier: Notifier) -> int:
@@ -89,6 +101,7 @@ async def _run(daemon: Daemon, service: Service) -> int:
         await daemon.stop(daemon.options.shutdown_timeout_s)
     except VirtiodError as error:
         logger.error("%s", error)
+        daemon.logs.close()
         os._exit(1)  # something hangs: nothing that waits for it may hold us up
     if daemon.fatal is not None:
         raise daemon.fatal

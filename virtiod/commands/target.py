@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import secrets
 import signal
 import sys
@@ -15,7 +16,10 @@ from virtiod.core.cmdline import Opt
 from virtiod.core.counted import counted
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument, VirtiodError
+from virtiod.core.escape import escaped
+from virtiod.core.logtext import logged
 from virtiod.core.memory import MIB
+from virtiod.core.outqueue import OutputQueue, let_go_of, output_of
 from virtiod.core.sizes import parse_size
 from virtiod.core.tasks import spawn
 from virtiod.poller.poller import POLL_MODES
@@ -31,6 +35,8 @@ __all__ = ["add_arguments", "run"]
 
 NOT_PINNED = (-1,)
 DEFAULT_SIZE = 64 * MIB
+
+logger = logging.getLogger(__name__)
 
 
 def _cpus(text: str) -> tuple[int, ...]:
@@ -129,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidArgument("--file and file:PATH serve one socket only")
     rings = RING_FEATURES & ~(options.no_indirect << Feature.INDIRECT_DESC | options.no_event_idx << Feature.EVENT_IDX)
     specs = {path: _host(options, options.scsi) if options.scsi else _disk(options) for path in options.sockets}
-    asyncio.run(_serve(Target(specs, options.cpus, options.poll_mode, options.poll_us, rings)))
+    with logged():
+        asyncio.run(_serve(Target(specs, options.cpus, options.poll_mode, options.poll_us, rings)))
     return 0
 
 
@@ -191,13 +198,20 @@ async def _serve(target: Target) -> None:
         task.add_done_callback(resizes.discard)
 
     loop.add_signal_handler(signal.SIGHUP, on_resize)
+    printed = OutputQueue(output_of(sys.stdout))  # who has started it may not read what it says
     for path, device in target.devices.items():
-        print(f"serving {device.size} bytes at {path}", flush=True)
+        printed.put(_line(f"serving {device.size} bytes at {path}"))
     for path, host in target.hosts.items():
-        print(f"serving {counted(len(host.luns), 'LUN')} at {path}", flush=True)
+        printed.put(_line(f"serving {counted(len(host.luns), 'LUN')} at {path}"))
     await ended.wait()
     await asyncio.gather(*resizes)
     await target.stop()
+    if not printed.close():
+        let_go_of(sys.stdout)
+
+
+def _line(text: str) -> bytes:
+    return f"{escaped(text)}\n".encode()
 
 
 async def _resize(target: Target) -> None:
@@ -206,9 +220,9 @@ async def _resize(target: Target) -> None:
             try:
                 target.resize(path)
             except VirtiodError as error:
-                print(f"virtiod target: {path}: {error}", file=sys.stderr)
+                logger.warning("%s: %s", path, error)
     for path, host in target.hosts.items():
         try:
             await host.resize_files()
         except VirtiodError as error:
-            print(f"virtiod target: {path}: {error}", file=sys.stderr)
+            logger.warning("%s: %s", path, error)

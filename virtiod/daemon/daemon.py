@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 from virtiod import __version__
 from virtiod.api.registry import State
@@ -23,6 +24,7 @@ from virtiod.core.cmdline import describe
 from virtiod.core.counted import counted
 from virtiod.core.errors import Busy, DeadlineError
 from virtiod.core.tasks import cancel, spawn
+from virtiod.core.threads import read_in_thread
 from virtiod.daemon.health import Health
 from virtiod.daemon.logs import LogControl
 from virtiod.daemon.options import Options
@@ -60,7 +62,7 @@ class Daemon:
     """One virtiod. start() once, then stop().
 
     sockets: taken over from a service manager, which listen already: "rpc", "http", or a kind of exports. build: makes
-    the system.
+    the system. logs: of the process, which lasts longer than the daemon; None: one of its own.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Daemon:
         options: Options,
         sockets: dict[str, socket.socket] | None = None,
         build: Callable[[Options], System] = build,
+        logs: LogControl | None = None,
     ) -> None:
         self.options = options
-        self.logs = LogControl(options.log_level, options.log_format)
+        self.logs = logs or LogControl(options.log_level, options.log_format)
         self.rpc = Dispatcher(METHODS, options.rpcs_allowed)
         self.configuration = Configuration(self.rpc, options.config, options.state)
         self.health = Health(self)
@@ -84,6 +87,8 @@ class Daemon:
             options.rpc_socket, self.rpc, group=options.rpc_group, listener=self._sockets.get("rpc")
         )
         self._stack = AsyncExitStack()
+        if logs is None:
+            self._stack.callback(self.logs.close)
         self._initialised = asyncio.Event()
         self._starting = False
         self._hurry = asyncio.Event()
@@ -107,7 +112,6 @@ class Daemon:
 
     async def start(self) -> None:
         """Starts as far as the options say. Raises VirtiodError, and leaves nothing behind then."""
-        self._stack.callback(self.logs.close)
         logger.info("virtiod %s, options %s", __version__, describe(self.options))
         try:
             await self.configuration.read()
@@ -145,8 +149,11 @@ class Daemon:
         options, handed = self.options, self._sockets.get("http")
         if options.http is None and handed is None:
             return
-        tokens = Tokens(options.http_tokens) if options.http_tokens else None
-        tls = Tls(options.http_tls) if options.http_tls else None
+        tokens = tls = None
+        if (source := options.http_tokens) is not None:
+            tokens = await read_in_thread(partial(Tokens, source), f"read {source}")
+        if (files := options.http_tls) is not None:
+            tls = await read_in_thread(partial(Tls, files), f"read {files.cert}")
         app = create_app(system, self.rpc, self.health, tokens, options.http_rpc)
         self.http = http = HttpServer(app, *(options.http or ("", 0)), tls=tls, tokens=tokens, listener=handed)
         await http.start()

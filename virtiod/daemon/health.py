@@ -8,6 +8,7 @@ from typing import Protocol
 from virtiod.config.configuration import Configuration
 from virtiod.core.counted import counted
 from virtiod.core.ticks import now_ns
+from virtiod.daemon.logs import LogControl
 from virtiod.system import System
 
 HEARTBEAT_S = 5.0  # a poller completes a round each second even when it sleeps
@@ -29,6 +30,9 @@ class Process(Protocol):
     @property
     def inventory(self) -> System | None:
         """The system; None while it is not built."""
+
+    @property
+    def logs(self) -> LogControl: ...
 
 
 class Health:
@@ -60,6 +64,10 @@ class Health:
         """Why the state file does not have the state; "" when it has, or when there is none."""
         return self._process.configuration.unsaved
 
+    def dropped_messages(self) -> int:
+        """How many messages of the log were dropped, as nobody read it, or it could not be written."""
+        return self._process.logs.dropped
+
     def status(self) -> str:
         """One line, such as "2 controllers up, 1 reconnecting; 3 bdevs, 1 export"."""
         if self._process.stopping:
@@ -80,4 +88,6 @@ class Health:
             text += f"; {len(configuration.failed)} of the configuration failed: {configuration.failed[0]}"
         if configuration.unsaved:
             text += f"; not saved: {configuration.unsaved}"
+        if self._process.logs.dropping:
+            text += f"; nobody reads the log: {counted(self._process.logs.dropped, 'message')} dropped"
         return text if self._process.running else f"starting: {text}"

@@ -15,28 +15,34 @@ import re
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from virtiod.core.escape import escaped, shortened
+from virtiod.core.logtext import QueuedHandler, SafeFormatter, message_of, text_handler
+from virtiod.core.outqueue import output_of
 from virtiod.daemon.systemd import is_journal
 
 FORMATS = ("auto", "text", "json", "journal")
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
-_TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _SUBJECT = re.compile(r"\b(controller|bdev|export) $")
 _ARGUMENT = re.compile(r"(?<!%)(?:%%)*%[-#0 +]*[\d.]*[sdrgxif]")
 # Level from which on -> priority of syslog(3).
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (25, 5), (logging.INFO, 6), (0, 7))
+MAX_FIELD = 4096  # characters of what a message is about
+_BUSY_S = 0.05  # until the journal is tried again
 
 
-def handler_for(form: str) -> logging.Handler:
+def handler_for(form: str) -> QueuedHandler:
     """The handler that writes the log to standard error, or to the journal if standard error leads there ("auto")."""
     if form == "journal" or (form == "auto" and is_journal(2)):
-        return JournalHandler()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
-    return handler
+        return journal_handler()
+    if form != "json":
+        return text_handler(output_of(sys.stderr))
+    formatter = JsonFormatter()
+    return QueuedHandler(output_of(sys.stderr), lambda record: f"{formatter.format(record)}\n".encode())
 
 
 def subjects(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
@@ -48,49 +54,60 @@ def subjects(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
         match = _SUBJECT.search(text, end, placeholder.start())
         end = placeholder.end()
         if match:
-            yield match[1], str(argument)
+            yield match[1], escaped(shortened(str(argument), MAX_FIELD))
 
 
-class JsonFormatter(logging.Formatter):
-    """Formats a message as one line of JSON: time (UTC), level, logger, message, what it is about, exception."""
+class JsonFormatter(SafeFormatter):
+    """Formats a message as one line of JSON: time (UTC), level, logger, message, what it is about, exception, stacks.
+
+    Control characters in the message are escaped as in a line of text, so that it is safe to print for whoever reads
+    the JSON.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message_of(record),
             **dict(subjects(record)),
         }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+        if details := "\n".join(self.details(record)):
+            entry["exception" if record.exc_info else "stacks"] = details
         return json.dumps(entry)
 
 
-class JournalHandler(logging.Handler):
-    """Sends entries to the journal, by its native protocol. It never waits: entries that are not taken are counted."""
+def journal_handler(address: str = JOURNAL_SOCKET) -> QueuedHandler:
+    """A handler that sends entries to the journal, by its native protocol."""
+    formatter = SafeFormatter()
+    return QueuedHandler(Journal(address), lambda record: journal_entry(record, formatter.format(record)))
 
-    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
-        super().__init__()
+
+class Journal:
+    """The journal's socket. Entries that are not taken are sent again, as long as it takes."""
+
+    stream = False  # each is a datagram
+
+    def __init__(self, address: str) -> None:
+        self.trouble = ""
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._lost = 0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            entry = journal_entry(record, self.format(record))
-            if self._lost:
-                entry += _field("VIRTIOD_LOST_ENTRIES", str(self._lost))
-            self._send(entry)
-            self._lost = 0
-        except OSError:
-            self._lost += 1
-        except Exception:
-            self.handleError(record)
+    def write(self, entry: bytes, given_up: threading.Event) -> bool:
+        while True:
+            try:
+                self._send(entry)
+            except BlockingIOError:
+                self.trouble = ""
+            except OSError as error:
+                self.trouble = f"{self._address}: {error.strerror}"
+            else:
+                return True
+            if given_up.wait(_BUSY_S):
+                return False
 
     def close(self) -> None:
         self._socket.close()
-        super().close()
 
     def _send(self, entry: bytes) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The daemon's log: Python logging below the logger "virtiod", printed on standard error or sent to the journal.
+"""The daemon's log: all of Python logging, printed on standard error or sent to the journal.
 
 Two thresholds, as operators of SPDK know them: the level from which messages are made, and the level from which
 they are printed. A flag makes one part of the daemon (rpc, bdev, ...) log everything in spite of both.
@@ -7,12 +7,17 @@ they are printed. A flag makes one part of the daemon (rpc, bdev, ...) log every
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.levels import LEVELS, NOTICE
+from virtiod.core.outqueue import let_go_of
 from virtiod.daemon.logformats import handler_for
 
 PARTS = ("bdev", "config", "controllers", "core", "daemon", "exports", "http", "rpc", "transports")
+
+logger = logging.getLogger(__name__)
 
 
 class LogControl:
@@ -24,7 +29,7 @@ class LogControl:
         self._flags = dict.fromkeys(PARTS, False)
         self._handler = handler_for(form)
         self._handler.addFilter(self._prints)
-        self._logger.addHandler(self._handler)
+        logging.getLogger().addHandler(self._handler)  # other libraries log, too
         self.level = level
         self.print_level = level
 
@@ -37,6 +42,16 @@ class LogControl:
         self._level = name
         self._logger.setLevel(LEVELS[name])
 
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped, as nobody read the log, or it could not be written."""
+        return self._handler.queue.dropped
+
+    @property
+    def dropping(self) -> bool:
+        """Whether they are now."""
+        return self._handler.queue.dropping
+
     def flags(self) -> dict[str, bool]:
         return dict(self._flags)
 
@@ -48,12 +63,37 @@ class LogControl:
             self._flags[part] = on
             logging.getLogger(f"virtiod.{part}").setLevel(logging.DEBUG if on else logging.NOTSET)
 
+    def log_stacks(self, stacks: str) -> None:
+        """Logs what an operator has asked for, whatever the levels are."""
+        message = "the stacks of all threads"
+        self._handler.emit(logging.LogRecord(__name__, NOTICE, __file__, 0, message, None, None, sinfo=stacks))
+
     def close(self) -> None:
+        """Writes what waits, but does not wait long for a reader. Idempotent."""
         self.set_flag("all", False)
         self._logger.setLevel(logging.NOTSET)
-        self._logger.removeHandler(self._handler)
-        self._handler.close()
+        logging.getLogger().removeHandler(self._handler)
+        if not self._handler.finish():
+            let_go_of(sys.stderr)
 
     def _prints(self, record: logging.LogRecord) -> bool:
-        part = record.name.split(".")[1] if "." in record.name else ""
-        return record.levelno >= LEVELS[self.print_level] or self._flags.get(part, False)
+        root, _, rest = record.name.partition(".")
+        flag = root == "virtiod" and self._flags.get(rest.partition(".")[0], False)
+        return flag or record.levelno >= LEVELS[self.print_level]
+
+
+def log_what_python_prints() -> None:
+    """Has Python's own messages logged, which would else go straight to standard error, and wait for a reader."""
+    logging.captureWarnings(True)
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _thread_failed
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    where = args.err_msg or "an exception was ignored"
+    logger.error("%s: %r", where, args.object, exc_info=args.exc_value)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread else "?"
+    logger.error("thread %s failed", name, exc_info=args.exc_value)

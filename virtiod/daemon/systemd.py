@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import MutableMapping
 
+from virtiod.core.escape import escaped, shortened
 from virtiod.exports.table import EXPORTS
 
 logger = logging.getLogger(__name__)
 
 FIRST_FD = 3
+MAX_STATUS = 1024  # characters
 # FileDescriptorName= of the sockets that can be handed over
 SOCKET_NAMES = ("rpc", "http", *(kind.kind for kind in EXPORTS))
 
@@ -60,7 +62,7 @@ class Notifier:
         """One line for `systemctl status`; sent when it has changed."""
         if text != self._status:
             self._status = text
-            self._send("STATUS=" + text.replace("\n", " "))
+            self._send("STATUS=" + escaped(shortened(text, MAX_STATUS)))
 
     def close(self) -> None:
         if self._socket is not None:

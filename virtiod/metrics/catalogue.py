@@ -83,13 +83,14 @@ class Group(Generic[T]):
 
 
 class Process(NamedTuple):
-    """The daemon. started_s: Unix time."""
+    """The daemon. started_s: Unix time. dropped: messages of the log."""
 
     version: str
     python: str
     started_s: float
     healthy: bool
     saved: bool
+    dropped: int
 
 
 class CountedBdev(NamedTuple):
@@ -134,6 +135,13 @@ PROCESS = Group[Process](
             (),
             "0 while the file of --state could not be written, else 1.",
             lambda p: int(p.saved),
+        ),
+        Value(
+            "virtiod_log_messages_dropped_total",
+            "counter",
+            (),
+            "Messages of the log that were dropped, because nobody read it or it could not be written.",
+            lambda p: p.dropped,
         ),
     )
 )

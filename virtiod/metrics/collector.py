@@ -48,7 +48,8 @@ class SystemCollector:
     def _read(self, page: Page) -> Iterator[None]:
         """Fills the page; yields after each bdev."""
         healthy, saved = not self._health.problem(), not self._health.unsaved()
-        process = Process(__version__, platform.python_version(), self._started_s, healthy, saved)
+        dropped = self._health.dropped_messages()
+        process = Process(__version__, platform.python_version(), self._started_s, healthy, saved, dropped)
         page.add(catalogue.PROCESS, (), process)
         controllers = {bdev: c.name for c in self._system.controllers.list() for bdev in c.bdevs}
         for bdev in self._system.bdevs.list():

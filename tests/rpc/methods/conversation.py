@@ -78,6 +78,7 @@ def calls(run_dir: Path) -> list[tuple[str, Params]]:
         ("log_set_flag", {"flag": "rpc"}),
         ("log_clear_flag", {"flag": "rpc"}),
         ("log_get_flags", {}),
+        ("virtiod_get_log", {}),
         ("nbd_delete_export", {"name": "N0"}),
         ("bdev_null_delete", {"name": "N0"}),
         ("bdev_virtio_detach_controller", {"name": "S0"}),

@@ -17,6 +17,7 @@ def test_log_levels_and_flags(run_dir: Path) -> None:
         await peer.result("log_set_print_level", level="WARNING")
         assert await peer.result("log_get_print_level") == "WARNING"
         assert not any((await peer.result("log_get_flags")).values())
+        assert await peer.result("virtiod_get_log") == {"dropping": False, "dropped": 0}
         await peer.result("log_set_flag", flag="rpc")
         flags = await peer.result("log_get_flags")
         assert [name for name, on in flags.items() if on] == ["rpc"]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from virtiod.api.errors import INVALID_PARAMS, RpcError
 from virtiod.api.params import Arg, Name
 from virtiod.api.registry import State, method
+from virtiod.api.results.log import LogState
 from virtiod.api.services import Logs
 from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument
@@ -61,6 +62,12 @@ async def log_clear_flag(logs: Logs, flag: Flag) -> bool:
     """Ends what log_set_flag began."""
     _set_flag(logs, flag, False)
     return True
+
+
+@method(State.ANY, reads=True)
+async def virtiod_get_log(logs: Logs) -> LogState:
+    """Returns how many messages could not be written to the log."""
+    return LogState(dropping=logs.dropping, dropped=logs.dropped)
 
 
 def _set_flag(logs: Logs, flag: str, on: bool) -> None:
