@@ -74,7 +74,7 @@ def test_a_daemon_serves_and_ends_though_nobody_reads_its_log(
         client.fill_the_log()
         assert virtiod.call("bdev_null_create", name="N0", num_blocks=8) == "N0"
         assert get(port, "/healthz") == "ok\n"
-        told.until("nobody reads the log: ")
+        told.until("; the log is not read, or its disk is full: ")
         for _ in range(2):
             told.clear()
             told.until("WATCHDOG=1")

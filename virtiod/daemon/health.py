@@ -89,5 +89,7 @@ class Health:
         if configuration.unsaved:
             text += f"; not saved: {configuration.unsaved}"
         if self._process.logs.dropping:
-            text += f"; nobody reads the log: {counted(self._process.logs.dropped, 'message')} dropped"
+            text += (
+                f"; the log is not read, or its disk is full: {counted(self._process.logs.dropped, 'message')} dropped"
+            )
         return text if self._process.running else f"starting: {text}"

@@ -1,7 +1,7 @@
 """SIGUSR1 has the daemon log where each of its threads is, also when the event loop is stuck.
 
 faulthandler writes while the signal interrupts whatever runs, so it writes into a pipe that makes nobody wait; a
-thread reads it, and logs.
+thread reads it, and logs. (Where a thread keeps the GIL for ever, only SIGABRT tells: it ends the process.)
 """
 
 from __future__ import annotations
