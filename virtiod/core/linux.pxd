@@ -46,6 +46,25 @@ cdef extern from *:
     """
     int epoll_wait_ns "vd_epoll_wait_ns" (int epfd, epoll_event *events, int max_events, uint64_t ns) noexcept nogil
 
+cdef extern from *:
+    """
+    #ifndef VIRTIOD_DRAIN
+    #define VIRTIOD_DRAIN
+    #include <errno.h>
+    #include <stdint.h>
+    #include <sys/uio.h>
+    #include <unistd.h>
+    /* Empties an eventfd that another process shares, who can empty it first, and can make it block (O_NONBLOCK belongs
+       to both). A read that never blocks: Linux 5.8. */
+    static inline void vd_drain(int fd) {
+        uint64_t count;
+        struct iovec room = {&count, sizeof count};
+        if (preadv2(fd, &room, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP && read(fd, &count, sizeof count) < 0) return;
+    }
+    #endif
+    """
+    void drain "vd_drain" (int fd) noexcept nogil
+
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:
         EFD_CLOEXEC

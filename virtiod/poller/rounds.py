@@ -225,7 +225,7 @@ def _look_at_fds(p: PollerPtr, timeout_ns: uint64_t, asleep: cython.bint) -> cyt
             s.ready |= _ready_bits(events[i].events)
             ready += 1
         else:
-            read(s.fd, address(count), 8)
+            linux.drain(s.fd)
     return ready
 
 

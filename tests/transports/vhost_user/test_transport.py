@@ -267,6 +267,22 @@ def test_a_ring_that_the_back_end_marks_as_broken_is_a_loss(path: str, memory: D
     asyncio.run(main())
 
 
+def test_a_back_end_that_takes_back_its_mark_can_not_block_the_loop(path: str, memory: DmaMemory) -> None:
+    async def main() -> None:
+        backend = ScriptedBackend()
+        async with backend.at(path):
+            transport = await connected(path, memory)
+            await transport.setup_queue(2, layout_at(memory.regions[0].address))
+            queue = transport._queues[2]
+            os.set_blocking(queue.err_fd, True)
+            transport._ring_broken(2, queue)  # as when the back-end has read its mark after the loop saw it
+            assert transport._client is not None
+            assert transport._client.lost is None
+            await transport.close()
+
+    asyncio.run(main())
+
+
 def test_a_lost_back_end_is_noticed_at_once_and_can_be_connected_to_again(path: str, memory: DmaMemory) -> None:
     async def main() -> None:
         backend = ScriptedBackend()

@@ -341,8 +341,9 @@ class VhostUserTransport(Transport):
         return base
 
     def _ring_broken(self, index: int, queue: _Queue) -> None:
+        # The back-end, who shares it, can have read it before, and can make it block.
         try:
-            os.eventfd_read(queue.err_fd)
+            os.preadv(queue.err_fd, [bytearray(8)], -1, os.RWF_NOWAIT)
         except BlockingIOError:
             return
         if self._client is not None:
