@@ -22,6 +22,7 @@ from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.quarantine import Quarantine
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.saved import SavedCall, Saver
+from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.core.ticks import now_ns
 from virtiod.exports.interface import ExportContext, Kinds
 from virtiod.exports.table import EXPORTS
@@ -32,6 +33,10 @@ from virtiod.transports.epoch import PEER_GRACE_S
 
 # Of configurations: name -> those that it depends on, in the order of initialisation.
 SUBSYSTEMS: dict[str, tuple[str, ...]] = {"bdev": (), **{kind.subsystem: ("bdev",) for kind in EXPORTS}}
+
+KICK_NS = 10_000_000  # that a poller may take to kick a device, before it is interrupted
+WATCH_S = 0.5  # how often that is looked at
+ALERT_S, ALERT_FOR_S = 0.02, 60.0  # when it has happened
 
 
 class System:
@@ -83,6 +88,7 @@ class System:
         context = ExportContext(self.bdevs, pools)
         self.exports = Kinds(kind(context) for kind in EXPORTS)
         self.load = LoadGenerator(self.memory, self.pollers, self.bdevs, self.controllers)
+        self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Starts the pollers; controllers can be attached after it."""
@@ -91,6 +97,8 @@ class System:
             poller.start()
         self.controllers.start()
         self.failures.start()
+        watching = "watching pollers"
+        self._watching = spawn(keep_going(self._watch, watching), watching)
 
     async def stop(self) -> None:
         """Ends exports and loads, detaches controllers, ends pollers, gives memory back. Each step has a deadline."""
@@ -99,12 +107,25 @@ class System:
         await self.load.stop()
         await self.controllers.stop()
         await self.failures.stop()
+        await cancel(self._watching)
         for poller in self.pollers:
             poller.stop()
         self.control.detach()
         for pool in self.buffers:
             pool.close()
         self.memory.close()
+
+    async def _watch(self) -> None:
+        """Has no poller wait long for a device that fills the eventfd by which it is kicked, and makes it block.
+
+        It looks seldom, and for a while often when there was such a device.
+        """
+        now = asyncio.get_running_loop().time
+        alert_until = 0.0
+        while True:
+            if [poller for poller in self.pollers if poller.unblock(KICK_NS)]:
+                alert_until = now() + ALERT_FOR_S
+            await asyncio.sleep(ALERT_S if now() < alert_until else WATCH_S)
 
     def saved_calls(self, subsystem: str) -> Iterator[SavedCall]:
         """The calls that bring one of SUBSYSTEMS into its present state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.nbd_client import READ, WRITE, NbdClient
-from tests.support.peers import Peer, storage_daemon
-from tests.support.process import Daemon, of_json, target
+from tests.support.peers import Peer, peer, storage_daemon
+from tests.support.process import Daemon, daemon, of_json, target
 from tests.support.rest import recovering
 from tests.support.waiting import LOAD_S, wait_until
 
@@ -173,6 +174,26 @@ def test_a_target_that_breaks_the_ring_is_cut_off_and_asked_again(run_dir: Path,
         assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
         wait_until(lambda: virtiod.controller()["reconnects"] >= 1, "the return to be counted")
         assert "the device wrote an invalid used ring" in virtiod.log.read_text()
+
+
+def test_a_target_that_has_its_eventfd_block_holds_up_no_other_disk(run_dir: Path) -> None:
+    disk = ("--memory", "16M", "--serial", "disk")
+    hostile: list[str | Path] = [sys.executable, "-m", "tests.support.blocking_target", run_dir / "t.sock", *disk]
+    with daemon(run_dir) as virtiod:
+        virtiod.call("bdev_null_create", name="N0", num_blocks=8)
+        with target(run_dir, *disk) as honest:
+            virtiod.attach(honest.socket)
+            virtiod.send("perform_tests", bdevs=["V0"], rw="randread", queue_depth=1, time_s=LOAD_S)
+            virtiod.wait_busy()
+            honest.kill()
+        with peer(run_dir, hostile, run_dir / "t.sock"):
+            wait_until(lambda: "the device made its eventfd block" in virtiod.log.read_text(), "the target to do so")
+            (result,) = virtiod.call("perform_tests", bdevs=["N0"], rw="randread", total_bytes=1 << 22)["results"]
+            assert (result["status"], result["io_failed"]) == ("finished", 0)
+        with target(run_dir, *disk):  # gets the same eventfds as the hostile one, fit for use
+            virtiod.wait_busy()
+            virtiod.terminate()
+            virtiod.ends()
 
 
 def test_an_answer_without_a_status_is_an_error(run_dir: Path) -> None:

@@ -41,7 +41,8 @@ def test_health_is_ok_while_every_poller_comes_round(run_dir: Path) -> None:
 def test_health_names_the_poller_that_hangs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(live: Live) -> None:
         late = now_ns() - 7_000_000_000
-        hung = SimpleNamespace(name="poller_9", stats=lambda: SimpleNamespace(heartbeat_ns=late))
+        stats = SimpleNamespace(heartbeat_ns=late)
+        hung = SimpleNamespace(name="poller_9", stats=lambda: stats, unblock=lambda _: False)
         monkeypatch.setattr(live.daemon.system, "pollers", [hung])
         status, text, _ = await live.get("/healthz")
         monkeypatch.undo()

@@ -205,10 +205,12 @@ class Controller(EndingDevice[Config]):
     # ---- loss and return
 
     def _broken(self, index: int) -> None:
-        self._lost(ProtocolError(f"{self.traddr}: queue {index}: the device wrote an invalid used ring"))
+        blocked = any(queue.blocked for queue in self.all_queues if queue.index == index)
+        why = "the device made its eventfd block" if blocked else "the device wrote an invalid used ring"
+        self._lost(ProtocolError(f"{self.traddr}: queue {index}: {why}"), brief=blocked)
 
-    def _lost(self, error: DeviceError) -> None:
-        """Cuts a lost device off, and connects again."""
+    def _lost(self, error: DeviceError, brief: bool = False) -> None:
+        """Cuts a lost device off, and connects again. brief: as if it had been there for a moment only."""
         if self.state is not State.UP:
             if self._loss is not None and not self._loss.done():
                 self._loss.set_result(error)
@@ -220,7 +222,8 @@ class Controller(EndingDevice[Config]):
         if not self._down_since_ns or self._answered_since(self._up_since):
             self._down_since_ns = now_ns()
         self._enter(State.RECONNECTING, str(error))
-        self._brief = self._brief + 1 if asyncio.get_running_loop().time() - self._up_since < BRIEF_S else 0
+        brief = brief or asyncio.get_running_loop().time() - self._up_since < BRIEF_S
+        self._brief = self._brief + 1 if brief else 0
         self._returning = spawn(self._return(), f"reconnect {self.name}")
 
     def _removed(self, error: VirtiodError) -> None:

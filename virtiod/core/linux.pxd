@@ -82,6 +82,27 @@ cdef extern from "<fcntl.h>" nogil:
         FALLOC_FL_PUNCH_HOLE
     int fallocate(int fd, int mode, long long offset, long long length)
 
+cdef extern from *:
+    """
+    #ifndef VIRTIOD_INTERRUPT
+    #define VIRTIOD_INTERRUPT
+    #include <signal.h>
+    #include <string.h>
+    #define VD_INTERRUPT (SIGRTMIN + 7)
+    static void vd_on_interrupt(int number) { (void)number; }
+    /* Without SA_RESTART: what a thread waits for in the kernel ends with EINTR. */
+    static inline void vd_interruptible(void) {
+        struct sigaction now;
+        memset(&now, 0, sizeof now);
+        now.sa_handler = vd_on_interrupt;
+        sigaction(VD_INTERRUPT, &now, 0);
+    }
+    static inline void vd_interrupt(unsigned long thread) { pthread_kill((pthread_t)thread, VD_INTERRUPT); }
+    #endif
+    """
+    void interruptible "vd_interruptible" () noexcept nogil
+    void interrupt "vd_interrupt" (unsigned long thread) noexcept nogil
+
 cdef extern from "<signal.h>" nogil:
     int kill_self "raise" (int signal)
 

@@ -126,6 +126,7 @@ cdef struct PollerCore:
     uint64_t rounds
     uint64_t sleeps
     uint64_t heartbeat_ns  # end of the last round
+    uint64_t kicking       # since when it writes to an eventfd that a device shares; 0: it does not
     Mailbox *control       # where events for the control plane go
 
 # ---- bdev ---------------------------------------------------------------------------------------

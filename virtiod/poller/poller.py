@@ -185,6 +185,7 @@ class Poller:
 
     def start(self) -> None:
         """Starts the thread; returns when it runs, pinned to its core (cpu -1: not pinned)."""
+        linux.interruptible()
         self.thread = threading.Thread(target=self._main, name=self.name, daemon=True)
         self.thread.start()
         if not self.started.wait(10):
@@ -240,6 +241,15 @@ class Poller:
         self.control.expect(address(c.msg), pending)
         rounds.push(self.core, address(c.msg))
         return pending.future
+
+    def unblock(self, limit_ns: int) -> bool:
+        """Interrupts a write to a device's eventfd that takes longer: one that is not full, or does not block, takes no
+        time. Returns whether there was one."""
+        since: uint64_t = atomics.relaxed_u64(address(self.core.kicking))
+        if self.thread is None or since == 0 or clock.now_ns() < since + limit_ns:
+            return False
+        linux.interrupt(self.thread.ident)
+        return True
 
     def own(self, s: SourcePtr, owner: object) -> None:
         """Keeps owner alive while the poller polls its source s."""

@@ -134,6 +134,11 @@ class RequestQueue:
         return self.q.stopped != 0
 
     @property
+    def blocked(self) -> bool:
+        """Whether the device made a kick block."""
+        return self.q.blocked != 0
+
+    @property
     def progress_ns(self) -> int:
         """When the device answered an I/O last (CLOCK_MONOTONIC, ns); 0: never."""
         return atomics.relaxed_u64(address(self.q.progress_ns))
@@ -176,6 +181,7 @@ class RequestQueue:
         commands don't.
         """
         self.q.kick_fd = kick_fd
+        self.q.blocked = 0
         self.q.kick_address = kick_address
         self.q.kick_index = self.index
         self.q.source.nap_ns = 0

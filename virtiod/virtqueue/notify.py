@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cython
 from cython import address, cast
+from cython.cimports.libc.errno import EINTR, errno
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.virtiod.core import atomics
@@ -18,15 +19,27 @@ NAP_COMMAND_NS = cython.declare(uint32_t, 20_000_000)  # while only commands are
 
 def flush(s: SourcePtr) -> None:
     q: IoQueuePtr = cast(IoQueuePtr, s)
-    one: uint64_t = 1
     q.source.nap_ns = 0
     if q.vq.ops.publish(address(q.vq)):
         if q.kick_address:
             # Safety: the transport keeps it mapped until the queue is stopped.
             atomics.mmio_store_u16(q.kick_address, q.kick_index)
         else:
-            write(q.kick_fd, address(one), 8)
+            _signal(q)
         q.kicks += 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _signal(q: IoQueuePtr) -> cython.void:
+    """Writes to the eventfd. The device, which shares it, can fill it and make it block (O_NONBLOCK belongs to both):
+    then the control plane interrupts this, and the device is lost."""
+    one: uint64_t = 1
+    q.source.poller.kicking = q.source.poller.now
+    if write(q.kick_fd, address(one), 8) < 0 and errno == EINTR:
+        q.blocked = q.vq.broken = 1
+    q.source.poller.kicking = 0
 
 
 def arm(s: SourcePtr) -> cython.bint:

@@ -66,6 +66,7 @@ cdef struct IoQueue:
     char *zeroes           # for WRITE_ZEROES by WRITE
     uint64_t zeroes_len
     int kick_fd
+    uint8_t blocked        # the device made it block: the ring counts as broken
     uint16_t kick_index    # what to store at
     uint64_t kick_address  # a register; 0: kick_fd is written to
     # how the device addresses DMA memory; the ring, and what lies beside it, has vq.to_device of its own

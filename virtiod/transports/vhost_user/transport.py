@@ -51,6 +51,22 @@ class _Queue:
         self.ran = False  # in this session
 
 
+def _drained(eventfd: int) -> bool:
+    """Empties an eventfd, and returns whether there was anything in it. The back-end, which shares it, can have read it
+    before, and can have made it block."""
+    try:
+        os.preadv(eventfd, [bytearray(8)], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_usable(eventfd: int) -> None:
+    """Undoes what a back-end that had it before may have done to it."""
+    os.set_blocking(eventfd, False)
+    _drained(eventfd)
+
+
 class VhostUserTransport(Transport):
     """`config_sizes` are the sizes that the device's configuration may have, in the order to try them;
     `queues_without_mq` how many queues a device of its kind has that can't tell. `peer_grace`: seconds from when a
@@ -312,6 +328,7 @@ class VhostUserTransport(Transport):
         if queue is None:
             queue = self._queues[index] = _Queue()
             asyncio.get_running_loop().add_reader(queue.err_fd, self._ring_broken, index, queue)
+        _make_usable(queue.kick_fd)
         await client.set_vring_num(index, layout.size)
         await client.set_vring_base(index, layout.base)
         await client.set_vring_addr(index, layout.desc, layout.avail, layout.used)
@@ -341,10 +358,7 @@ class VhostUserTransport(Transport):
         return base
 
     def _ring_broken(self, index: int, queue: _Queue) -> None:
-        # The back-end, who shares it, can have read it before, and can make it block.
-        try:
-            os.preadv(queue.err_fd, [bytearray(8)], -1, os.RWF_NOWAIT)
-        except BlockingIOError:
+        if not _drained(queue.err_fd):
             return
         if self._client is not None:
             error = DeviceError(f"{self._path}: the back-end marked queue {index} as broken")
