@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +15,11 @@ from virtiod.api.results.memory import BufferUse, LargeBuffers, SmallBuffers, Wr
 from virtiod.api.services import Files
 from virtiod.core.described import Member
 from virtiod.core.errors import VirtiodError
+from virtiod.core.threads import in_thread
 from virtiod.system import System
 
 _FILE = "memory.txt"
+WRITE_S = 10.0
 
 
 @method(reads=True)
@@ -44,7 +46,7 @@ async def env_dpdk_get_mem_stats(system: System, files: Files) -> WrittenFile:
     """
     path = files.beside_socket(_FILE)
     try:
-        await asyncio.to_thread(_replace, Path(path), report(system))
+        await in_thread(partial(_replace, Path(path), report(system)), lambda _: None, WRITE_S, f"write {path}")
     except OSError as error:
         raise VirtiodError(f"{path}: {error.strerror}", error.errno) from error
     return WrittenFile(filename=path)
