@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.callers import request
 from tests.support.peers import Peer
 from tests.support.pipes import FullPipe, full_pipe, printing_to
 from tests.support.ports import free_port
@@ -38,10 +40,10 @@ class Client:
     def fill_the_log(self) -> None:
         """Makes CALLS calls that are refused and audited: 6 MB of log in two messages each."""
         for number in range(CALLS):
-            flag = f"n{number}-{'x' * LONG}"
-            request = {"jsonrpc": "2.0", "id": number, "method": "log_set_flag", "params": {"flag": flag}}
-            self._socket.sendall(json.dumps(request).encode())
-            assert json.loads(self._lines.readline())["error"]["code"] == -32602
+            where = {"trtype": "pci", "traddr": f"n{number}-{'x' * LONG}"}
+            call = request("bdev_virtio_attach_controller", number, name="V0", dev_type="blk", **where)
+            self._socket.sendall(json.dumps(call).encode())
+            assert json.loads(self._lines.readline())["error"]["code"] == -errno.EINVAL
 
     def close(self) -> None:
         self._lines.close()
@@ -107,7 +109,7 @@ def test_what_is_read_later_says_how_many_messages_are_missing(run_dir: Path, pi
     told = [found for line in pipe.lines if (found := GAP.search(line))]
     assert [(int(found[1]), found[2]) for found in told] == [(missing, "nobody read it")]
     assert len([line for line in pipe.lines if "-xxx" in line]) + missing == 2 * CALLS
-    kept = [int(found[1]) for line in pipe.lines if (found := re.search(r'"flag": "n(\d+)-', line))]
+    kept = [int(found[1]) for line in pipe.lines if (found := re.search(r'"traddr": "n(\d+)-', line))]
     assert kept == list(range(len(kept)))  # those before the gap, in their order
 
 
