@@ -40,8 +40,8 @@ class Way:
     def daemon(self, run_dir: Path) -> Any:
         return daemon(run_dir, "-s", "32", "--allow-unbind")
 
-    def attach(self, virtiod: Daemon, name: str = "V0") -> None:
-        params = {"name": name, "trtype": self.trtype, "traddr": self.traddr, "dev_type": "blk"}
+    def attach(self, virtiod: Daemon, name: str = "V0", **options: str) -> None:
+        params = {"name": name, "trtype": self.trtype, "traddr": self.traddr, "dev_type": "blk", **options}
         assert virtiod.call("bdev_virtio_attach_controller", **params) == [name]
 
 
@@ -163,6 +163,9 @@ class ControllerContract:
         with way.daemon(run_dir) as virtiod:
             way.attach(virtiod)
             with pytest.raises(RpcFailure) as refused:
-                way.attach(virtiod)
+                way.attach(virtiod, on_loss="report")
             assert refused.value.code == -32602
+            way.attach(virtiod)  # the same again is no failure
             check_verifies(virtiod)
+            assert virtiod.controller()["on_loss"] == "keep"
+            assert [event["type"] for event in virtiod.call("notify_get_notifications")] == ["bdev_register"]
