@@ -59,6 +59,18 @@ async def cancel(*tasks: asyncio.Task[object] | None) -> None:
         await asyncio.wait(running)
 
 
+async def finish(work: Coroutine[object, object, Result], name: str) -> Result:
+    """Does work that has deadlines of its own to its end: a caller that is cancelled ends when it has come."""
+    task = spawn(work, name, awaited=True)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at: the caller has ended
+        raise
+
+
 def _ended(task: asyncio.Task[object]) -> None:
     _running.discard(task)
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from virtiod.core.errors import DeviceError, InvalidArgument, LostError, NotSupported, ProtocolError
 from virtiod.core.memory import DmaMemory, Region
+from virtiod.core.tasks import finish
 from virtiod.transports.epoch import PEER_GRACE_S, Epoch
 from virtiod.transports.interface import Arrivals, Doorbell, QueueLayout, Transport
 from virtiod.transports.vhost_user import wire
@@ -171,9 +172,13 @@ class VhostUserTransport(Transport):
         return self._client
 
     async def _hang_up(self) -> None:
+        """What has begun is ended, though the caller may be cancelled: or nobody would know what the device may use."""
         client, self._client = self._client, None
         if client is not None:
-            await self._settle(client, await self._part(client))
+            await finish(self._leave(client), f"leave {self._path}")
+
+    async def _leave(self, client: Client) -> None:
+        await self._settle(client, await self._part(client))
         for queue in self._queues.values():
             queue.running = queue.ran = False
         self._shared.clear()
