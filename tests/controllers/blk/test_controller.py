@@ -201,19 +201,29 @@ async def test_a_disk_that_tells_its_serial_late_is_compared_by_it(
         assert bdev.driver_specific()["blk"] == BlkUnit(serial="A")
 
 
+@pytest.mark.parametrize("kind", ["error", "silence"])
 @in_loop
 async def test_a_disk_whose_serial_could_not_be_read_is_not_taken_for_one_that_tells_its_own(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(controller, "ID_DEADLINE_S", 0.5)
     monkeypatch.setattr(controller, "ASK_AGAIN_S", (60.0,))
     async with rig(run_dir) as r:
-        await r.serve(replace(r.spec, fault=Fault("error", times=1)))
+        await r.serve(replace(r.spec, fault=Fault(kind, times=1)))
         await r.system.controllers.attach(AttachRequest("D0", "user", r.path, "blk"))
         probe = Probe(r.system.memory, r.system.pollers[0], r.system.bdevs.get("D0").channels)
         assert await probe.submit("write", 0, 512) == 0
         stranger, _ = other(run_dir, r.spec, "serial")
+        asked = []
+        ask = controller.BlkController._serial
+
+        async def count(self: controller.BlkController) -> str | None:
+            asked.append(await ask(self))
+            return asked[-1]
+
+        monkeypatch.setattr(controller.BlkController, "_serial", count)
         await r.serve(stranger)
-        why = "its serial is 'B', the old one's could not be read"
-        await until(lambda: why in r.controller.last_error)
+        await until(lambda: asked.count("B") == 3)
+        assert "its serial is 'B', the old one's could not be read" in r.controller.last_error
+        assert r.controller.state == "reconnecting"
         assert not any((run_dir / "other.img").read_bytes())

@@ -15,7 +15,7 @@ from virtiod.controllers.blk.config import BlkConfig
 from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
-from virtiod.controllers.identity import Identity, difference, refusal, silence, uncertainty
+from virtiod.controllers.identity import CONSTANT_SERIALS, Identity, difference, refusal, silence, uncertainty
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.virtio.blk import CONFIG_SIZES
@@ -50,7 +50,7 @@ class BlkController(Controller[BlkConfig]):
     config_sizes = CONFIG_SIZES
     _split_by: BlkConfig  # its limits are those that I/O is split by
     _asking: asyncio.Task[str] | None = None
-    _failed = False  # the device has answered GET_ID with an error so far: there is nothing to compare
+    _unknown = False  # the device has not told its serial, nor that it has none: there is nothing to compare
 
     def _check_return(self, config: BlkConfig) -> None:
         for bdev in self.bdevs:
@@ -85,6 +85,7 @@ class BlkController(Controller[BlkConfig]):
     async def _find_bdevs(self) -> None:
         self.context.bdevs.check_free(self.name)
         serial = await self._serial()
+        self._unknown = serial is None
         channels = self._make_channels()
         Routes(channels, self.request_queues)
         self._limit(channels)
@@ -107,8 +108,10 @@ class BlkController(Controller[BlkConfig]):
         for bdev in self.bdevs:
             if bdev.info.serial:
                 self._check_same(bdev, await self._serial() or "", self._config)
-            elif self._failed and self.keeping.holds_io(bdev) and (serial := await self._serial()):
-                raise refusal(self.traddr, f"its serial is {serial!r}, the old one's could not be read")
+            elif self._unknown and (serial := await self._serial()) is not None:
+                if serial not in CONSTANT_SERIALS and serial and self.keeping.holds_io(bdev):
+                    raise refusal(self.traddr, f"its serial is {serial!r}, the old one's could not be read")
+                self._learn(serial)
 
     def _check_same(self, bdev: Bdev, serial: str, config: BlkConfig) -> None:
         before = Identity(bdev.info.serial, bdev.block_size, bdev.size)
@@ -138,7 +141,7 @@ class BlkController(Controller[BlkConfig]):
 
     async def _serial(self) -> str | None:
         """The serial, by GET_ID; "" for a device that does not know the command. None if the device does not answer, or
-        fails it: it is asked on, and _learn() is called if it tells."""
+        fails it: it is asked on, and what it tells in this session is learned."""
         await cancel(self._asking)
         self._asking = asking = spawn(self._ask(), f"serial of {self.name}")
         await asyncio.wait({asking}, timeout=ID_DEADLINE_S)
@@ -158,10 +161,8 @@ class BlkController(Controller[BlkConfig]):
                 serial = await queue.get_id()
                 break
             except DeviceError as error:
-                self._failed = True
                 log.debug("controller %s: %s", self.name, error)
                 await asyncio.sleep(next(pauses, ASK_AGAIN_S[-1]))
-        self._failed = False
         if queue.counts_status_only:
             log.info("controller %s: the device does not count what it writes: short reads go unnoticed", self.name)
         for other in others:
@@ -175,12 +176,16 @@ class BlkController(Controller[BlkConfig]):
 
     def _learn(self, serial: str) -> None:
         """The device told its serial after its disk had become a bdev without one."""
-        for bdev in self.bdevs:
-            bdev.info = dataclasses.replace(bdev.info, serial=bdev.info.serial or serial)
+        if self._unknown:
+            self._unknown = False
+            for bdev in self.bdevs:
+                bdev.info = dataclasses.replace(bdev.info, serial=serial)
 
     async def _cut_off(self) -> None:
         await cancel(self._asking)
         await super()._cut_off()
+        for queue in self.request_queues:  # the lost device's GET_ID must not be answered by its successor
+            await queue.fail_commands(DeviceError.errno)
 
     def _driver_specific(self) -> dict[str, object]:
         return {"virtio": self.description(), "blk": BlkUnit(serial=self.bdevs[0].info.serial)}
