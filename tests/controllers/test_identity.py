@@ -24,6 +24,8 @@ NAMED, RENAMED = ([Designator(DesignatorType.NAA, name)] for name in (b"1" * 8, 
         (Identity(CONSTANT, 512, 512), Identity("", 512, 512)),
         (Identity("A", 512, 512, NAMED), Identity("A", 512, 512, NAMED)),
         (Identity("A", 512, 512), Identity("A", 512, 512, NAMED)),
+        (Identity("A", 512, 512, [*NAMED, *RENAMED]), Identity("A", 512, 512, NAMED)),
+        (Identity("A", 512, 512, NAMED), Identity("A", 512, 512, [*RENAMED, *NAMED])),
     ],
 )
 def test_it_can_be_the_same_disk(before: Identity, now: Identity) -> None:

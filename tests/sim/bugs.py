@@ -278,8 +278,10 @@ async def _come_back_hastily(self: Controller[Any]) -> None:
     await self._release()
 
 
-def _turn_round(self: Repetition, channels: KeptChannels, queue: RequestQueue, io_timeout_s: float) -> None:
-    _repetition(self, channels, queue, io_timeout_s)
+def _turn_round(
+    self: Repetition, channels: KeptChannels, queue: RequestQueue, doubts: int, io_timeout_s: float
+) -> None:
+    _repetition(self, channels, queue, doubts, io_timeout_s)
     self._left.reverse()
 
 
@@ -374,7 +376,10 @@ BUGS = {
         "surely overwritten|it must be", ((Repetition, "__init__", _turn_round),), ("die",), change=_cached
     ),
     "I/O is let go before what is kept": Bug(
-        "surely overwritten|it must be", ((Controller, "_come_back", _come_back_hastily),), ("die",), change=_spread
+        "surely overwritten|it must be|survived, though",
+        ((Controller, "_come_back", _come_back_hastily),),
+        ("die",),
+        change=_spread,
     ),
     "kept writes stay held": Bug(
         "is not answered|no I/O has ended", ((Keeping, "write_again", _keep_held),), ("die",), change=_scarce

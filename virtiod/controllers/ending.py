@@ -87,7 +87,14 @@ class EndingDevice(Device[Config]):
             if epoch.over:  # meanwhile
                 await self._settle_old()
         served, self._served = self._served, False
-        await self.keeping.session_ended(epoch, served)
+        await self.keeping.session_ended(epoch, served, await self._is_heard())
+
+    async def _is_heard(self) -> bool:
+        """Whether everything that the device told in the session that has ended was heard.
+
+        An answer that nobody took need not be, where answers tell of nothing else: its I/O is done again.
+        """
+        return True
 
     async def _stop_gently(self) -> None:
         """Let I/O end, and have what was acknowledged made stable."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.scsi.parse import Designator
+from virtiod.scsi.spec import DesignatorType
 from virtiod.virtio.blk import TARGET_SERIAL
 
 # Serials that programs give to every disk: they tell nothing.
@@ -33,13 +34,19 @@ def difference(before: Identity, now: Identity) -> str:
     constant = {before.serial, now.serial} <= CONSTANT_SERIALS
     if before.serial and now.serial and now.serial != before.serial and not constant:
         return f"its serial is {now.serial!r}, it was {before.serial!r}"
-    if before.designators and now.designators and now.designators != before.designators:
+    if before.designators and now.designators and not _common(before.designators, now.designators):
         return "its designators are others"
     if now.block_size != before.block_size:
         return f"its block size is {now.block_size}, it was {before.block_size}"
     if now.size < before.size:
         return f"it has {now.size} bytes, it had {before.size}"
     return ""
+
+
+def _common(before: list[Designator], now: list[Designator]) -> bool:
+    """Whether one that no other disk has is among both; of those that have none, all must be the same."""
+    unique = [{d for d in some if d.type != DesignatorType.T10_VENDOR_ID} for some in (before, now)]
+    return bool(unique[0] & unique[1]) if all(unique) else before == now
 
 
 def silence(before: Identity, now: Identity) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from virtiod.bdev import Bdev, BdevRegistry
 from virtiod.bdev.keeping import KeptChannels, KeptCounters, OnLoss
 from virtiod.controllers.repeat import Repetition
+from virtiod.core.errors import LostError
 from virtiod.core.lograte import LogRate
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
@@ -70,11 +71,14 @@ class Keeping:
         for _, channels in self._each():
             await channels.hold()
 
-    async def session_ended(self, epoch: Epoch, served: bool) -> None:
-        """All is held. served: I/O reached it in that session, after what was kept had been written again."""
+    async def session_ended(self, epoch: Epoch, served: bool, heard: bool) -> None:
+        """All is held. served: I/O reached it in that session, after what was kept had been written again.
+
+        heard: it did not tell, at its end, of a loss that nobody knows of.
+        """
         in_order = epoch.state is EpochState.QUIESCED and epoch.peer is not None
-        if served:
-            self._cached_by = epoch.peer if in_order else None
+        if served or not heard:
+            self._cached_by = epoch.peer if in_order and heard else None
         if self._cached_by is None:
             self._tell_unkept()
         for _, channels in self._each():
@@ -112,30 +116,44 @@ class Keeping:
             self._cached_by = None  # what is written now may be older than what that process has
             self._tell_unkept()
         for bdev, channels in self._each():
-            if has_all and not channels.was_reset:
+            doubts = channels.identity_doubts()
+            if channels.identity_in_doubt():  # it is written again when it has said that it is the same disk
+                channels.doubt_identity(reset=not has_all)
+            elif has_all and not channels.was_reset:
                 continue
-            if not bdev.removing:
-                await self.restore(bdev, channels, queue)
+            elif not bdev.removing:
+                await self._restore_or_wait(bdev, channels, queue, doubts)
             elif not channels.disowned:  # another disk may be in its place
                 self.lose(bdev, "acknowledged writes of a disk that is being removed are lost")
         for _, channels in self._each():
             await channels.let_go()
 
-    async def restore(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
-        """Write again what is held, to a disk that may have lost it. Raises LostError, DeadlineError: it is to be begun
-        again."""
+    async def _restore_or_wait(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue, doubts: int) -> None:
+        try:
+            await self.restore(bdev, channels, queue, doubts)
+        except LostError:
+            if not channels.identity_in_doubt():
+                raise
+            channels.doubt_identity(reset=True)  # again when it has said that it is the same disk
+
+    async def restore(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue, doubts: int) -> None:
+        """Write again what is held, to a disk that may have lost it.
+
+        doubts: how often its identity had been in doubt when it was the same. Raises LostError, DeadlineError: it is to
+        be begun again.
+        """
         was_reset = channels.take_reset()  # one that comes meanwhile counts anew
         try:
             if was_reset and channels.lose_unkept():
                 self.tell_loss(bdev, "acknowledged writes that were not flushed may be lost, as the unit was reset")
-            await self._repeat(bdev, channels, queue)
+            await self._repeat(bdev, channels, queue, doubts)
         except BaseException:
             if was_reset:
                 channels.doubt_identity(reset=True)
             raise
 
-    async def _repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue) -> None:
-        repetition = Repetition(channels, queue, self._io_timeout_s)
+    async def _repeat(self, bdev: Bdev, channels: KeptChannels, queue: RequestQueue, doubts: int) -> None:
+        repetition = Repetition(channels, queue, doubts, self._io_timeout_s)
         try:
             await repetition.run()
         finally:

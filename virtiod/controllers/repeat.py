@@ -25,17 +25,17 @@ DEADLINE_S = 10.0  # at least, for a device that answers none of what it was sen
 class Repetition:
     """Of one bdev, whose channels are held, by a queue that holds all other I/O. run() once.
 
-    io_timeout_s: how long an I/O may take; 0: for ever. refused: records that the device answered with an error, which
-    are lost.
+    doubts: how often its identity had been in doubt when it was the same disk. io_timeout_s: how long an I/O may take;
+    0: for ever. refused: records that the device answered with an error, which are lost.
     """
 
-    def __init__(self, channels: KeptChannels, queue: RequestQueue, io_timeout_s: float = 0) -> None:
+    def __init__(self, channels: KeptChannels, queue: RequestQueue, doubts: int = 0, io_timeout_s: float = 0) -> None:
         self._deadline_s = max(DEADLINE_S, io_timeout_s)
         self.refused = 0
         self.repeated = 0
         self._channels = channels
         self._queue = queue
-        self._doubts = channels.identity_doubts()
+        self._doubts = doubts
         self._unflushed = 0
         self._flushes = True
         self._left = deque(channels.records())
@@ -47,6 +47,7 @@ class Repetition:
         try:
             while self._left or self._running:
                 while self._left and not self._flush_due() and self._may_start(self._left[0]):
+                    self._check_same()
                     record = self._left.popleft()
                     task = spawn(self._queue.repeat(record), "write again", awaited=True)
                     self._running[task] = record
@@ -70,11 +71,14 @@ class Repetition:
             raise DeadlineError(f"repeated writes were not flushed within {self._deadline_s:g} s") from None
         if result == -errno.ESHUTDOWN:
             raise LostError("the device was lost while repeated writes were flushed")
-        if self._channels.identity_doubts() != self._doubts:  # what was flushed may not be what was written again
-            raise LostError("the disk may have become another one while repeated writes were flushed")
+        self._check_same()  # what was flushed may not be what was written again
         if result == 0:
             flush.succeeded()
         self._flushes = result == 0
+
+    def _check_same(self) -> None:
+        if self._channels.identity_doubts() != self._doubts:
+            raise LostError("the disk may have become another one while writes were repeated")
 
     def _may_start(self, record: KeptRecord) -> bool:
         others = self._running.values()

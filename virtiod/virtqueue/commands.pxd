@@ -14,6 +14,7 @@ cdef int64_t doubt(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t in_doubt(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t exchange_ring(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t unit_reset(PollerCore *p, Command *c) noexcept nogil
+cdef int64_t unread(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t drain(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t repeat(PollerCore *p, Command *c) noexcept nogil
 cdef int64_t request(PollerCore *p, Command *c) noexcept nogil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cython
 from cython import NULL, address, cast
-from cython.cimports.libc.errno import ESHUTDOWN, ETIMEDOUT
+from cython.cimports.libc.errno import EAGAIN, ESHUTDOWN, ETIMEDOUT
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint32_t, uint64_t
 from cython.cimports.virtiod.bdev import cache, channel
 from cython.cimports.virtiod.core.types import (
@@ -326,6 +326,14 @@ def exchange_ring(p: PollerPtr, c: CommandPtr) -> int64_t:
     q.vq = cast(VirtqPtr, c.out)[0]
     cast(VirtqPtr, c.out)[0] = old
     return 0
+
+
+def unread(p: PollerPtr, c: CommandPtr) -> int64_t:
+    """Whether the device has answered something that nobody took. The queue is stopped: it takes one, or finds the ring
+    broken."""
+    q: IoQueuePtr = cast(IoQueuePtr, c.ctx)
+    written: uint32_t = 0
+    return q.vq.ops.pop(address(q.vq), address(written)) != -EAGAIN
 
 
 def drain(p: PollerPtr, c: CommandPtr) -> int64_t:

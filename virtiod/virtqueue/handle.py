@@ -213,6 +213,11 @@ class RequestQueue:
         n: int = await self.poller.command(commands.in_doubt, address(self.q))
         return n
 
+    async def unread(self) -> bool:
+        """Whether the device gave an answer that was not taken. The queue is stopped, its ring is not used again."""
+        n: int = await self.poller.command(commands.unread, address(self.q))
+        return n != 0
+
     async def renew(self) -> int:
         """Have the ring, and the headers beside it, in new memory; returns the address of the old, now the caller's.
         The queue is stopped. Raises NoMemory."""

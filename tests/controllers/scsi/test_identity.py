@@ -102,10 +102,10 @@ async def test_a_unit_that_does_not_say_who_it_is_holds_up_its_own_writes_only_u
         await s.until(lambda: len(s.host.held) == 3)
         s.host.hook = lambda c: FakeHost.SILENCE if c.target == 0 else None
         controller.transport._client._channel.close()  # type: ignore[attr-defined]
-        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
-        assert await asyncio.gather(*writes) == [-110] * 3
-        await s.until(lambda: controller.state == "up")
+        await s.until(lambda: controller.reconnects == 1)
         assert await s.do("S0t1", "read") == 0
+        assert not any(write.done() for write in writes)
+        assert await asyncio.gather(*writes) == [-110] * 3
         assert units[0, 0].data == {}
 
 
@@ -166,18 +166,23 @@ async def test_another_disk_that_is_not_ready_is_another_disk(run_dir: Path) -> 
 
 
 @in_loop
-async def test_a_unit_that_tells_neither_name_nor_size_holds_up_its_own_writes_only(run_dir: Path) -> None:
+async def test_a_unit_that_tells_neither_name_nor_size_holds_up_its_own_writes_only(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     units = {(0, 0): FakeUnit(), (1, 0): FakeUnit(naa=2)}
     async with stack(run_dir, units) as s:
         s.host.hook = unnamed = lambda c: unusable(NOT_READY, named=False)(c) if c.cdb[0] == Opcode.INQUIRY else None
         await s.attach()
         controller = s.engine.controllers.get("S0")
         writes = await cut_with_writes_in_flight(s, unusable(NOT_READY, named=False))
-        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
-        assert "medium not present" in controller.last_error
+        await s.until(lambda: controller.reconnects == 1)
+        assert await s.do("S0t1", "read") == 0
+        (held,) = {r.getMessage() for r in caplog.records if "I/O is held" in r.getMessage()}
+        assert held.startswith("controller S0: target 0 LUN 0: ")
+        assert "medium not present" in held
+        assert await asyncio.gather(*writes) == [-errno.EIO] * 3  # as its answer says
         s.host.hook = unnamed
-        assert await asyncio.gather(*writes) == [0] * 3
-        await s.until(lambda: controller.state == "up")
+        await s.until(lambda: not s.engine.bdevs.get("S0t0").channels.identity_in_doubt())
         assert await s.do("S0t0", "flush", 0, 0) == 0  # or its writes, which are kept, would wait for it
         s.host.hook = unusable(NOT_READY, named=False)
         cut(s)

@@ -92,24 +92,29 @@ async def test_kept_writes_of_a_unit_that_is_leaving_are_not_for_the_disk_in_its
 
 
 @pytest.mark.waits
+@pytest.mark.parametrize("same", [True, False])
 @in_loop
-async def test_kept_writes_of_a_unit_that_does_not_say_who_it_is_wait_until_it_does(run_dir: Path) -> None:
+async def test_kept_writes_of_a_unit_that_does_not_say_who_it_is_wait_until_it_does(run_dir: Path, same: bool) -> None:
     units = {(0, 0): FakeUnit(serial="old"), (1, 0): FakeUnit(naa=2)}
     async with stack(run_dir, units) as s:
         controller = await attached(s)
-        own, other = units[0, 0], FakeUnit(serial="new")
-        units[0, 0] = other
+        channels = s.engine.bdevs.get("S0t0").channels
+        unit = units[0, 0]
+        if not same:
+            unit = units[0, 0] = FakeUnit(serial="new")
+        unit.data.clear()
         s.host.hook = lambda c: FakeHost.SILENCE if c.target == 0 else None
         lose(controller)
-        await s.until(lambda: "does not tell whether it is still the same disk" in controller.last_error)
+        await s.until(lambda: controller.reconnects == 1)
+        assert await s.do("S0t1", "read") == 0
         s.host.hook = lambda _: None
-        await s.until(lambda: "came back as another disk" in controller.last_error)
-        assert (controller.state, other.data) == ("reconnecting", {})
-        own.data.clear()
-        units[0, 0] = own
-        await s.until(lambda: controller.state == "up")
-        assert (own.data, other.data) == ({0: DATA}, {})
-        assert kept(s).losses == 0
+        s.host.release()
+        if same:
+            assert await s.do("S0t0", "flush", 0, 0) == 0
+        else:
+            await s.until(lambda: ("bdev_writes_lost", "S0t0") in s.events)
+        assert unit.data == ({0: DATA} if same else {})
+        assert channels.losses() == (0 if same else 1)
 
 
 @in_loop

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import struct
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.fake_scsi_units import FLUSHES, WRITES, FakeUnit, fixed_sense
+from tests.support.fake_scsi_units import FLUSHES, READS, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
 from tests.support.rings import RINGS, Ring
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
-from virtiod.bdev.probe import Flag
+from virtiod.bdev.probe import Flag, Probe
+from virtiod.controllers.scsi import commands
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.errors import DeviceError
-from virtiod.scsi.spec import Asc, SenseKey, Status
+from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
 from virtiod.transports.epoch import Epoch, Peer
 from virtiod.transports.vhost_user import transport
-from virtiod.virtio.scsi import EventType, ResetReason
+from virtiod.virtio.scsi import EventType, ResetReason, Response
 
 RESETS = [Asc.POWER_ON_OR_RESET, Asc.POWER_ON, Asc.DEVICE_RESET, Asc.NOT_READY_TO_READY]
 OLD, NEW = b"o" * 512, b"n" * 512
@@ -38,6 +43,10 @@ async def attached(s: Stack, blocks: int = 4) -> ScsiController:
         assert await s.do("S0t0", "write", 512 * i) == 0
     s.probe("S0t0").buffer[:512] = NEW
     return controller
+
+
+def check(key: int, code: int) -> Answer:
+    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
 
 
 def power_off(unit: FakeUnit, code: int = Asc.POWER_ON) -> None:
@@ -290,3 +299,135 @@ async def test_a_reset_that_only_an_event_tells_of_has_what_is_kept_written_agai
         assert await s.do("S0t0", "flush", 0, 0) == 0
         assert unit.data == dict.fromkeys(range(4), OLD)
         assert not [cdb for cdb in other.log if cdb[0] in WRITES]
+
+
+@in_loop
+async def test_a_reset_that_is_told_to_a_command_that_nobody_waits_for_is_not_missed(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        monkeypatch.setattr(commands, "COMMAND_DEADLINE_S", 0.05)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] == Opcode.TEST_UNIT_READY else None
+        s.host.tmf = lambda *_: Response.FUNCTION_REJECTED
+        controller._rescan({0})
+        await s.until(lambda: s.host.tmfs)
+        power_off(unit)
+        s.host.hook = lambda _: None
+        s.host.release()  # the late answer tells of it
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert unit.data == dict.fromkeys(range(4), OLD)
+
+
+@in_loop
+async def test_a_reset_that_is_told_while_the_rings_stop_is_not_missed(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = FakeUnit()
+
+    class Late(FakeHost):
+        async def queue_stop(self, index: int) -> int:
+            if self.held:
+                unit.data.clear()
+                self.release(check(SenseKey.UNIT_ATTENTION, Asc.POWER_ON))
+            return await super().queue_stop(index)
+
+    peer = Peer(1, 1)
+    monkeypatch.setattr(transport, "Epoch", lambda device, _: Epoch(device, peer))
+    units = {(0, 0): unit}
+    async with stack(run_dir, units, host=Late(units)) as s:
+        controller = await attached(s)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in WRITES else None
+        write = asyncio.ensure_future(s.do("S0t0", "write", 512 * 9))
+        await s.until(lambda: s.host.held)
+        s.host.hook = lambda _: None
+        await lose(s, controller)
+        assert await write == 0
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert unit.data == {**dict.fromkeys(range(4), OLD), 9: NEW}
+
+
+@contextlib.contextmanager
+def held(thread: int) -> Iterator[None]:
+    """A thread of this process does not run."""
+    script = Path(__file__).parents[2] / "support" / "hold_thread.py"
+    command = [sys.executable, str(script), str(thread)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        try:
+            yield
+        finally:
+            holder.stdin.close()
+
+
+@pytest.mark.programs
+@in_loop
+async def test_a_flush_counts_when_what_other_queues_were_told_before_it_was_heard(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}, pollers=2) as s:
+        await attached(s)
+        other = Probe(s.engine.memory, s.engine.pollers[0], s.engine.bdevs.get("S0t0").channels)
+        s.host.hook = lambda c: FakeHost.SILENCE if c.cdb[0] in READS else None
+        read = asyncio.ensure_future(other.submit("read", 0, 512))
+        await s.until(lambda: s.host.held)
+        s.host.hook = lambda _: None
+        with held(s.engine.pollers[0].tid):
+            power_off(unit)
+            unit.attentions.clear()
+            s.host.release(check(SenseKey.UNIT_ATTENTION, Asc.POWER_ON))
+            flush = asyncio.ensure_future(s.do("S0t0", "flush", 0, 0))
+            await s.until(lambda: [cdb[0] for cdb in unit.log].count(Opcode.TEST_UNIT_READY) > 3)
+            assert not flush.done()
+        assert await flush == 0
+        assert await read == 0
+        assert unit.data == dict.fromkeys(range(4), OLD)
+
+
+@in_loop
+async def test_a_reset_that_is_known_when_the_controller_is_detached_loses_nothing(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        await attached(s)
+        power_off(unit)
+        await s.engine.controllers.detach("S0")
+        assert unit.data == dict.fromkeys(range(4), OLD)
+        assert unit.log[-1][0] in FLUSHES
+
+
+@in_loop
+async def test_what_is_kept_for_a_unit_that_is_not_ready_on_its_return_waits_until_it_is(run_dir: Path) -> None:
+    unit = FakeUnit()
+    async with stack(run_dir, {(0, 0): unit}) as s:
+        controller = await attached(s)
+        not_ready = check(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)
+        s.host.hook = lambda c: not_ready if c.cdb[0] not in {Opcode.INQUIRY, Opcode.REPORT_LUNS} else None
+        power_off(unit)
+        await lose(s, controller)
+        s.host.hook = lambda _: None
+        await s.until(lambda: not s.engine.bdevs.get("S0t0").channels.identity_in_doubt())
+        assert await s.do("S0t0", "flush", 0, 0) == 0
+        assert unit.data == dict.fromkeys(range(4), OLD)
+        assert kept(s).losses == 0
+
+
+@in_loop
+async def test_a_disk_that_is_swapped_after_it_was_compared_on_a_return_gets_nothing(run_dir: Path) -> None:
+    units = {(0, 0): FakeUnit(serial="old"), (1, 0): FakeUnit(naa=2)}
+    async with stack(run_dir, units) as s:
+        controller = await attached(s)
+        channels = s.engine.bdevs.get("S0t0").channels
+        new = FakeUnit(serial="new")
+
+        def swap(command: Command) -> Answer | None:
+            if command.target == 0 and command.cdb[0] == Opcode.MODE_SENSE_10:
+                units[0, 0] = new  # and its attention is told to this command
+            return None
+
+        s.host.hook = swap
+        await lose(s, controller)
+        await s.until(lambda: s.events.count(("bdev_register", "S0t0")) == 2)
+        assert new.data == {}
+        assert channels.losses() == 1

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+from virtiod.bdev.channel import BdevChannels
 from virtiod.controllers.log_once import LogOnce
 from virtiod.controllers.scsi import cause
 from virtiod.controllers.scsi.control import ControlQueue
@@ -16,7 +17,7 @@ from virtiod.core.memory import DmaMemory
 from virtiod.core.tasks import cancel, spawn
 from virtiod.scsi import address, sense
 from virtiod.scsi.sense import Sense
-from virtiod.scsi.spec import Asc, SenseKey, Status
+from virtiod.scsi.spec import Asc, Opcode, SenseKey, Status
 from virtiod.virtio.scsi import Response, TmfType
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,11 @@ COMMAND_DEADLINE_S = 1.5
 RETRY_S = (0.002, 0.01, 0.05, 0.1, 0.2)
 MAX_ATTENTIONS = 16  # in a row; a unit may have several queued
 TMF_DEADLINE_S = 2.0
+MAX_UNANSWERED = 2  # of a target, which is asked nothing more until it has answered one
 _RETRIED_RESPONSES = {Response.ABORTED, Response.RESET, Response.BUSY}
 _RETRIED_STATUSES = {Status.BUSY, Status.TASK_SET_FULL, Status.TASK_ABORTED}
 _UNSUPPORTED = {Asc.INVALID_OPCODE >> 8, Asc.INVALID_FIELD_IN_CDB >> 8}
+_TELL_NO_ATTENTION = {Opcode.INQUIRY, Opcode.REPORT_LUNS}  # SPC-4 §5.14
 _TMF_DONE = {Response.OK, Response.FUNCTION_SUCCEEDED}
 _TMF_ERRORS: dict[int, str] = {
     Response.FUNCTION_REJECTED: "function rejected",
@@ -52,8 +55,8 @@ class CheckCondition(DeviceError):
 
     @property
     def refused(self) -> bool:
-        """Whether the unit will answer the same if it is asked again, or tells nothing at all."""
-        return self.sense is None or self.sense.key == SenseKey.ILLEGAL_REQUEST
+        """Whether the unit will answer the same if it is asked again."""
+        return self.sense is not None and not self.sense.deferred and self.sense.key == SenseKey.ILLEGAL_REQUEST
 
     @property
     def aborted(self) -> bool:
@@ -69,16 +72,28 @@ class CheckCondition(DeviceError):
 
 # (target, LUN, what the unit said of itself, or of an earlier command)
 Told = Callable[[int, int, Sense], None]
+# (target, LUN): the channels of the unit's bdev, if it has one
+ChannelsOf = Callable[[int, int], BdevChannels | None]
 
 
 class Commands:
     """The units behind a controller's queues. who: the controller, in messages.
 
-    told() hears of unit attentions and deferred errors that a command met: no I/O will meet them again.
+    told() hears of unit attentions and deferred errors that a command met: no I/O will meet them again. The data path
+    has put the unit's bdev in doubt, or counted the loss, when the answer came.
     """
 
-    def __init__(self, who: str, memory: DmaMemory, queues: list[ScsiQueue], control: ControlQueue, told: Told) -> None:
+    def __init__(
+        self,
+        who: str,
+        memory: DmaMemory,
+        queues: list[ScsiQueue],
+        control: ControlQueue,
+        channels_of: ChannelsOf,
+        told: Told,
+    ) -> None:
         self._who = who
+        self._channels_of = channels_of
         self._told = told
         self._queues = queues
         self._control = control
@@ -92,8 +107,8 @@ class Commands:
         self._said = LogOnce(log, who)
 
     def silent(self, target: int) -> bool:
-        """Whether the target still has a command that ran into its deadline."""
-        return self._unanswered[target] > 0
+        """Whether the target still has commands that ran into their deadlines, and more than one may just have lost."""
+        return self._unanswered[target] >= MAX_UNANSWERED
 
     async def run(
         self, target: int, lun: int, cdb: bytes, length: int = 0, deadline_s: float = COMMAND_DEADLINE_S
@@ -118,9 +133,11 @@ class Commands:
                     return call.data
                 if isinstance(reason, CheckCondition) and not reason.aborted:
                     attentions += 1
-                    if reason.sense is None or not reason.passes or attentions > MAX_ATTENTIONS:
+                    if reason.sense is None or not reason.passes:
                         raise reason
                     self._told(target, lun, reason.sense)
+                    if attentions > MAX_ATTENTIONS:
+                        raise reason
                     continue
                 delay = next(delays, RETRY_S[-1])
                 if loop.time() + delay > ends:
@@ -128,26 +145,42 @@ class Commands:
                 await asyncio.sleep(delay)
 
     async def _send(self, target: int, lun: int, cdb: bytes, length: int, ends: float) -> ScsiCall:
-        call = ScsiCall(self._buffers, address.pack(target, lun), cdb, length)
+        call = ScsiCall(self._buffers, address.pack(target, lun), cdb, length, self._channels_of(target, lun))
         queue = self._queues[self._sent % len(self._queues)]
         self._sent += 1
         answered = spawn(queue.call(call), f"command {cdb[0]:#04x} of {self._who}", awaited=True)
         try:
             await asyncio.wait({answered}, timeout=ends - asyncio.get_running_loop().time())
+        except asyncio.CancelledError:
+            if answered.done():
+                self._hear(target, lun, call, answered)  # nobody else will
+            raise
         finally:
             if not answered.done():
                 self._abort(target, lun, call, answered)
-            elif not answered.cancelled():
-                answered.exception()  # looked at, should this have been cancelled just when it failed
         if not answered.done():
             raise DeadlineError(f"target {target} LUN {lun}: no answer to command {cdb[0]:#04x}")
         answered.result()
         return call
 
+    def _hear(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
+        """Of an answer that nobody waits for, hear what the unit told with it."""
+        if answered.cancelled() or answered.exception() is not None:
+            return
+        if call.response == Response.OK and call.status == Status.CHECK_CONDITION:
+            reason = sense.parse(call.sense)
+            if reason is not None and (reason.deferred or reason.key == SenseKey.UNIT_ATTENTION):
+                self._told(target, lun, reason)
+
     def _abort(self, target: int, lun: int, call: ScsiCall, answered: asyncio.Future[None]) -> None:
-        """Has the device abort a command that nobody waits for any more. Until it does, the command keeps its place."""
+        """Has the device abort a command that nobody waits for any more. Until it does, the command keeps its place.
+
+        One that is aborted may have taken an attention along, of which nobody will hear: the unit is in doubt.
+        """
+        if call.channels is not None and call.opcode not in _TELL_NO_ATTENTION:
+            call.channels.doubt_identity(reset=True)
         self._unanswered[target] += 1
-        answered.add_done_callback(lambda done: self._late(target, done))
+        answered.add_done_callback(lambda done: self._late(target, lun, call, done))
         task = spawn(self._ask_back(target, lun, call, answered), f"abort {self._who}")
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)
@@ -160,10 +193,9 @@ class Commands:
             if not self._control.stopped:
                 self._said.say(logging.WARNING, (target, lun), "%s", str(error))
 
-    def _late(self, target: int, done: asyncio.Future[None]) -> None:
+    def _late(self, target: int, lun: int, call: ScsiCall, done: asyncio.Future[None]) -> None:
         self._unanswered[target] -= 1
-        if not done.cancelled():
-            done.exception()  # nobody else asks for it
+        self._hear(target, lun, call, done)
 
     @staticmethod
     def _verdict(call: ScsiCall, what: str) -> DeviceError | None:

@@ -12,11 +12,12 @@ from functools import partial
 from msgspec import UNSET
 
 from virtiod.bdev import Bdev, BdevInfo
+from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.keeping import KeptChannels
 from virtiod.controllers.controller import Controller, State
 from virtiod.controllers.description import ScsiUnit
 from virtiod.controllers.device import Context
-from virtiod.controllers.identity import difference, refusal, silence, uncertainty
+from virtiod.controllers.identity import difference, refusal, silence
 from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi import config as scsi_config
 from virtiod.controllers.scsi import paths
@@ -36,7 +37,7 @@ from virtiod.core.tasks import cancel, spawn
 from virtiod.core.ticks import now_ns
 from virtiod.scsi import address
 from virtiod.scsi.parse import Mode
-from virtiod.scsi.sense import Sense, may_be_another, may_lose_cache
+from virtiod.scsi.sense import Sense
 from virtiod.scsi.spec import Asc
 from virtiod.transports.epoch import Epoch
 from virtiod.transports.interface import Transport
@@ -121,10 +122,16 @@ class ScsiController(Controller[ScsiConfig]):
         where = f"{self.traddr}: target {disk.unit.target} LUN {disk.unit.lun}"
         if verdict is Verdict.OTHER:
             raise refusal(where, why)
-        if verdict in {Verdict.UNKNOWN, Verdict.SILENT} and self.keeping.holds_io(disk.bdev):
-            raise uncertainty(where, why)
+        if (
+            verdict is Verdict.SAME
+            and self.keeping.holds_io(disk.bdev)
+            and not await self._discovery.is_ready(disk.unit)
+        ):
+            verdict, why = Verdict.UNKNOWN, "it is not ready"
         if verdict is not Verdict.SAME:
-            disk.bdev.channels.doubt_identity()  # what comes waits until it tells
+            disk.bdev.channels.doubt_identity(reset=True)  # what it had, and what comes, waits until it tells
+        if verdict in {Verdict.UNKNOWN, Verdict.SILENT}:
+            self._say_held(disk.unit, disk.bdev, why)
         if verdict is Verdict.SILENT:
             self._mute.add(disk.unit.place)
 
@@ -181,7 +188,9 @@ class ScsiController(Controller[ScsiConfig]):
             for number, index in enumerate(range(FIRST_REQUEST, FIRST_REQUEST + self._queue_count(self._config)))
         ]
         self.service_queues = [control, events]
-        self._commands = Commands(self.name, memory, queues, control, self._told)
+        for queue in queues:
+            queue.join(queues)
+        self._commands = Commands(self.name, memory, queues, control, self._channels_of, self._told)
         self._discovery = Discovery(self.name, self._commands, self._config, size)
         self._scans = Scans(self.name, self._discovery, self._runs, self._scan_begins, self._compare)
         self._aborts = Aborts(self.name, self.traddr, self._commands, queues, timeout, self._aborted)
@@ -327,16 +336,17 @@ class ScsiController(Controller[ScsiConfig]):
         disk.unit = unit
         self._set_mode(disk, unit.mode, unit.bdev_info(self._config, self.ring_size()), self._doubts.get(unit.place, 0))
 
+    def _channels_of(self, target: int, lun: int) -> BdevChannels | None:
+        disk = self._disks.get((target, lun))
+        return None if disk is None else disk.bdev.channels
+
     def _told(self, target: int, lun: int, sense: Sense) -> None:
         """A command met a unit attention, or the error of an earlier command."""
         disk = self._disks.get((target, lun))
         if sense.deferred:
-            if not sense.is_success and disk is not None:
-                disk.bdev.channels.count_loss()
+            if not sense.is_success:
                 self._tell_deferred(target, lun, sense)
             return
-        if disk is not None and may_be_another(sense.code):
-            disk.bdev.channels.doubt_identity(bool(may_lose_cache(sense.code)))
         self._attention(target, sense.code)
         if disk is not None or is_change(sense):
             self._rescan({target})
@@ -383,8 +393,10 @@ class ScsiController(Controller[ScsiConfig]):
         self._look_at_doubts()
 
     def _look_at_doubts(self) -> None:
-        if not self._runs() or self._looks is None or self._commands is None:
+        if self.state is State.RECONNECTING or self._looks is None or self._commands is None:
             return  # on its return all units are looked at
+        if self.request_queues[0].stopped:
+            return
         for place, disk in self._disks.items():
             stays = place not in self._leaving and not self._commands.silent(place[0])
             if stays and disk.bdev.channels.identity_in_doubt():
@@ -401,8 +413,11 @@ class ScsiController(Controller[ScsiConfig]):
         if verdict in {Verdict.SAME, Verdict.OTHER, Verdict.GONE}:
             self._rescan({unit.target})
         else:
-            held = "controller %s: target %d LUN %d: I/O is held, it does not tell whether it is the same disk: %s"
-            self._said.say_state(logging.WARNING, bdev.name, why, held, *who, why)
+            self._say_held(unit, bdev, why)
+
+    def _say_held(self, unit: Unit, bdev: Bdev, why: str) -> None:
+        held = "controller %s: target %d LUN %d: I/O is held until it tells that it is the same disk, and ready: %s"
+        self._said.say_state(logging.WARNING, bdev.name, why, held, self.name, *unit.place, why)
 
     def _disown(self, bdev: Bdev) -> None:
         """Another disk may be in its place, which gets none of what was for this one."""
@@ -410,11 +425,11 @@ class ScsiController(Controller[ScsiConfig]):
             bdev.channels.disown()
             self.keeping.lose(bdev, "acknowledged writes of a disk that is gone are lost")
 
-    async def _write_after_reset(self, bdev: Bdev) -> None:
+    async def _write_after_reset(self, bdev: Bdev, doubts: int) -> None:
         channels = bdev.channels
         assert isinstance(channels, KeptChannels)
         await channels.hold()
-        await self.keeping.restore(bdev, channels, self.request_queues[0])
+        await self.keeping.restore(bdev, channels, self.request_queues[0], doubts)
         await channels.let_go()
 
     # ---- I/O that takes too long, and resets
@@ -472,6 +487,9 @@ class ScsiController(Controller[ScsiConfig]):
             await self._looks.stop()
         if self.service_queues:  # what was asked of the lost device must not be asked of its successor
             await self.service_queues[CONTROL].fail(DeviceError.errno, now_ns())
+
+    async def _is_heard(self) -> bool:
+        return not any([await queue.unread() for queue in self.all_queues])
 
     async def _doubt(self, epoch: Epoch) -> None:
         """Commands to units end: their answers may still be written, over those to other commands."""

@@ -158,8 +158,8 @@ class Discovery:
             who = await self._inquire(target, lun)
             if not who.is_disk:
                 return None
-            serial = unit.serial and await self._page(target, lun, VpdPage.UNIT_SERIAL_NUMBER, parse.serial)
-            designators = unit.designators and await self._page(
+            serial = unit.serial and await self._name(target, lun, VpdPage.UNIT_SERIAL_NUMBER, parse.serial)
+            designators = unit.designators and await self._name(
                 target, lun, VpdPage.DEVICE_IDENTIFICATION, parse.designators
             )
             capacity = await self._size(unit, named=bool(serial or designators))
@@ -192,6 +192,14 @@ class Discovery:
     async def make_ready(self, unit: Unit) -> None:
         """Raises NotFound, DeviceError if it does not become ready."""
         await self._make_ready(*unit.place)
+
+    async def is_ready(self, unit: Unit) -> bool:
+        """Whether it takes commands on its medium now."""
+        try:
+            await self._commands.run(*unit.place, cdb.test_unit_ready())
+        except (DeviceError, NotFound):
+            return False
+        return True
 
     async def mode(self, unit: Unit) -> parse.Mode:
         """Of the unit, as it is now. Raises NotFound, DeviceError."""
@@ -265,26 +273,35 @@ class Discovery:
         await self._make_ready(target, lun)
         capacity = await self._capacity(target, lun)
         unit = Unit(target, lun, who, capacity, await self._mode(target, lun))
+        serial = await self._name(target, lun, VpdPage.UNIT_SERIAL_NUMBER, parse.serial)
+        designators = await self._name(target, lun, VpdPage.DEVICE_IDENTIFICATION, parse.designators)
+        unit = dataclasses.replace(unit, serial=serial or "", designators=designators or [])
         pages = await self._page(target, lun, VpdPage.SUPPORTED_PAGES, parse.supported_pages) or frozenset()
-        found: dict[str, object] = {}
-        for page, name, parser in (
-            (VpdPage.UNIT_SERIAL_NUMBER, "serial", parse.serial),
-            (VpdPage.DEVICE_IDENTIFICATION, "designators", parse.designators),
-            (VpdPage.BLOCK_LIMITS, "limits", parse.block_limits),
-            (VpdPage.LOGICAL_BLOCK_PROVISIONING, "provisioning", parse.provisioning),
-        ):
-            value = await self._page(target, lun, page, parser) if page in pages else None
-            if value is not None:
-                found[name] = value
-        return dataclasses.replace(unit, **found)  # type: ignore[arg-type]
+        if VpdPage.BLOCK_LIMITS in pages:
+            limits = await self._page(target, lun, VpdPage.BLOCK_LIMITS, parse.block_limits)
+            unit = unit if limits is None else dataclasses.replace(unit, limits=limits)
+        if VpdPage.LOGICAL_BLOCK_PROVISIONING in pages:
+            thin = await self._page(target, lun, VpdPage.LOGICAL_BLOCK_PROVISIONING, parse.provisioning)
+            unit = unit if thin is None else dataclasses.replace(unit, provisioning=thin)
+        return unit
+
+    async def _name(self, target: int, lun: int, page: int, parser: Callable[[bytes], Result]) -> Result | None:
+        """A VPD page that tells who the unit is, whether it lists the page or not; None when it has none.
+
+        Raises DeviceError when it fails to tell it, ProtocolError for nonsense: later it would seem to be another one.
+        """
+        try:
+            return parser(await self._commands.run(target, lun, cdb.inquiry(page), cdb.LONG))
+        except CheckCondition as error:
+            if not error.refused:
+                raise
+            return None
 
     async def _page(self, target: int, lun: int, page: int, parser: Callable[[bytes], Result]) -> Result | None:
         """A VPD page, None when the unit has no usable one. Raises DeviceError when it fails to tell it."""
         try:
-            return parser(await self._commands.run(target, lun, cdb.inquiry(page), cdb.LONG))
-        except (CheckCondition, ProtocolError) as error:
-            if isinstance(error, CheckCondition) and not error.refused:
-                raise
+            return await self._name(target, lun, page, parser)
+        except ProtocolError as error:
             log.debug("VPD page %#04x is not used: %s", page, error)
             return None
 

@@ -37,7 +37,7 @@ class Doubts:
         self,
         discovery: Discovery,
         queues: Sequence[RequestQueue],
-        write_again: Callable[[Bdev], Awaitable[None]],
+        write_again: Callable[[Bdev, int], Awaitable[None]],
         looked: Looked,
         lost: Callable[[DeviceError], None],
     ) -> None:
@@ -77,7 +77,7 @@ class Doubts:
             verdict, why = await self._discovery.compare(unit)
             if verdict is not Verdict.SAME or channels.disowned:
                 return verdict, why
-            if not restore or not channels.was_reset or await self._restore(unit, bdev):
+            if not restore or not channels.was_reset or await self._restore(unit, bdev, seen):
                 channels.settle_identity(seen)
             if not channels.identity_in_doubt():
                 return verdict, ""
@@ -90,7 +90,7 @@ class Doubts:
             verdict, why = Verdict.UNKNOWN, str(error)
         self._looked(unit, bdev, verdict, why)
 
-    async def _restore(self, unit: Unit, bdev: Bdev) -> bool:
+    async def _restore(self, unit: Unit, bdev: Bdev, doubts: int) -> bool:
         """Write again what the cache lost; false if it has to be looked at again, as the next doubt came meanwhile."""
         channels = bdev.channels
         if not isinstance(channels, KeptChannels):
@@ -99,16 +99,16 @@ class Doubts:
         try:
             await self._quiet(channels, DeviceError)
             await self._discovery.make_ready(unit)
-            await self._write(bdev, channels)
+            await self._write(bdev, channels, doubts)
         except LostError:
             return False
         return True
 
-    async def _write(self, bdev: Bdev, channels: KeptChannels) -> None:
+    async def _write(self, bdev: Bdev, channels: KeptChannels, doubts: int) -> None:
         """Raises LostError if it did not come to an end: then nothing of it is with the device any more."""
         try:
             try:
-                await self._write_again(bdev)
+                await self._write_again(bdev, doubts)
             except LostError:
                 await self._quiet(channels, DeadlineError)
                 raise

@@ -1,6 +1,7 @@
 # virtio-scsi request queues.
 from libc.stdint cimport int64_t, uint64_t
 
+from virtiod.bdev.channel cimport BdevChannels
 from virtiod.virtqueue.handle cimport RequestQueue
 from virtiod.controllers.scsi.port cimport Call, Port
 from virtiod.core.types cimport Command, PollerCore
@@ -9,6 +10,7 @@ from virtiod.core.types cimport Command, PollerCore
 cdef class ScsiCall:
     cdef Call call
     cdef object buffers
+    cdef readonly BdevChannels channels
     cdef readonly int length
 
 

@@ -11,6 +11,7 @@ from cython.cimports.libc.errno import EBUSY, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.virtiod.bdev.channel import BdevChannels
 from cython.cimports.virtiod.controllers.scsi import request, result
 from cython.cimports.virtiod.controllers.scsi.port import (
     MAX_OVERDUE,
@@ -21,6 +22,7 @@ from cython.cimports.virtiod.controllers.scsi.port import (
     Port,
     PortPtr,
     Report,
+    SiblingPtr,
     TagPtr,
 )
 from cython.cimports.virtiod.controllers.scsi.port import MAX_UNMAP_RANGES as _MAX_UNMAP_RANGES
@@ -164,12 +166,16 @@ class ScsiCall:
 
     call: Call
     buffers: CallBuffers
+    channels: BdevChannels
     length: int
 
     def __cinit__(self) -> None:
         memset(address(self.call), 0, sizeof(self.call))
 
-    def __init__(self, buffers: CallBuffers, lun: bytes, cdb: bytes, length: int) -> None:
+    def __init__(
+        self, buffers: CallBuffers, lun: bytes, cdb: bytes, length: int, channels: BdevChannels | None = None
+    ) -> None:
+        """channels: of the unit's bdev, which the answer may put in doubt."""
         text: BytePtr = lun
         if len(lun) != 8 or not 6 <= len(cdb) <= CDB_ROOM or length > buffers.size:
             raise ValueError(f"unit address of {len(lun)} bytes, CDB of {len(cdb)}, {length} bytes to answer")
@@ -179,7 +185,14 @@ class ScsiCall:
         self.length = length
         self.call.length = length
         self.buffers = buffers
+        self.channels = channels
+        if channels is not None:
+            self.call.bdev = address(channels.core)
         self.call.data = buffers.take()
+
+    @property
+    def opcode(self) -> int:
+        return self.call.cdb[0]
 
     @property
     def id(self) -> int:
@@ -239,6 +252,26 @@ class ScsiQueue(RequestQueue):
         self.q.ops.result = result.judge
         self.allocate(memory, poller, spec, area)
 
+    def join(self, queues: list[ScsiQueue]) -> None:
+        """The controller's request queues, before the first I/O: see siblings.py."""
+        i: cython.int = 0
+        others = [other for other in queues if other is not self]
+        self.port.siblings = cast(SiblingPtr, calloc(max(1, len(others)), sizeof(self.port.siblings[0])))
+        if self.port.siblings == NULL:
+            raise MemoryError
+        for one in others:
+            other: ScsiQueue = one
+            self.port.siblings[i].queue = address(other.q)
+            i += 1
+        self.port.n_siblings = i
+
+    def reset(self) -> None:
+        """Empties the ring, as RequestQueue.reset(): flushes of before have to be done again."""
+        i: uint32_t
+        RequestQueue.reset(self)
+        for i in range(self.q.vq.size):
+            self.port.tags[i].confirming = 0
+
     async def call(self, call: ScsiCall) -> None:
         """Sends a command; returns when the device has answered.
 
@@ -292,6 +325,7 @@ class ScsiQueue(RequestQueue):
 
     def __dealloc__(self) -> None:
         free(self.port.tags)
+        free(self.port.siblings)
 
 
 def _unpack_report(data: bytes) -> UnitReport:

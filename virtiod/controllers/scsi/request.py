@@ -114,6 +114,8 @@ def build(q: IoQueuePtr, slot: uint32_t, n: uint32_t) -> cython.int:
         memset(cdb + USUAL_CDB, 0, port.cdb_size - USUAL_CDB)
     s.probe = s.command == NULL and identity.in_doubt(s.io.channel.bdev)
     if s.probe:
+        port.tags[slot].confirming = 0
+    if s.probe or port.tags[slot].confirming:
         kind = Op.FLUSH  # a CDB of zeros is TEST UNIT READY, which has no data either
     else:
         _put_command(cdb, s, s.offset >> shift, s.length >> shift)

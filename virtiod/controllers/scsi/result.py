@@ -17,6 +17,7 @@ from cython.cimports.libc.errno import EIO, ENODEV, ENOSPC, EOPNOTSUPP, EPERM, E
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
 from cython.cimports.virtiod.bdev import cache, identity
+from cython.cimports.virtiod.controllers.scsi import siblings
 from cython.cimports.virtiod.controllers.scsi.cause import Cause
 from cython.cimports.virtiod.controllers.scsi.port import MAX_REPORTS, CallPtr, PortPtr, ReportPtr
 from cython.cimports.virtiod.core import atomics
@@ -45,6 +46,8 @@ def judge(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
     ret = _verdict(q, slot, written)
     if ret == 0 and s.command == NULL and (s.probe or identity.in_doubt(s.io.channel.bdev)):
         return _held(q, slot)
+    if s.kind == Op.FLUSH:
+        return siblings.confirm(q, slot) if ret == 0 else siblings.forget(q, slot, ret)
     return ret
 
 
@@ -55,7 +58,7 @@ def _held(q: IoQueuePtr, slot: uint32_t) -> cython.int:
     wait: uint64_t = (now - s.io.submitted_ns) >> HOLD_SHIFT if now > s.io.submitted_ns else 0
     if atomics.load_u8(address(s.io.channel.bdev.disowned)):
         return -ENODEV
-    return _later(q, slot, min(max(wait, HOLD_NS), MAX_HOLD_NS), -ETIMEDOUT)
+    return later(q, slot, min(max(wait, HOLD_NS), MAX_HOLD_NS), -ETIMEDOUT)
 
 
 def _verdict(q: IoQueuePtr, slot: uint32_t, written: uint32_t) -> cython.int:
@@ -118,7 +121,30 @@ def _result_call(q: IoQueuePtr, slot: uint32_t) -> cython.int:
     call.resid = atomics.load_u32(address(resp.resid))
     call.sense_len = length if length <= port.sense_size else port.sense_size
     memcpy(address(call.sense[0]), address(resp.sense[0]), call.sense_len)
+    if call.bdev != NULL and call.response == Response.OK and call.status == Status.CHECK_CONDITION:
+        _hear(call)
     return 0
+
+
+def _hear(call: CallPtr) -> None:
+    """What the unit tells of itself, or of an earlier command.
+
+    It tells it once: I/O that is answered later must find it known, though the control plane may take its time, or not
+    wait for this answer any more.
+    """
+    found: SenseData
+    if not sense.decode(address(call.sense[0]), call.sense_len, address(found)):
+        return
+    if found.deferred:
+        if not sense.is_success(found.key):
+            atomics.fetch_add_u64(address(call.bdev.losses), 1)
+        return
+    if found.key == SenseKey.UNIT_ATTENTION:
+        cache.doubt(call.bdev)
+        if sense.may_be_another(found.asc):
+            identity.doubt(call.bdev, sense.may_lose_cache(found.asc))
+    elif found.key == SenseKey.ILLEGAL_REQUEST and found.asc >> 8 == Asc.LUN_NOT_SUPPORTED >> 8:
+        identity.doubt(call.bdev, True)
 
 
 def _again(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
@@ -126,11 +152,10 @@ def _again(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int
     s: SlotPtr = address(q.slots[slot])
     if s.tries < 255:
         s.tries += 1
-    return _later(q, slot, wait_ns, instead)
+    return later(q, slot, wait_ns, instead)
 
 
-def _later(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
-    """The same, but it does not count as a try."""
+def later(q: IoQueuePtr, slot: uint32_t, wait_ns: uint64_t, instead: cython.int) -> cython.int:
     s: SlotPtr = address(q.slots[slot])
     port: PortPtr = cast(PortPtr, q.kind)
     now: uint64_t = q.poller.now

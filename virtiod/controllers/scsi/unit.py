@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from virtiod.bdev import BdevInfo
 from virtiod.bdev.limits import RequestLimits
-from virtiod.controllers.identity import Identity
+from virtiod.controllers.identity import Identity, difference
 from virtiod.controllers.limits import NO_LIMIT
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.queue import MAX_UNMAP_RANGES
@@ -72,8 +72,8 @@ class Unit:
     def is_same_disk(self, other: Unit) -> bool:
         return (
             self.serial == other.serial
-            and self.designators == other.designators
-            and self.capacity.block_size == other.capacity.block_size
+            and bool(self.designators) == bool(other.designators)
+            and not difference(self.identity, dataclasses.replace(other.identity, size=self.identity.size))
         )
 
     def is_same(self, other: Unit) -> bool:
@@ -81,8 +81,10 @@ class Unit:
         return self.is_same_disk(other) and self.mode.write_protected == other.mode.write_protected
 
     def after(self, before: Unit) -> Unit:
-        """The unit, found again: what it does not tell of its mode is as before."""
-        return dataclasses.replace(self, mode=self.mode.after(before.mode))
+        """The unit, found again: what it does not tell of its mode, and of its names, is as before."""
+        mode = self.mode.after(before.mode)
+        missing = self.is_same_disk(before) and set(self.designators) < set(before.designators)
+        return dataclasses.replace(self, mode=mode, designators=before.designators if missing else self.designators)
 
     def native(self) -> set[str]:
         """The operations that the unit has a command for."""
