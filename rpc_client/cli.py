@@ -2,8 +2,8 @@
 
 The methods come from openrpc.json, so that help needs no daemon. Options are spelt as in SPDK's rpc.py.
 
-Exit status: 0 when all went well, 1 when the call failed (of several hosts: on all), 2 for a wrong command line,
-3 when it failed on some of several hosts.
+Exit status: 0 when all went well, 1 when the call failed, or I/O of a load did (of several hosts: on all), 2 for a
+wrong command line, 3 when it failed on some of several hosts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rpc_client.config import calls_of, load_config, save_config
 from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
 from rpc_client.fleet import Host, Outcome, on_each, read_hosts
+from rpc_client.loads import trouble_of
 from rpc_client.printing import printable_lines, show
 from rpc_client.tables import as_json, render, render_each
 from rpc_client.top import top
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run_on_each(hosts, access, args)
         address = hosts[0].address if hosts else DEFAULT_ADDRESS
         with Client(address, timeout_s=args.timeout, access=access) as client:
-            _run(client, args)
+            return _run(client, args)
     except _NotShown as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try again
         if isinstance(error.__cause__, BrokenPipeError):
@@ -56,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 class _NotShown(Exception):
@@ -210,15 +210,21 @@ def _secret(path: str) -> str:
     return Path(path).read_text()
 
 
-def _run(client: Client, args: argparse.Namespace) -> None:
+def _run(client: Client, args: argparse.Namespace) -> int:
+    """Returns the exit status."""
     if args.command == "top":
         try:
             top(client, args.interval, args.count)
         except OSError as error:  # those of connections are ClientErrors
             raise _NotShown from error
-        return
+        return 0
     name, work, _ = _work(args)
-    _print(args, name, work(client))
+    result = work(client)
+    _print(args, name, result)
+    trouble = trouble_of(name, result)
+    if trouble:
+        _complain(f"{name}: {trouble}")
+    return 1 if trouble else 0
 
 
 def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) -> int:
@@ -229,13 +235,17 @@ def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) ->
     name, work, timeout_s = _work(args)
     outcomes = on_each(hosts, lambda host: Client(host.address, timeout_s=args.timeout, access=access), work, timeout_s)
     failed = [one for one in outcomes if one.error is not None]
+    troubled = [one for one in outcomes if one.error is None and trouble_of(name, one.result)]
     if args.json:
         text = as_json([_as_json(one) for one in outcomes])
     else:
         results = [(one.host.name, one.result) for one in outcomes if one.error is None]
         text = render_each(name, results, [(one.host.name, str(one.error)) for one in failed], _columns())
     _show(text)
-    return 0 if not failed else 1 if len(failed) == len(outcomes) else 3
+    for one in troubled:
+        _complain(f"{one.host.name}: {name}: {trouble_of(name, one.result)}")
+    count = len(failed) + len(troubled)
+    return 0 if not count else 1 if count == len(outcomes) else 3
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

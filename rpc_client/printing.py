@@ -22,6 +22,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 bdev", "2 bdevs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def width(text: str) -> int:
     """Columns that a printable text takes on a terminal."""
     return len(text) if text.isascii() else sum(map(_width, text))

@@ -48,35 +48,35 @@ class BdevIoStat:
     name: str
     """Name of the bdev."""
     bytes_read: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_read_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     read_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_read_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_read_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_written: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_write_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     write_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_write_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_write_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_unmapped: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_unmap_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     unmap_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_unmap_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_unmap_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_copied: int
     """Always 0 (bytes)."""
     num_copy_ops: int
@@ -96,7 +96,7 @@ class BdevIoStat:
     io_time: int | None = None
     """Time with I/O in flight (us)."""
     weighted_io_time: int | None = None
-    """Sum of the latencies of all I/Os (us)."""
+    """Sum of the latencies of all I/Os that ended, failed ones too (us)."""
     driver_specific: OtherIoStat
     """More of virtiod's own."""
 
@@ -136,35 +136,35 @@ class ChannelIoStat:
     thread_id: int
     """Number of the poller, from 1."""
     bytes_read: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_read_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     read_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_read_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_read_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_written: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_write_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     write_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_write_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_write_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_unmapped: int
-    """Of I/Os that ended (bytes)."""
+    """Of I/Os that succeeded (bytes)."""
     num_unmap_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     unmap_latency_ticks: int
-    """Sum of the latencies of I/Os that ended (ticks)."""
+    """Sum of the latencies of I/Os that succeeded (ticks)."""
     max_unmap_latency_ticks: int
-    """Largest latency; 0 for none (ticks)."""
+    """Largest latency of those; 0 for none (ticks)."""
     min_unmap_latency_ticks: int
-    """Smallest latency; 0 for none (ticks)."""
+    """Smallest latency of those; 0 for none (ticks)."""
     bytes_copied: int
     """Always 0 (bytes)."""
     num_copy_ops: int
@@ -306,21 +306,21 @@ class JobReport:
     runtime: float
     """From the first I/O to the last (s)."""
     ios: int
-    """I/Os that ended."""
+    """I/Os that ended, failed ones too; verify: its writes and its reads."""
     bytes: int
     """Bytes of the I/Os that succeeded (bytes)."""
     iops: float
-    """I/Os per second (IOPS)."""
+    """I/Os per second that succeeded (IOPS)."""
     mibps: float
-    """Throughput (MiB/s)."""
+    """Throughput of those (MiB/s)."""
     io_failed: int
     """I/Os that failed."""
     io_timeout: int
-    """Those of them that took too long."""
+    """Those of io_failed that took too long."""
     io_mismatched: int
     """Reads of verify that found other data than was written."""
     avg_latency_us: float
-    """Mean latency (us)."""
+    """Mean latency of all that ended, as are all latencies (us)."""
     min_latency_us: float
     """Smallest latency (us)."""
     max_latency_us: float
@@ -372,21 +372,21 @@ class LoadFigures:
     runtime: float
     """From the first I/O to the last (s)."""
     ios: int
-    """I/Os that ended."""
+    """I/Os that ended, failed ones too; verify: its writes and its reads."""
     bytes: int
     """Bytes of the I/Os that succeeded (bytes)."""
     iops: float
-    """I/Os per second (IOPS)."""
+    """I/Os per second that succeeded (IOPS)."""
     mibps: float
-    """Throughput (MiB/s)."""
+    """Throughput of those (MiB/s)."""
     io_failed: int
     """I/Os that failed."""
     io_timeout: int
-    """Those of them that took too long."""
+    """Those of io_failed that took too long."""
     io_mismatched: int
     """Reads of verify that found other data than was written."""
     avg_latency_us: float
-    """Mean latency (us)."""
+    """Mean latency of all that ended, as are all latencies (us)."""
     min_latency_us: float
     """Smallest latency (us)."""
     max_latency_us: float
@@ -462,9 +462,9 @@ class OtherIoStat:
     """Statistics that SPDK has no members for."""
 
     num_flush_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     num_write_zeroes_ops: int
-    """I/Os that ended."""
+    """I/Os that succeeded."""
     oldest_io_ticks: int
     """Age of the oldest I/O in flight; 0 for none (ticks)."""
 

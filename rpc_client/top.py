@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from rpc_client.client import Client
 from rpc_client.errors import BadReply
-from rpc_client.printing import cut, pad, printable, show
+from rpc_client.printing import counted, cut, pad, printable, show
 from rpc_client.tables import MALFORMED, duration, table
 
 MIB = 1 << 20
@@ -116,12 +116,8 @@ def _summary(now: Sample) -> Line:
     total = len(now.controllers)
     depth = sum(bdev.get("queue_depth", 0) for bdev in now.iostat["bdevs"])
     bdevs = len(now.iostat["bdevs"])
-    text = f"{up} of {total} controllers up, {_count(bdevs, 'bdev')}, {_count(depth, 'I/O')} in flight"
+    text = f"{up} of {total} controllers up, {counted(bdevs, 'bdev')}, {counted(depth, 'I/O')} in flight"
     return text, "" if up == total else "bad"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _controller(one: dict[str, Any]) -> Row:

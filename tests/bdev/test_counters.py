@@ -95,6 +95,29 @@ async def test_failures_are_counted_by_operation_and_status() -> None:
 
 
 @in_loop
+async def test_latencies_of_what_succeeded_are_told_from_those_of_all_that_ended() -> None:
+    async with setup() as s:
+        s.submit(0, "read")
+        s.finish()
+        done = s.bdev.stats().ops["read"]
+        s.submit(0, "read")
+        s.submit(1, "read", offset=BLOCKS * 512)
+        await asyncio.sleep(0.02)
+        s.finish()
+        read = s.bdev.stats([]).ops["read"]
+        (_, good), (_, bad) = s.bdev.channel_stats([])
+        assert (read.completed, read.failed, read.below) == (2, 1, [3])
+        assert (bad.ops["read"].completed_ns, bad.ops["read"].completed_max_ns) == (0, 0)
+        assert read.time_ns == read.completed_ns + bad.ops["read"].time_ns
+        assert (read.completed_ns, read.completed_min_ns, read.completed_max_ns) == (
+            good.ops["read"].time_ns,
+            good.ops["read"].min_ns,
+            good.ops["read"].max_ns,
+        )
+        assert read.completed_min_ns <= done.max_ns
+
+
+@in_loop
 async def test_latencies_are_counted_in_all_buckets_or_below_cuts() -> None:
     async with setup() as s:
         for poller in (0, 0, 1):
@@ -141,4 +164,4 @@ async def test_extremes_can_be_forgotten_and_nothing_else_is() -> None:
         read = rig.bdev.stats().ops["read"]
         assert read.min_ns == read.max_ns >= 1_000_000
         rig.bdev.reset_extremes()
-        assert rig.bdev.stats().ops["read"] == read._replace(min_ns=0, max_ns=0)
+        assert rig.bdev.stats().ops["read"] == read._replace(min_ns=0, max_ns=0, completed_min_ns=0, completed_max_ns=0)

@@ -77,6 +77,39 @@ async def test_every_bdev_is_loaded_from_every_poller_and_totals_add_up() -> Non
 
 
 @in_loop
+async def test_iops_and_throughput_are_those_of_ios_that_succeeded() -> None:
+    async with engine("N0", io_types=frozenset({"read"})) as e:
+        report = await e.load.run(["N0"], Workload("randrw", total_bytes=4 * MIB, queue_depth=8))
+        (result,) = report.results
+        ops = e.bdevs.get("N0").stats().ops
+        assert (result.status, result.ios) == ("failed", 1024)
+        assert result.io_failed == ops["write"].failed == 1024 - ops["read"].completed > 0
+        for one in (result, report.totals):
+            assert one.iops * one.runtime == pytest.approx(ops["read"].completed)
+            assert one.mibps * one.runtime == pytest.approx(ops["read"].bytes / MIB)
+
+
+@in_loop
+async def test_progress_shows_as_done_only_what_succeeded() -> None:
+    async with engine("N0", io_types=frozenset({"read"})) as e:
+        seen: list[Snapshot] = []
+        running = asyncio.create_task(e.load.run(["N0"], Workload("randwrite", time_s=LOAD_S), progress=seen.append))
+        await until(lambda: seen)
+        await e.load.stop()
+        await soon(running)
+        assert all(s.failed > 0 and (s.iops, s.mib_s) == (0, 0) for s in seen)
+
+
+@pytest.mark.parametrize("rw", PATTERNS)
+@in_loop
+async def test_the_share_that_progress_shows_is_all_at_the_end(rw: str) -> None:
+    async with engine("N0", "N1", pollers=2) as e:
+        workload = Workload(rw, total_bytes=MIB + 4096, queue_depth=4)
+        report = await e.load.run(["N0", "N1"], workload)
+        assert report.totals.ios == workload.total_ios(bdevs=2, jobs=2)
+
+
+@in_loop
 async def test_a_bdev_that_goes_ends_its_load_and_buffers_go_back() -> None:
     async with engine("N0") as e:
         used = e.memory.used

@@ -86,6 +86,21 @@ def test_values_are_those_that_the_load_had(run_dir: Path) -> None:
     run_live(run_dir, test)
 
 
+def test_times_and_numbers_of_ios_are_of_the_same_ios(run_dir: Path) -> None:
+    async def test(live: Live) -> None:
+        bdev = live.add_null("Null0", ("read",))
+        await live.load("Null0", "randrw", 100)
+        text = await live.scrape()
+        write = bdev.stats().ops["write"]
+        assert (write.completed, write.failed > 0) == (0, True)
+        assert value(text, "bdev_writes_completed_total", bdev="Null0") == 0
+        assert value(text, "bdev_write_time_seconds_total", bdev="Null0") == 0
+        assert value(text, "bdev_io_duration_seconds_count", bdev="Null0", op="write") == write.failed
+        assert value(text, "bdev_io_duration_seconds_sum", bdev="Null0", op="write") == write.time_ns / 1e9
+
+    run_live(run_dir, test)
+
+
 def test_histogram_counts_what_the_fine_buckets_do(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         bdev = live.add_null("Null0")

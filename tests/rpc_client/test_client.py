@@ -19,7 +19,7 @@ from rpc_client.top import Sample, top, view
 from tests.support.daemon import FakeDaemon
 from tests.support.rpc_server import scripted, with_daemon
 from tests.support.waiting import PATIENCE_S
-from virtiod.bdev.counters import NO_IO
+from virtiod.bdev.counters import ERRORS, NO_IO
 from virtiod.load.job import LoadCounters
 from virtiod.load.report import JobReport, figures
 from virtiod.rpc.methods import METHODS
@@ -229,25 +229,53 @@ def test_nobody_there_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_result_of_a_load_is_a_table(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
-    io = NO_IO._replace(completed=123456, failed=1, bytes=482 << 20, time_ns=10**9, min_ns=10**3, max_ns=10**5)
-    counters = LoadCounters(0, 10**9, io, [], mismatches=2, first_error=-5)
-    job = JobReport(
+    def use(path: str, daemon: FakeDaemon) -> None:
+        daemon.fakes.fake_load.report.results.append(load_job("failed", failed=1, timeouts=3, mismatches=2))
+        _, out, _ = run_cli(capsys, path, "perform_tests", "-b", "B0", "-w", "verify", "-t", "1")
+        # What failed makes no IOPS, and a time-out is one failure.
+        assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123456", "482.0"]
+        assert out.splitlines()[1].split()[-1] == "6"
+
+    with_daemon(run_dir, use)
+
+
+def load_job(status: str, failed: int = 0, timeouts: int = 0, mismatches: int = 0) -> JobReport:
+    """The report of a job of a second. failed: but for timeouts."""
+    errors = [{"io": failed, "timeout": timeouts}.get(one, 0) for one in ERRORS]
+    io = NO_IO._replace(completed=123456, failed=failed + timeouts, bytes=482 << 20, time_ns=10**9, errors=errors)
+    counters = LoadCounters(0, 10**9, io, [], mismatches, first_error=-5)
+    return JobReport(
         job="B0",
         core_mask="0x1",
         workload="verify",
-        status="failed",
+        status=status,
         queue_depth=1,
         io_size=4096,
         keeps_writes=False,
         **vars(figures(counters)),
     )
 
+
+@pytest.mark.parametrize(
+    ("job", "code", "says"),
+    [
+        (load_job("finished"), 0, ""),
+        (load_job("failed", failed=1), 1, "B0: 1 I/O failed (123457 I/Os ended)"),
+        (load_job("failed", timeouts=1), 1, "B0: 1 I/O failed (123457 I/Os ended)"),
+        (load_job("failed", mismatches=2), 1, "B0: 2 read other data than was written (123456 I/Os ended)"),
+        (load_job("terminated"), 1, "B0: ended before its time (123456 I/Os ended)"),
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_the_exit_status_says_whether_all_io_of_a_load_succeeded(
+    capsys: pytest.CaptureFixture[str], run_dir: Path, words: tuple[str, ...], job: JobReport, code: int, says: str
+) -> None:
     def use(path: str, daemon: FakeDaemon) -> None:
         daemon.fakes.fake_load.report.results.append(job)
-        status, out, _ = run_cli(capsys, path, "perform_tests", "-b", "B0", "-w", "verify", "-t", "1")
-        assert status == 0
-        assert out.splitlines()[1].split()[:6] == ["B0", "0x1", "verify", "failed", "123457", "482.0"]
-        assert out.splitlines()[1].split()[-1] == "3"
+        status, out, err = run_cli(capsys, path, *words, "perform_tests", "-b", "B0")
+        said = [line for line in err.splitlines() if line.startswith("virtiod-rpc")]
+        assert (status, said) == (code, [f"virtiod-rpc: perform_tests: {says}"] if says else [])
+        assert "B0" in out
 
     with_daemon(run_dir, use)
 

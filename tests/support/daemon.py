@@ -104,6 +104,9 @@ def _op_counted(ios: Sequence[FakeIo]) -> OpCounters:
         max_ns=max(times, default=0),
         errors=[sum(io.status == status for io in ios) for status in ERRORS],
         below=[],
+        completed_ns=sum(io.latency_ns for io in done),
+        completed_min_ns=min((io.latency_ns for io in done), default=0),
+        completed_max_ns=max((io.latency_ns for io in done), default=0),
     )
 
 

@@ -256,7 +256,7 @@ class BdevChannels:
             self.channels[i].poller = poller.core
             self.channels[i].bdev = address(self.core)
             for op in range(OP_COUNT):
-                self.channels[i].ops[op].min_ns = UINT64_MAX
+                tally.begin(address(self.channels[i].ops[op]))
                 self.stats[op * self.count + i] = address(self.channels[i].ops[op])
 
     def __init__(self, pollers: list[Poller]) -> None:
@@ -419,6 +419,8 @@ class BdevChannels:
         for i in range(OP_COUNT * self.count):
             atomics.store_u64(address(self.stats[i].min_ns), UINT64_MAX)
             atomics.store_u64(address(self.stats[i].max_ns), 0)
+            atomics.store_u64(address(self.stats[i].failed_min_ns), UINT64_MAX)
+            atomics.store_u64(address(self.stats[i].failed_max_ns), 0)
 
     def __dealloc__(self) -> None:
         i: cython.int

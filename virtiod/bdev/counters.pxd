@@ -9,3 +9,4 @@ cdef list bucket_counts(OpStats **stats, int n)
 
 # ---- private: for the module itself
 cdef uint64_t _busy_ns(Channel *ch) noexcept nogil
+cdef uint64_t _shortest(uint64_t min_ns) noexcept nogil

@@ -34,8 +34,10 @@ class OpCounters(NamedTuple):
     """One operation, on one channel or on several.
 
     bytes: of those completed. time_ns: sum of the latencies of all that ended (completed or failed). min_ns, max_ns:
-    since reset_extremes(), 0 for none. errors: of those failed, by status, in the order of ERRORS. below[i]: I/Os that
-    ended in the buckets before cuts[i], the last one: all that ended; empty without cuts.
+    of all that ended since reset_extremes(), 0 for none. errors: of those failed, by status, in the order of ERRORS.
+    below[i]: I/Os that ended in the buckets before cuts[i], the last one: all that ended; empty without cuts.
+    completed_ns, completed_min_ns, completed_max_ns: as time_ns, min_ns, max_ns, of those completed: what can be
+    divided by their number.
     """
 
     submitted: int
@@ -47,6 +49,9 @@ class OpCounters(NamedTuple):
     max_ns: int
     errors: list[int]
     below: list[int]
+    completed_ns: int = 0
+    completed_min_ns: int = 0
+    completed_max_ns: int = 0
 
     @property
     def failures(self) -> dict[str, int]:
@@ -154,6 +159,9 @@ def op_counters(stats: OpStatsArray, n: cython.int, cuts: Cuts | None) -> OpCoun
     time_ns: uint64_t = 0
     min_ns: uint64_t = UINT64_MAX
     max_ns: uint64_t = 0
+    failed_ns: uint64_t = 0
+    failed_min: uint64_t = UINT64_MAX
+    failed_max: uint64_t = 0
     for i in range(n):
         s = stats[i]
         submitted += atomics.relaxed_u64(address(s.submitted))
@@ -163,6 +171,9 @@ def op_counters(stats: OpStatsArray, n: cython.int, cuts: Cuts | None) -> OpCoun
         time_ns += atomics.relaxed_u64(address(s.time_ns))
         min_ns = min(min_ns, atomics.relaxed_u64(address(s.min_ns)))
         max_ns = max(max_ns, atomics.relaxed_u64(address(s.max_ns)))
+        failed_ns += atomics.relaxed_u64(address(s.failed_ns))
+        failed_min = min(failed_min, atomics.relaxed_u64(address(s.failed_min_ns)))
+        failed_max = max(failed_max, atomics.relaxed_u64(address(s.failed_max_ns)))
     errors: list[int] = [0] * ERROR_COUNT
     if failed:
         for k in range(ERROR_COUNT):
@@ -173,8 +184,25 @@ def op_counters(stats: OpStatsArray, n: cython.int, cuts: Cuts | None) -> OpCoun
     below: list[int] = [] if cuts is None else [0] * (len(cuts) + 1)
     if submitted and cuts is not None:  # or the reader fetches buckets that are in no cache, and all 0
         below = _below(stats, n, cuts)
-    shortest: uint64_t = 0 if min_ns == UINT64_MAX else min_ns
-    return OpCounters(submitted, completed, failed, size, time_ns, shortest, max_ns, errors, below)
+    return OpCounters(
+        submitted,
+        completed,
+        failed,
+        size,
+        time_ns + failed_ns,
+        _shortest(min(min_ns, failed_min)),
+        max(max_ns, failed_max),
+        errors,
+        below,
+        time_ns,
+        _shortest(min_ns),
+        max_ns,
+    )
+
+
+def _shortest(min_ns: uint64_t) -> uint64_t:
+    """0 for none."""
+    return 0 if min_ns == UINT64_MAX else min_ns
 
 
 @cython.cfunc

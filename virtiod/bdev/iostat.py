@@ -22,16 +22,16 @@ from virtiod.core.ticks import NS_PER_US
 
 DEFAULT_QD_PERIOD_US = 1000
 
-Bytes = Annotated[int, Member("of I/Os that ended", "bytes")]
-Ops = Annotated[int, Member("I/Os that ended")]
-Latency = Annotated[int, Member("sum of the latencies of I/Os that ended", "ticks")]
-MaxLatency = Annotated[int, Member("largest latency; 0 for none", "ticks")]
-MinLatency = Annotated[int, Member("smallest latency; 0 for none", "ticks")]
+Bytes = Annotated[int, Member("of I/Os that succeeded", "bytes")]
+Ops = Annotated[int, Member("I/Os that succeeded")]
+Latency = Annotated[int, Member("sum of the latencies of I/Os that succeeded", "ticks")]
+MaxLatency = Annotated[int, Member("largest latency of those; 0 for none", "ticks")]
+MinLatency = Annotated[int, Member("smallest latency of those; 0 for none", "ticks")]
 
 
 @dataclass(kw_only=True)
 class OpsIoStat:
-    """What each operation did since the last reset. SPDK's copy operation is never done."""
+    """What each operation did since the last reset; what failed is counted in io_error only. Copies are never done."""
 
     bytes_read: Bytes
     num_read_ops: Ops
@@ -91,7 +91,9 @@ class BdevIoStat(OpsIoStat, _Named):
     ] = UNSET
     queue_depth: Annotated[int | UnsetType, Member("I/Os in flight")] = UNSET
     io_time: Annotated[int | UnsetType, Member("time with I/O in flight", "us")] = UNSET
-    weighted_io_time: Annotated[int | UnsetType, Member("sum of the latencies of all I/Os", "us")] = UNSET
+    weighted_io_time: Annotated[
+        int | UnsetType, Member("sum of the latencies of all I/Os that ended, failed ones too", "us")
+    ] = UNSET
     driver_specific: Annotated[OtherIoStat, Member("more of virtiod's own")]
 
 
@@ -185,7 +187,7 @@ def _ops(stats: BdevCounters, base: BdevCounters) -> dict[str, int]:
         now, then = stats.ops.get(op, NO_IO), base.ops.get(op, NO_IO)
         shown[bytes_name] = now.bytes - then.bytes
         shown[f"num_{name}_ops"] = now.completed - then.completed
-        shown[f"{name}_latency_ticks"] = now.time_ns - then.time_ns
-        shown[f"max_{name}_latency_ticks"] = now.max_ns
-        shown[f"min_{name}_latency_ticks"] = now.min_ns
+        shown[f"{name}_latency_ticks"] = now.completed_ns - then.completed_ns
+        shown[f"max_{name}_latency_ticks"] = now.completed_max_ns
+        shown[f"min_{name}_latency_ticks"] = now.completed_min_ns
     return shown

@@ -11,7 +11,7 @@ from cython import NULL, address, cast, sizeof
 from cython.cimports.libc.errno import EBUSY, ENODEV
 from cython.cimports.libc.stdint import UINT64_MAX, int64_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.virtiod.bdev import channel, kept, rewind
+from cython.cimports.virtiod.bdev import channel, kept, rewind, tally
 from cython.cimports.virtiod.bdev.kept import RECORDS, KeepArray, KeepPtr, KeptWrite, KeptWritePtr
 from cython.cimports.virtiod.core import atomics
 from cython.cimports.virtiod.core.types import (
@@ -234,7 +234,7 @@ class KeptChannels(BdevChannels):
         k.own.submit = k.channel.submit
         k.own.device = k.channel.device
         for op in range(OP_COUNT):
-            k.own.ops[op].min_ns = UINT64_MAX
+            tally.begin(address(k.own.ops[op]))
         k.channel.keep = k
 
     def connect(self, index: cython.int, submit: channel_submit_fn, device: VoidPtr) -> None:

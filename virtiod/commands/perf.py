@@ -102,7 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the load; returns 0 if every I/O succeeded (and verified), else 1."""
+    """Runs the load; returns 0 if every I/O succeeded (and verified), and none was left out, else 1.
+
+    What a signal ends before its time has left nothing out.
+    """
     options = cmdline.options_from(PerfOptions, args)
     workload = Workload(
         rw=options.rw,
@@ -117,12 +120,15 @@ def run(args: argparse.Namespace) -> int:
     if workload.writes and not options.yes and any(not t.startswith("null:") for t in options.targets):
         raise InvalidArgument(f"--rw {options.rw} destroys the data on the target: add --yes to allow it")
     with logged():
-        report = asyncio.run(_measure(options, workload))
+        report, interrupted = asyncio.run(_measure(options, workload))
     print(json.dumps(msgspec.to_builtins(report), indent=2) if options.json else table(report))
-    return 1 if report.totals.io_failed or report.totals.io_mismatched else 0
+    failed = report.totals.io_failed or report.totals.io_mismatched
+    return 1 if failed or (any(job.status != "finished" for job in report.results) and not interrupted) else 0
 
 
-async def _measure(options: PerfOptions, workload: Workload) -> LoadReport:
+async def _measure(options: PerfOptions, workload: Workload) -> tuple[LoadReport, bool]:
+    """The report, and whether a signal ended the load."""
+    interrupted = False
     system = System(options.cpus, options.memory_mib, options.poll_mode, allow_unbind=options.allow_unbind)
     system.start()
     printed = OutputQueue(output_of(sys.stderr))  # a terminal that was stopped does not hold up the load
@@ -131,12 +137,18 @@ async def _measure(options: PerfOptions, workload: Workload) -> LoadReport:
         progress = partial(draw, printed) if sys.stderr.isatty() else None
         running = spawn(system.load.run(names, workload, progress=progress), "load", awaited=True)
         loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            spawn(system.load.stop(), "end the load")
+
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, lambda: spawn(system.load.stop(), "end the load"))
+            loop.add_signal_handler(signal_number, interrupt)
         report = await running
         if progress:
             printed.put(b"\n")
-        return report
+        return report, interrupted
     finally:
         await system.stop()
         printed.close()

@@ -212,9 +212,12 @@ cdef struct OpStats:
     uint64_t completed     # with success
     uint64_t failed
     uint64_t bytes         # of completed
-    uint64_t time_ns       # sum of the latencies of completed and failed
-    uint64_t min_ns        # since the last reset by RPC; UINT64_MAX when none
+    uint64_t time_ns       # sum of the latencies of completed
+    uint64_t min_ns        # of completed, since the last reset by RPC; UINT64_MAX when none
     uint64_t max_ns
+    uint64_t failed_ns     # the same of failed
+    uint64_t failed_min_ns
+    uint64_t failed_max_ns
     uint64_t errors[ERROR_COUNT]  # of failed, by ErrorClass
     uint64_t buckets[HIST_BUCKETS]
 

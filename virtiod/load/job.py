@@ -67,8 +67,8 @@ class LoadCounters(NamedTuple):
 
 
 class LoadProgress(NamedTuple):
-    """What a job did so far, as far as it can be asked often. ios: done, those that failed too; time_ns: the sum of
-    their latencies; bytes: of those that succeeded."""
+    """What a job did so far, as far as it can be asked often. ios: that ended, those that failed too; time_ns: the sum
+    of their latencies; bytes: of those that succeeded."""
 
     ios: int
     bytes: int
@@ -230,7 +230,7 @@ class LoadJob:
         self.g.sequence = 0 if pattern.verify else self.g.slots * spec.part // spec.parts
         self.g.left = spec.ios or UINT64_MAX
         self.g.end_ns = UINT64_MAX
-        self.g.stats.min_ns = UINT64_MAX
+        tally.begin(address(self.g.stats))
         self.g.is_random = pattern.random
         self.g.verify = pattern.verify
         self.g.reads = work.reads
@@ -274,7 +274,7 @@ class LoadJob:
         return LoadProgress(
             atomics.relaxed_u64(address(s.completed)) + failed,
             atomics.relaxed_u64(address(s.bytes)),
-            atomics.relaxed_u64(address(s.time_ns)),
+            atomics.relaxed_u64(address(s.time_ns)) + atomics.relaxed_u64(address(s.failed_ns)),
             failed,
         )
 

@@ -22,14 +22,14 @@ class LoadFigures:
     """How much I/O was done, and how fast."""
 
     runtime: Annotated[float, Member("from the first I/O to the last", "s")]
-    ios: Annotated[int, Member("I/Os that ended")]
+    ios: Annotated[int, Member("I/Os that ended, failed ones too; verify: its writes and its reads")]
     bytes: Annotated[int, Member("bytes of the I/Os that succeeded", "bytes")]
-    iops: Annotated[float, Member("I/Os per second", "IOPS")]
-    mibps: Annotated[float, Member("throughput", "MiB/s")]
+    iops: Annotated[float, Member("I/Os per second that succeeded", "IOPS")]
+    mibps: Annotated[float, Member("throughput of those", "MiB/s")]
     io_failed: Annotated[int, Member("I/Os that failed")]
-    io_timeout: Annotated[int, Member("those of them that took too long")]
+    io_timeout: Annotated[int, Member("those of io_failed that took too long")]
     io_mismatched: Annotated[int, Member("reads of verify that found other data than was written")]
-    avg_latency_us: Annotated[float, Member("mean latency", "us")]
+    avg_latency_us: Annotated[float, Member("mean latency of all that ended, as are all latencies", "us")]
     min_latency_us: Annotated[float, Member("smallest latency", "us")]
     max_latency_us: Annotated[float, Member("largest latency", "us")]
     p50_latency_us: Annotated[float, Member("median latency", "us")]
@@ -91,7 +91,7 @@ def figures(counted: LoadCounters) -> LoadFigures:
         runtime=runtime,
         ios=ios,
         bytes=io.bytes,
-        iops=ios / runtime if runtime > 0 else 0.0,
+        iops=io.completed / runtime if runtime > 0 else 0.0,
         mibps=io.bytes / runtime / MIB if runtime > 0 else 0.0,
         io_failed=io.failed,
         io_timeout=io.failures.get("timeout", 0),

@@ -30,7 +30,10 @@ Progress = Callable[["Snapshot"], None]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The progress of a run. iops and latency (us, mean) are those of the last interval."""
+    """The progress of a run. iops and mib_s are of I/Os that succeeded in the last interval.
+
+    latency: the mean of all that ended in it (us). failed: I/Os, since the start.
+    """
 
     elapsed_s: float
     share: float
@@ -139,21 +142,21 @@ class LoadGenerator:
 
 
 async def _report_progress(jobs: list[_Job], workload: Workload, started: float, progress: Progress) -> None:
-    seconds = workload.time_s or DEFAULT_TIME_S
-    wanted = (workload.total_bytes or 0) * len({job.bdev for job in jobs})
+    seconds = workload.time_s or (0.0 if workload.total_bytes else DEFAULT_TIME_S)
+    wanted = workload.total_ios(len({job.bdev for job in jobs}), len({job.load.poller for job in jobs}))
     last, before = started, LoadProgress(0, 0, 0, 0)
     while True:
         await asyncio.sleep(PROGRESS_S)
         now = time.monotonic()
         so_far = LoadProgress(*map(sum, zip(*(job.load.progress() for job in jobs), strict=True)))
-        share = so_far.bytes / wanted if wanted else (now - started) / seconds
+        share = max(so_far.ios / wanted if wanted else 0.0, (now - started) / seconds if seconds else 0.0)
         fresh = so_far.ios - before.ios
         progress(
             Snapshot(
                 now - started,
                 min(1.0, share),
-                fresh / (now - last),
-                fresh * workload.block_size / (now - last) / MIB,
+                (fresh - (so_far.failed - before.failed)) / (now - last),
+                (so_far.bytes - before.bytes) / (now - last) / MIB,
                 (so_far.time_ns - before.time_ns) / fresh / NS_PER_US if fresh else 0.0,
                 so_far.failed,
             )

@@ -66,6 +66,10 @@ class Workload:
         """How many I/Os each of so many jobs on a bdev does; 0 for no limit."""
         return -(-(self.total_bytes or 0) // (self.block_size * jobs))
 
+    def total_ios(self, bdevs: int, jobs: int) -> int:
+        """How many I/Os end when so many jobs on each of so many bdevs are done; 0 for no limit."""
+        return bdevs * jobs * self.ios_of(jobs) * (2 if self.pattern.verify else 1)
+
     def check(self) -> None:
         """Raises InvalidArgument for what no bdev could do."""
         if self.rw not in PATTERNS:

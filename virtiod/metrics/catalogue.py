@@ -161,8 +161,8 @@ def _moved(op: str, done: str) -> Value[CountedBdev]:
 
 
 def _took(op: str, plural: str) -> Value[CountedBdev]:
-    text = f"Sum of the latencies of {plural} that ended."
-    return _counter(f"{op}_time_seconds", text, lambda b: b.counted.ops[op].time_ns / NS_PER_S)
+    text = f"Sum of the latencies of {plural} completed with success."
+    return _counter(f"{op}_time_seconds", text, lambda b: b.counted.ops[op].completed_ns / NS_PER_S)
 
 
 BDEV = Group[CountedBdev](
@@ -202,7 +202,7 @@ BDEV = Group[CountedBdev](
         ),
         _counter(
             "io_time_weighted_seconds",
-            "Sum of the latencies of all I/Os that ended; its rate is the mean queue depth.",
+            "Sum of the latencies of all I/Os that ended, failed ones too; its rate is the mean queue depth.",
             lambda b: b.counted.weighted_ns / NS_PER_S,
         ),
     )
@@ -260,7 +260,7 @@ BDEV_OP = Group[OpCounters](
             "virtiod_bdev_io_duration_seconds",
             "histogram",
             ("bdev", "op"),
-            "Latencies of I/Os that ended; bounds are accurate within 1 %.",
+            "Latencies of I/Os that ended, failed ones too; bounds are accurate within 1 %.",
             tuple(bound / NS_PER_S for bound in IO_BOUNDS_NS),
             lambda op: (op.below, op.time_ns / NS_PER_S),
         ),

@@ -116,6 +116,26 @@ def test_iostat_refuses(run_dir: Path, params: dict[str, object], code: int) -> 
     talk(run_dir, ask)
 
 
+def test_a_mean_latency_is_that_of_the_ios_that_are_counted(run_dir: Path) -> None:
+    async def ask(peer: Peer, daemon: FakeDaemon) -> None:
+        await attach(peer)
+        bdev = daemon.bdev("B0")
+        bdev.count("read", 1000)
+        bdev.count("read", 3000)
+        bdev.count("read", 30_000_000_000, status="timeout")
+        bdev.count("read", 1, status="invalid")
+        (stat,) = (await peer.result("bdev_get_iostat"))["bdevs"]
+        assert (stat["num_read_ops"], stat["read_latency_ticks"]) == (2, 4000)
+        assert (stat["min_read_latency_ticks"], stat["max_read_latency_ticks"]) == (1000, 3000)
+        assert stat["io_error"] == {"timeout": 1, "invalid": 1}
+        await peer.result("bdev_reset_iostat")
+        bdev.count("read", 7, status="io")
+        (stat,) = (await peer.result("bdev_get_iostat"))["bdevs"]
+        assert (stat["num_read_ops"], stat["read_latency_ticks"]) == (0, 0)
+
+    talk(run_dir, ask)
+
+
 def test_a_reset_shows_only_what_comes_after_it_and_leaves_the_counters_alone(run_dir: Path) -> None:
     async def ask(peer: Peer, daemon: FakeDaemon) -> None:
         await attach(peer)
