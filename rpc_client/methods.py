@@ -274,7 +274,7 @@ class Methods(Caller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Deletes a null bdev. What uses it is ended first.
+        """Deletes a null bdev. What uses it is ended first; the log says what that was.
 
         name: bdev (1 to 255 printable characters)
 
@@ -543,7 +543,7 @@ class Methods(Caller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Detaches a controller and deletes its bdevs. What uses them is ended first.
+        """Detaches a controller and deletes its bdevs. What uses them is ended first; the log says what that was.
 
         name: controller (1 to 255 printable characters)
 
@@ -977,7 +977,7 @@ class Methods(Caller):
         name: str,
         timeout_s: float | None = None,
     ) -> bool:
-        """Ends an export: requests in flight are answered, then its connections are closed.
+        """Ends an export: requests in flight are answered, then its connections are closed; the log says whose.
 
         name: export (1 to 255 printable characters)
 
@@ -1109,12 +1109,18 @@ class Methods(Caller):
         rw_mix_read: int | None = None,
         seed: int | None = None,
         cpumask: str | None = None,
+        force: bool | None = None,
         timeout_s: float | None = None,
     ) -> results.LoadReport:
         """Loads bdevs and measures what they do.
 
-        Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
-        after 5 s when neither is given.
+        Patterns that write destroy what is on the bdevs. They are refused on a bdev that an export has clients for,
+            that
+        another load uses, or that is exported read-only; the error says who uses it. While they run, clients that
+            connect
+        are refused. With force they run whoever uses the bdevs, and keep nobody away. Patterns that only read always
+            run.
+        Ends after time_s or total_bytes, whichever comes first; after 5 s when neither is given.
 
         bdevs: bdevs to load, all at once (1 to 255 printable characters)
         rw: pattern (default: "randread")
@@ -1125,10 +1131,12 @@ class Methods(Caller):
         rw_mix_read: percentage of reads with randrw (default: 50)
         seed: of addresses and data
         cpumask: pollers to use, by core (default: all)
+        force: write also to what is in use or exported read-only (default: false)
 
         MethodError -1: it can't be called now
         MethodError -12: there is no memory for so many I/Os
         MethodError -13: it needs the role admin
+        MethodError -16: a load that writes, without force, to a bdev that is in use or exported read-only
         MethodError -19: there is no such bdev
         MethodError -22: a load that is not valid, or that a bdev can't take
         MethodError -32001: it changed something, which could not be saved
@@ -1144,6 +1152,7 @@ class Methods(Caller):
             "rw_mix_read": rw_mix_read,
             "seed": seed,
             "cpumask": cpumask,
+            "force": force,
         }
         return self._ask(results.LoadReport, "perform_tests", params, timeout_s)
 

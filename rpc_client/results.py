@@ -39,6 +39,8 @@ class Bdev:
     """Whether it takes I/O of each type that SPDK knows."""
     driver_specific: DriverSpecific
     """What only its kind has."""
+    users: list[BdevUser] | None = None
+    """Who has it open; absent when nobody has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,22 @@ class BdevIoStat:
     """Sum of the latencies of all I/Os that ended, failed ones too (us)."""
     driver_specific: OtherIoStat
     """More of virtiod's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BdevUser:
+    """Who has a bdev open: an export, for its clients, or a load."""
+
+    kind: str
+    """"load", or the kind of an export: "nbd"."""
+    name: str
+    """Name of the export, or pattern of the load."""
+    access: str
+    """What it may do now; none: an export without clients: none, read, write."""
+    read_only: bool
+    """An export that refuses writes."""
+    clients: list[str]
+    """Of an export, each once: process and user, or address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +229,8 @@ class Controller:
     """Its queues, and how it is reached."""
     queues: list[Queue]
     """Its virtqueues."""
+    bdevs: list[str] | None = None
+    """Names of its bdevs; absent when it has none."""
     waits_for: str | None = None
     """The old device that must be gone before it connects again; absent when it waits for none."""
     quarantine: Quarantine | None = None

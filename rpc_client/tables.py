@@ -135,6 +135,14 @@ def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
+def _in_use(bdev: dict[str, Any]) -> str:
+    """What its users may do now; open: only by exports that have no client."""
+    found = {user["access"] for user in bdev.get("users", ())}
+    if not found:
+        return _yes(bdev["claimed"])
+    return next((access for access in ("write", "read") if access in found), "open")
+
+
 def _bdevs(bdevs: list[dict[str, Any]]) -> Table:
     rows = [
         (
@@ -142,7 +150,7 @@ def _bdevs(bdevs: list[dict[str, Any]]) -> Table:
             bdev["product_name"],
             size(bdev["num_blocks"] * bdev["block_size"]),
             bdev["block_size"],
-            _yes(bdev["claimed"]),
+            _in_use(bdev),
             " ".join(name for name, supported in bdev["supported_io_types"].items() if supported),
         )
         for bdev in bdevs

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.rig import in_loop
+from tests.support.uses import somebody
 from tests.support.waiting import soon, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev import bdev as bdev_module
@@ -152,15 +153,15 @@ async def test_unregister_awaits_every_user() -> None:
         left.append(i)
 
     for i in (3, 1, 2):
-        bdev.open(on_remove=lambda i=i: leave(i))  # type: ignore[misc]
-    closed = bdev.open(on_remove=lambda: leave(99))
+        bdev.open(somebody, on_remove=lambda i=i: leave(i))  # type: ignore[misc]
+    closed = bdev.open(somebody, on_remove=lambda: leave(99))
     closed.close()
     closed.close()
     await registry.unregister(bdev)
     assert sorted(left) == [1, 2, 3]
     assert registry.list() == []
     with pytest.raises(NotFound):
-        bdev.open()
+        bdev.open(somebody)
 
 
 @in_loop
@@ -176,8 +177,8 @@ async def test_a_user_that_fails_or_stays_does_not_hold_up_the_end(monkeypatch: 
     async def stay() -> None:
         await asyncio.Event().wait()
 
-    bdev.open(on_remove=fail)
-    bdev.open(on_remove=stay)
+    bdev.open(somebody, on_remove=fail)
+    bdev.open(somebody, on_remove=stay)
     await soon(registry.unregister(bdev))
     assert registry.list() == []
 
@@ -185,8 +186,8 @@ async def test_a_user_that_fails_or_stays_does_not_hold_up_the_end(monkeypatch: 
 def test_a_resize_reaches_every_user() -> None:
     bdev = null("B0")
     heard: list[int] = []
-    bdev.open(on_resize=lambda: heard.append(bdev.num_blocks))
-    handle = bdev.open(on_resize=lambda: heard.append(-bdev.num_blocks))
+    bdev.open(somebody, on_resize=lambda: heard.append(bdev.num_blocks))
+    handle = bdev.open(somebody, on_resize=lambda: heard.append(-bdev.num_blocks))
     assert bdev.claimed
     bdev.update(BdevInfo(512, 300))
     handle.close()

@@ -43,7 +43,7 @@ def test_sigterm_answers_what_is_in_flight(run_dir: Path) -> None:
         virtiod.attach(disk.socket)
         virtiod.export()
         disk.pause()  # I/O is in flight when the signal comes
-        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
+        load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S, force=True)
         with NbdClient(virtiod.nbd_socket, "V0") as client:
             for cookie in range(REQUESTS):
                 client.send(WRITE if cookie % 2 else READ, cookie, cookie * 4096, 4096, b"x" * 4096 * (cookie % 2))
@@ -64,7 +64,7 @@ def test_sigterm_ends_the_daemon_under_load(run_dir: Path) -> None:
     with target(run_dir, "--memory", "16M") as disk, daemon(run_dir) as virtiod:
         virtiod.attach(disk.socket)
         with nbd_load(virtiod.export()):
-            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S)
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=8, time_s=LOAD_S, force=True)
             virtiod.wait_busy(more=1000)
             virtiod.terminate()
             virtiod.ends()

@@ -32,7 +32,9 @@ def quarantined(virtiod: Daemon, name: str) -> dict[str, int]:
 
 
 def verify(virtiod: Daemon, name: str) -> None:
-    (result,) = virtiod.call("perform_tests", bdevs=[name], rw="verify", queue_depth=16, total_bytes=8 * MIB)["results"]
+    (result,) = virtiod.call(
+        "perform_tests", bdevs=[name], force=True, rw="verify", queue_depth=16, total_bytes=8 * MIB
+    )["results"]
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
 
 

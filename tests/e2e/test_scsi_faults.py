@@ -67,7 +67,9 @@ def meet(virtiod: Daemon, host: ScsiHost, client: NbdClient, case: Case) -> None
     for opcode in ("2a", "28"):
         host.do("fault", 0, 0, f"{case.fault},opcode={opcode}")
         rw = "randwrite" if opcode == "2a" else "randread"
-        (result,) = virtiod.call("perform_tests", bdevs=["S0t0"], rw=rw, total_bytes=4096, queue_depth=1)["results"]
+        (result,) = virtiod.call("perform_tests", bdevs=["S0t0"], rw=rw, total_bytes=4096, queue_depth=1, force=True)[
+            "results"
+        ]
         assert result.get("first_error") == (os.strerror(case.code) if case.code else None), (case, result)
         assert result["io_failed"] == bool(case.code), (case, result)
     host.do("fault", 0, 0, f"{case.fault},opcode=2a")

@@ -81,7 +81,7 @@ def test_the_io_of_a_target_that_stays_away_times_out(run_dir: Path) -> None:
         virtiod.export()
         with NbdClient(virtiod.nbd_socket, "V0") as client:
             assert client.ask(READ, 0, 4096) == (0, bytes(4096))
-            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S)
+            load = virtiod.send("perform_tests", bdevs=["V0"], rw="verify", queue_depth=4, time_s=LOAD_S, force=True)
             virtiod.wait_busy()
             victim.kill()
             (result,) = load.result()["results"]

@@ -76,6 +76,15 @@ def bdev(name: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("users", "shown"),
+    [([], "yes"), (["none"], "open"), (["none", "read"], "read"), (["read", "write", "none"], "write")],
+)
+def test_a_bdev_shows_what_its_users_may_do(users: list[str], shown: str) -> None:
+    one = {**bdev("V0"), "users": [{"access": access} for access in users]}
+    assert render("bdev_get_bdevs", [one]).split("\n")[1].split()[5] == shown
+
+
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_a_table_has_a_line_for_each_row_and_stays_within_the_terminal(columns: int) -> None:
     lines = render("bdev_get_bdevs", [bdev(name) for name in [*HOSTILE, "ディスク" * 50, "V0"]], columns).split("\n")

@@ -20,6 +20,7 @@ from tests.sim.loop import SimLoop
 from tests.sim.plan import Plan
 from tests.sim.transport import FEATURES, LINGER_S, Disk, SimTransport, kind_of
 from tests.sim.trouble import Trouble
+from tests.support.uses import somebody
 from virtiod.bdev import Bdev, BdevHandle, BdevRegistry
 from virtiod.controllers import repeat
 from virtiod.controllers.controller import State
@@ -271,7 +272,7 @@ class World:
             finally:  # it may last longer than a user is waited for
                 self._handles.pop(bdev.name).close()
 
-        self._handles[bdev.name] = bdev.open(on_remove=leave)
+        self._handles[bdev.name] = bdev.open(somebody, on_remove=leave)
         for client, poller in users:
             client.open(bdev.channels, poller)
             if client.left:

@@ -21,6 +21,7 @@ from virtiod.bdev.null import NullBdevs
 from virtiod.bdev.options import BdevOptions
 from virtiod.bdev.registry import BdevRegistry
 from virtiod.bdev.spdk_histograms import Histograms
+from virtiod.bdev.use import Use
 from virtiod.controllers import ControllerManager
 from virtiod.controllers.controller import State
 from virtiod.controllers.description import VirtioDescription
@@ -126,6 +127,7 @@ class FakeBdev:
     read_only: bool = False
     write_cache: bool = True
     claimed: bool = False
+    in_use: list[Use] = field(default_factory=list)
     io_types: frozenset[str] = frozenset({"read", "write", "flush", "unmap", "write_zeroes"})
     extremes_reset: int = 0
     reset: Callable[[], Awaitable[None]] | None = None
@@ -137,8 +139,11 @@ class FakeBdev:
     def size(self) -> int:
         return self.num_blocks * self.block_size
 
-    def open(self, on_resize: object = None, on_remove: object = None) -> FakeHandle:
+    def open(self, use: Callable[[], Use], on_resize: object = None, on_remove: object = None) -> FakeHandle:
         return FakeHandle()
+
+    def uses(self) -> list[Use]:
+        return self.in_use
 
     def driver_specific(self) -> dict[str, object]:
         return {"virtio": self.virtio}
@@ -203,6 +208,7 @@ class FakeControllers:
             vq_count=request.vq_count or 1, vq_size=request.vq_size or 256, type="user", socket=request.traddr
         )
         queue = SimpleNamespace(index=0, size=256, in_flight=1, kicks=5, interrupts=4, full=0, poller="poller_0")
+        bdev = FakeBdev(name, self._pollers, described)
         self._controllers[request.name] = SimpleNamespace(
             name=request.name,
             dev_type=request.dev_type,
@@ -219,8 +225,9 @@ class FakeControllers:
             description=lambda: described,
             request=request,
             kept_counters=lambda: KeptCounters(0, 0, 0, 0, 0),
+            bdevs=[bdev],
         )
-        self._bdevs.register(FakeBdev(name, self._pollers, described))  # type: ignore[arg-type]
+        self._bdevs.register(bdev)  # type: ignore[arg-type]
         return [name]
 
     async def detach(self, name: str) -> None:
@@ -273,12 +280,12 @@ class FakeLoad:
     """Notes what it was asked for, and reports `report`."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[list[str], Workload, Sequence[int] | None]] = []
+        self.asked: list[tuple[list[str], Workload, Sequence[int] | None, bool]] = []
         nothing = figures(LoadCounters(0, 0, NO_IO, [], 0, 0))
         self.report = LoadReport(results=[], core_count=0, totals=nothing)
 
-    async def run(self, bdevs: list[str], workload: Workload, cpus: Sequence[int] | None) -> LoadReport:
-        self.asked.append((bdevs, workload, cpus))
+    async def run(self, bdevs: list[str], workload: Workload, cpus: Sequence[int] | None, force: bool) -> LoadReport:
+        self.asked.append((bdevs, workload, cpus, force))
         return self.report
 
 

@@ -12,7 +12,9 @@ from virtiod.bdev.channel import BdevChannels
 from virtiod.bdev.counters import BdevCounters, bdev_counters, channel_counters, latencies
 from virtiod.bdev.histogram import Cuts
 from virtiod.bdev.keeping import KeptChannels, OnLoss
+from virtiod.bdev.use import Use, in_use, named
 from virtiod.core.errors import NotFound
+from virtiod.core.levels import NOTICE
 from virtiod.core.sizes import check_geometry
 from virtiod.poller.poller import Poller
 
@@ -46,15 +48,17 @@ class BdevInfo:
 
 
 class BdevHandle:
-    """A use of a bdev: its holder is told of resize and removal. close() is idempotent."""
+    """A use of a bdev: its holder is told of resize and removal, and tells what it does. close() is idempotent."""
 
     def __init__(
         self,
         bdev: Bdev,
+        use: Callable[[], Use],
         on_resize: Callable[[], None] | None,
         on_remove: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self.bdev = bdev
+        self.use = use
         self.on_resize = on_resize
         self.on_remove = on_remove
 
@@ -136,15 +140,23 @@ class Bdev:
         """Whether somebody has it open."""
         return bool(self.handles)
 
+    def uses(self) -> list[Use]:
+        """What each holder does with it now."""
+        return [handle.use() for handle in self.handles]
+
     def open(
         self,
+        use: Callable[[], Use],
         on_resize: Callable[[], None] | None = None,
         on_remove: Callable[[], Awaitable[None]] | None = None,
     ) -> BdevHandle:
-        """Opens the bdev. on_remove is awaited before the bdev is removed, and must end all use, with a deadline."""
+        """Opens the bdev. use() says at any time what the holder does with it.
+
+        on_remove is awaited before the bdev is removed, and must end all use, with a deadline.
+        """
         if self.removing:
             raise NotFound(f"bdev {self.name} is being removed")
-        handle = BdevHandle(self, on_resize, on_remove)
+        handle = BdevHandle(self, use, on_resize, on_remove)
         self.handles.append(handle)
         return handle
 
@@ -168,6 +180,8 @@ class Bdev:
     async def end_users(self) -> None:
         """Refuses new I/O and has every user end its use. Raises nothing: a user that stays is logged."""
         self.removing = True
+        if cut_off := in_use(self.uses()):
+            log.log(NOTICE, "bdev %s is being removed, which ends %s", self.name, named(cut_off))
         users = [h.on_remove() for h in self.handles if h.on_remove]
         results = await asyncio.gather(*(asyncio.wait_for(u, REMOVE_DEADLINE_S) for u in users), return_exceptions=True)
         for r in results:

@@ -8,12 +8,14 @@ paths: then a bdev is registered without what another one has (free(), free_uuid
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import re
 import uuid as uuidlib
 from collections.abc import Callable, Iterable, Iterator
 
 from virtiod.bdev.bdev import Bdev, BdevInfo
+from virtiod.bdev.use import Use
 from virtiod.core.errors import AlreadyExists, DeadlineError, NotFound
 from virtiod.core.lograte import LogRate
 
@@ -84,6 +86,11 @@ class BdevRegistry:
     def paths(self, unit: str) -> tuple[Bdev, ...]:
         """The bdevs that lead to this unit."""
         return tuple(self._paths.get(unit, ()))
+
+    def uses(self, bdev: Bdev) -> builtins.list[Use]:
+        """The uses of a bdev, and those of other bdevs that lead to the same unit."""
+        others = (path for path in self.paths(bdev.unit) if path is not bdev)
+        return [use for one in (bdev, *others) for use in one.uses()]
 
     def register(self, bdev: Bdev) -> None:
         """Adds the bdev. Raises AlreadyExists if another one has its name, its UUID or one of its aliases."""

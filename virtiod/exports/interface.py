@@ -1,8 +1,9 @@
 """Exports: a bdev offered to clients. Each kind of export is a package beside this file.
 
-The contract with the layer below: an export opens its bdev with `bdev.open(on_resize=, on_remove=)` and holds the
-handle until it ends. When `on_remove` is awaited, the export answers the I/O in flight, within its own deadline, ends
-every connection, closes the handle and returns: the bdev is removed after that.
+The contract with the layer below: an export opens its bdev with `bdev.open(use, on_resize=, on_remove=)` and
+holds the handle until it ends. use() says who is connected, and whether they may write. When `on_remove` is awaited,
+the export answers the I/O in flight, within its own deadline, ends every connection, closes the handle and returns: the
+bdev is removed after that.
 
 The contract with the layers above: they iterate over exports of all kinds, and count, show, save and end them by this
 interface. For what only one kind can do (create, with parameters of its own) they call that kind: Kinds.of().
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
 from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.bdev.use import Access, Use
 from virtiod.core.saved import SavedCall
 from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
@@ -50,6 +52,11 @@ class Export(ABC):
     def connections(self) -> int:
         """How many clients use it now."""
 
+    @property
+    @abstractmethod
+    def peers(self) -> Sequence[str]:
+        """Who is connected, each once: process and user, or address."""
+
     @abstractmethod
     def counters(self) -> ExportCounters: ...
 
@@ -60,6 +67,11 @@ class Export(ABC):
     @abstractmethod
     def saved_call(self) -> SavedCall:
         """The call that creates it."""
+
+    def use(self) -> Use:
+        """What it does with its bdev now. A client that is connected may write, unless the export is read-only."""
+        access = Access.NONE if not self.connections else Access.READ if self.read_only else Access.WRITE
+        return Use(self.kind, f"{self.title} export", self.name, access, self.peers, self.read_only)
 
 
 @dataclass(frozen=True)

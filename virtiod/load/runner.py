@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from virtiod.bdev import Bdev, BdevRegistry
+from virtiod.bdev.use import Access, Use, against_writing
 from virtiod.controllers import ControllerManager
-from virtiod.core.errors import InvalidArgument
+from virtiod.core.errors import Busy, InvalidArgument
 from virtiod.core.memory import MIB, DmaMemory
 from virtiod.core.tasks import cancel, spawn
 from virtiod.core.ticks import NS_PER_US
@@ -26,6 +28,8 @@ PROGRESS_S = 0.25
 SEED_MASK = (1 << 48) - 1
 
 Progress = Callable[["Snapshot"], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class _Job:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def leave(self) -> None:
-        """Ends the load: the bdev is being removed."""
+        """Ends the load, and returns when it has."""
         self.terminated = True
         self.load.stop()
         await self.done.wait()
@@ -79,8 +83,13 @@ class LoadGenerator:
         workload: Workload,
         cpus: Sequence[int] | None = None,
         progress: Progress | None = None,
+        force: bool = False,
     ) -> LoadReport:
-        """Loads the bdevs from the pollers on cpus (all by default); returns the report. Raises VirtiodError."""
+        """Loads the bdevs from the pollers on cpus (all by default); returns the report. Raises VirtiodError.
+
+        One that writes has its bdevs for itself: Busy if somebody uses one, or relies on its data, and nobody is let in
+        while it runs; reading loads are. With force it writes whoever uses them, and others may begin to.
+        """
         workload.check()
         if not bdevs:
             raise InvalidArgument("bdevs: none given")
@@ -95,12 +104,11 @@ class LoadGenerator:
             )
         for bdev in targets:
             workload.check_bdev(bdev, len(pollers))
+            if workload.writes:
+                _check_unused(bdev, self._bdevs.uses(bdev), workload, force)
         with ExitStack() as stack:
-            jobs = [
-                self._job(stack, bdev, poller, part, len(pollers), workload)
-                for bdev in targets
-                for part, poller in enumerate(pollers)
-            ]
+            # They are open before anything else can run: of two loads that begin at once one sees the other.
+            jobs = [job for bdev in targets for job in self._jobs(stack, bdev, pollers, workload, force)]
             await self._controllers.publish_memory()
             started = time.monotonic()
             reporting = spawn(_report_progress(jobs, workload, started, progress), "progress") if progress else None
@@ -110,15 +118,26 @@ class LoadGenerator:
                 await cancel(reporting)
             return _report(jobs, workload)
 
-    def _job(self, stack: ExitStack, bdev: Bdev, poller: Poller, part: int, parts: int, workload: Workload) -> _Job:
-        seed = workload.seed if workload.seed is not None else int.from_bytes(os.urandom(6))
-        spec = JobSpec(workload, bdev.size, seed & SEED_MASK, workload.ios_of(parts), part, parts)
-        load = LoadJob(self._memory, poller, bdev.channels, spec)
-        stack.callback(load.close, self._controllers.quarantine.free)
-        job = _Job(bdev, load)
-        handle = bdev.open(on_remove=job.leave)
-        stack.callback(handle.close)
-        return job
+    def _jobs(
+        self, stack: ExitStack, bdev: Bdev, pollers: Sequence[Poller], workload: Workload, force: bool
+    ) -> list[_Job]:
+        """Opens the bdev for a job from each poller, until the stack is unwound."""
+        jobs: list[_Job] = []
+        access = Access.WRITE if workload.writes else Access.READ
+        use = Use("load", "load", workload.rw, access, exclusive=workload.writes and not force)
+
+        async def leave() -> None:
+            await asyncio.gather(*(job.leave() for job in jobs))
+
+        stack.callback(bdev.open(lambda: use, on_remove=leave).close)
+        for part, poller in enumerate(pollers):
+            seed = workload.seed if workload.seed is not None else int.from_bytes(os.urandom(6))
+            spec = JobSpec(workload, bdev.size, seed & SEED_MASK, workload.ios_of(len(pollers)), part, len(pollers))
+            load = LoadJob(self._memory, poller, bdev.channels, spec)
+            stack.callback(load.close, self._controllers.quarantine.free)
+            jobs.append(_Job(bdev, load))
+            stack.callback(jobs[-1].done.set)  # of one that never ran, too
+        return jobs
 
     async def _run_job(self, job: _Job, workload: Workload) -> None:
         seconds = workload.time_s or (0.0 if workload.total_bytes else DEFAULT_TIME_S)
@@ -139,6 +158,17 @@ class LoadGenerator:
     async def stop(self) -> None:
         """Ends the loads that run; returns when their I/O has ended."""
         await asyncio.gather(*(job.leave() for job in list(self._running)))
+
+
+def _check_unused(bdev: Bdev, uses: Sequence[Use], workload: Workload, force: bool) -> None:
+    """Raises Busy if a load must not write to the bdev without force."""
+    why = against_writing(uses)
+    if why and not force:
+        raise Busy(
+            f"rw {workload.rw} destroys data, and bdev {bdev.name} is {why}; with force it is loaded all the same"
+        )
+    if why:
+        log.warning("load %s writes to bdev %s, by force: it is %s", workload.rw, bdev.name, why)
 
 
 async def _report_progress(jobs: list[_Job], workload: Workload, started: float, progress: Progress) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.support.fake_scsi_host import FakeHost, stack
 from tests.support.fake_scsi_units import FakeUnit
 from tests.support.rig import in_loop
+from tests.support.uses import somebody
 from virtiod.bdev.probe import Flag
 from virtiod.controllers.description import VirtioDescription
 from virtiod.core.errors import DeviceError
@@ -210,7 +211,7 @@ async def test_a_unit_that_goes_ends_its_users_and_fails_its_io(run_dir: Path) -
         async def leave() -> None:
             left.set()
 
-        handle = s.engine.bdevs.get("S0t1").open(on_remove=leave)
+        handle = s.engine.bdevs.get("S0t1").open(somebody, on_remove=leave)
         s.host.hook = lambda c: FakeHost.SILENCE if c.target == 1 and c.cdb[0] == Opcode.READ_10 else None
         held = [asyncio.ensure_future(s.do("S0t1", "read", 512 * i)) for i in range(8)]
         await s.until(lambda: len(s.host.held) == 8)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rig import in_loop
+from tests.support.uses import somebody
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Asc, CdbFlag, Opcode, VpdPage
 from virtiod.virtio.scsi import EventType, ResetReason
@@ -184,7 +185,7 @@ async def test_a_unit_that_is_gone_and_replaced_while_its_users_leave_gets_none_
             await gone.wait()
 
         bdev = s.engine.bdevs.get("S0t0")
-        handle = bdev.open(on_remove=leave)
+        handle = bdev.open(somebody, on_remove=leave)
         del units[0, 0]
         controller_of(s)._rescan({0})
         await s.until(lambda: bdev.removing)

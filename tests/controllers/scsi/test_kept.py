@@ -12,6 +12,7 @@ from tests.support.fake_scsi_host import FakeHost, Stack, stack
 from tests.support.fake_scsi_units import WRITES, FakeUnit
 from tests.support.rest import check_at_rest
 from tests.support.rig import in_loop
+from tests.support.uses import somebody
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Opcode
@@ -76,7 +77,7 @@ async def test_kept_writes_of_a_unit_that_is_leaving_are_not_for_the_disk_in_its
         async def stay() -> None:
             await leave.wait()
 
-        bdev.open(on_remove=stay)
+        bdev.open(somebody, on_remove=stay)
         del units[0, 0]
         controller._rescan({0})
         await s.until(lambda: bdev.removing)

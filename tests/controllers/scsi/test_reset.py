@@ -18,6 +18,7 @@ from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
 from tests.support.fake_scsi_units import FLUSHES, READS, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
 from tests.support.rings import RINGS, Ring
+from tests.support.uses import somebody
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.bdev.probe import Flag, Probe
 from virtiod.controllers.scsi import commands
@@ -226,7 +227,7 @@ async def test_io_in_flight_of_a_unit_that_is_leaving_is_not_for_the_disk_that_c
         async def stay() -> None:
             await leave.wait()
 
-        bdev.open(on_remove=stay)
+        bdev.open(somebody, on_remove=stay)
         controller._rescan({0})
         await s.until(lambda: bdev.removing)
         new = units[0, 0] = FakeUnit(serial="new")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import stat
@@ -18,8 +19,10 @@ from tests.support.clocks import Stopwatch, threads
 from tests.support.waiting import PATIENCE_S, until
 from virtiod.bdev import Bdev, BdevInfo, BdevRegistry
 from virtiod.bdev.channel import BdevChannels
+from virtiod.bdev.use import Access, Use
 from virtiod.core import peers
 from virtiod.core.errors import AlreadyExists, Busy, ConnectError, InvalidArgument, NotFound, VirtiodError
+from virtiod.core.levels import NOTICE
 from virtiod.exports.interface import ExportContext, ExportCounters, ListenOptions
 from virtiod.exports.nbd import listener as server
 from virtiod.exports.nbd import places, wire
@@ -163,6 +166,74 @@ def test_go_hands_the_socket_over_with_what_came_after_it(setup: Setup) -> None:
             assert given.asked == ["stop"]
             assert await peer.closed()
             peer.leave()
+
+    run(main())
+
+
+def test_an_export_tells_its_bdev_who_is_connected_and_may_write(setup: Setup) -> None:
+    async def main() -> None:
+        async with setup as s:
+            me = f"pid {os.getpid()} uid {os.getuid()}"
+            for name, read_only, access in (("rw", False, Access.WRITE), ("ro", True, Access.READ)):
+                await s.manager.create("Disk0", name, read_only=read_only)
+                idle = Use("nbd", "NBD export", name, Access.NONE, [], read_only)
+                assert s.bdev.uses()[-1] == idle
+                peers = [await Peer.connect(s.path) for _ in range(2)]
+                assert s.bdev.uses()[-1] == idle  # who negotiates has chosen nothing yet
+                assert [(await peer.go(name))[-1] for peer in peers] == [Reply.ACK] * 2
+                await until(lambda: len(s.started) == 2)
+                assert s.bdev.uses()[-1] == Use("nbd", "NBD export", name, access, [me], read_only)
+                s.started[0].abort()
+                assert s.bdev.uses()[-1].access is access
+                s.started[1].abort()
+                assert s.bdev.uses()[-1] == idle
+                s.started.clear()
+                for peer in peers:
+                    peer.leave()
+
+    run(main())
+
+
+def test_no_client_gets_in_while_somebody_has_the_bdev_for_itself(setup: Setup) -> None:
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            load = Use("load", "load", "randwrite", Access.WRITE, exclusive=True)
+            handle = s.bdev.open(lambda: load)
+            peer = await Peer.connect(s.path)
+            assert await peer.go("disk") == [Reply.ERR_POLICY]
+            assert await peer.go("disk") == [Reply.ERR_POLICY]
+            handle.close()
+            assert (await peer.go("disk"))[-1] == Reply.ACK  # on the same connection
+            handle = s.bdev.open(lambda: replace(load, exclusive=False))
+            forced = await Peer.connect(s.path)
+            assert (await forced.go("disk"))[-1] == Reply.ACK
+            handle.close()
+            for one in (peer, forced):
+                one.leave()
+
+    run(main())
+
+
+@pytest.mark.parametrize("clients", [0, 2])
+def test_the_log_says_whose_connections_end_with_an_export(
+    setup: Setup, clients: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        async with setup as s:
+            await s.manager.create("Disk0", "disk")
+            peers = [await Peer.connect(s.path) for _ in range(clients)]
+            for peer in peers:
+                await peer.go("disk")
+            await until(lambda: len(s.started) == clients)
+            await s.manager.delete("disk")
+            told = [record.message for record in caplog.records if record.levelno == NOTICE]
+            me = f"pid {os.getpid()} uid {os.getuid()}"
+            assert told == ([f"NBD export disk ends, and with it the connections of {me}"] if clients else [])
+            for peer in peers:
+                peer.leave()
 
     run(main())
 

@@ -169,14 +169,17 @@ def test_a_bdev_that_is_not_there_is_gone(run_dir: Path) -> None:
 def test_exports_have_their_rates(run_dir: Path) -> None:
     async def test(live: Live) -> None:
         live.add_null("Null0")
-        await live.daemon.system.exports.of(NbdExports).create("Null0", "disk")
+        export = await live.daemon.system.exports.of(NbdExports).create("Null0", "disk")
+        clients = [export.admit(peer) for peer in ("pid 7 uid 0", "pid 7 uid 0", "10.0.0.1:4711")]
         async with watching(live) as events:
             async for name, sample in events:
                 if name == "sample" and sample["exports"]["rows"]:
                     break
             (row,) = sample["exports"]["rows"]
             assert (row["name"], row["kind"], row["bdev"]) == ("disk", "NBD", "Null0")
-            assert row["requests"] == row["connections"] == 0
+            assert (row["requests"], row["connections"], row["clients"]) == (0, 3, "pid 7 uid 0, 10.0.0.1:4711")
+        for client in clients:
+            client.end("disconnected")
 
     run_live(run_dir, test)
 

@@ -56,6 +56,7 @@ def calls(run_dir: Path) -> list[tuple[str, Params]]:
         ("bdev_reset", {"name": "S0t0"}),
         ("nbd_create_export", {"bdev_name": "N0", "description": "nothing"}),
         ("nbd_get_exports", {}),
+        ("bdev_get_bdevs", {"name": "N0"}),
         ("thread_get_stats", {}),
         ("thread_get_pollers", {}),
         ("thread_get_io_channels", {}),

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import UNSET, UnsetType
 
 from virtiod.bdev.iostat import BdevIoStat, ChannelIoStat
+from virtiod.bdev.use import Access
 from virtiod.controllers.description import BlkUnit, ScsiUnit, VirtioDescription
 from virtiod.core.described import Member
 
@@ -32,6 +33,17 @@ class DriverSpecific:
 
 
 @dataclass(kw_only=True)
+class BdevUser:
+    """Who has a bdev open: an export, for its clients, or a load."""
+
+    kind: Annotated[str, Member('"load", or the kind of an export: "nbd"')]
+    name: Annotated[str, Member("name of the export, or pattern of the load")]
+    access: Annotated[Access, Member("what it may do now; none: an export without clients")]
+    read_only: Annotated[bool, Member("an export that refuses writes")]
+    clients: Annotated[list[str], Member("of an export, each once: process and user, or address")]
+
+
+@dataclass(kw_only=True)
 class BdevDescription:
     """A block device."""
 
@@ -48,6 +60,7 @@ class BdevDescription:
     write_cache: Annotated[bool, Member("what is written may be lost with power until it is flushed")]
     supported_io_types: Annotated[dict[str, bool], Member("whether it takes I/O of each type that SPDK knows")]
     driver_specific: Annotated[DriverSpecific, Member("what only its kind has")]
+    users: Annotated[list[BdevUser] | UnsetType, Member("who has it open; absent when nobody has")] = UNSET
 
 
 @dataclass(kw_only=True)

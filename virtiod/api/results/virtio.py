@@ -69,6 +69,7 @@ class ControllerDescription:
     kept: Annotated[KeptDescription, Member("writes that are kept until they are flushed")]
     virtio: Annotated[VirtioDescription, Member("its queues, and how it is reached")]
     queues: Annotated[list[QueueDescription], Member("its virtqueues")]
+    bdevs: Annotated[list[str] | UnsetType, Member("names of its bdevs; absent when it has none")] = UNSET
     waits_for: Annotated[
         str | UnsetType,
         Member("the old device that must be gone before it connects again; absent when it waits for none"),

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 from virtiod.bdev import Bdev
+from virtiod.bdev.use import some
 from virtiod.core.counted import counted
 from virtiod.core.described import Member
+from virtiod.core.levels import NOTICE
 from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall
 from virtiod.exports.interface import Export, ExportCounters
@@ -165,6 +167,10 @@ class NbdExport(Export):
     def connections(self) -> int:
         return len(self.clients)
 
+    @property
+    def peers(self) -> Sequence[str]:
+        return list(dict.fromkeys(client.peer for client in self.clients))
+
     def description(self) -> NbdExportDescription:
         return NbdExportDescription(
             name=self.name,
@@ -209,6 +215,8 @@ class NbdExport(Export):
     async def end(self, deadline_s: float) -> None:
         """Ends all connections as the module's docstring says. Always returns within deadline_s + ABORT_S."""
         self.closing = True
+        if self.clients:
+            log.log(NOTICE, "NBD export %s ends, and with it the connections of %s", self.name, some(self.peers))
         for client in list(self.clients):
             if client.transmission:
                 client.transmission.stop()

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from virtiod.bdev import BdevHandle
+from virtiod.bdev.use import exclusive
 from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
+from virtiod.core.lograte import LogRate
 from virtiod.core.names import check_name, quoted, unprintable
 from virtiod.core.saved import check_same
 from virtiod.core.tasks import spawn
@@ -43,6 +45,7 @@ class NbdExports(Exports):
         self._handles: dict[str, BdevHandle] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
+        self._said = LogRate(log)
 
     # ---- operator
 
@@ -105,7 +108,7 @@ class NbdExports(Exports):
             max_connections=max_connections,
             uris=self.uris,
         )
-        self._handles[name] = bdev.open(on_resize=lambda: self._resized(export), on_remove=removed)
+        self._handles[name] = bdev.open(export.use, on_resize=lambda: self._resized(export), on_remove=removed)
         self._exports[name] = export
         log.info("NBD export %s of bdev %s created", name, bdev.name)
         return export
@@ -167,6 +170,10 @@ class NbdExports(Exports):
         if to_connect and len(export.clients) >= export.max_connections:
             limit = f"export {export.name!r} has its {counted(export.max_connections, 'connection')}"
             raise Refused(Reply.ERR_POLICY, limit)
+        if to_connect and (writer := exclusive(self._bdevs.uses(export.bdev))):
+            told = "NBD export %s: a client was refused: its bdev is written by %s"
+            self._said.say(logging.WARNING, (export.name, writer), told, export.name, writer)
+            raise Refused(Reply.ERR_POLICY, f"export {export.name!r}: its bdev is written by {writer}")
         return export.info()
 
     def _connect(self, name: str, peer: str) -> Client:

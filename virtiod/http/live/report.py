@@ -9,6 +9,7 @@ from typing import TypeVar
 from virtiod import __version__
 from virtiod.api.services import Health
 from virtiod.bdev.bdev import Bdev
+from virtiod.bdev.use import some
 from virtiod.controllers.controller import State
 from virtiod.controllers.manager import AnyController
 from virtiod.core.ticks import NS_PER_S, now_ns
@@ -116,6 +117,7 @@ def _export(export: Export, sampler: Sampler) -> Row:
         "bdev": export.bdev.name,
         "read_only": export.read_only,
         "connections": export.connections,
+        "clients": some(export.peers),
         "max_connections": export.max_connections,
         "depth": counters.in_flight,
         "requests": round(requests, 1),

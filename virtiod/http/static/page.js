@@ -61,6 +61,11 @@ function shares(cell, row) {
   setText(cell.lastChild, MODES.map((mode) => `${mode} ${format.percent(row[mode])}`).join(", "));
 }
 
+function connections(cell, row) {
+  setText(cell, `${row.connections} of ${row.max_connections}`);
+  cell.title = row.clients;
+}
+
 const HUNG_NS = 1e9; // an I/O that takes longer is worth red
 const number = true;
 const tables = {
@@ -90,7 +95,7 @@ const tables = {
     { name: "Name", value: (row) => row.name },
     { name: "Kind", value: (row) => row.kind },
     { name: "Bdev", value: (row) => row.bdev, text: (row) => (row.read_only ? `${row.bdev}, read-only` : row.bdev) },
-    { name: "Connections", title: "Client connections, and the most that are allowed", number, value: (row) => row.connections, text: (row) => `${row.connections} of ${row.max_connections}` },
+    { name: "Connections", title: "Client connections, and the most that are allowed", number, value: (row) => row.connections, fill: connections },
     { name: "Depth", title: "Queue depth: requests in flight", number, value: (row) => row.depth, text: (row) => format.whole(row.depth) },
     { name: "Requests", title: "Requests per second", number, value: (row) => row.requests, text: (row) => `${format.count(row.requests)}/s` },
     { name: "From clients", number, value: (row) => row.received, text: (row) => format.rate(row.received) },

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from virtiod.api.params import MAX_UINT32, Arg, Name
 from virtiod.api.registry import State, method
-from virtiod.api.results.bdev import BdevDescription, DriverSpecific, IoStat, RateLimits
+from virtiod.api.results.bdev import BdevDescription, BdevUser, DriverSpecific, IoStat, RateLimits
 from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument, NotSupported
 from virtiod.core.ticks import TICK_RATE, now_ns
@@ -18,6 +18,7 @@ from virtiod.system import System
 
 if TYPE_CHECKING:
     from virtiod.bdev.bdev import Bdev
+    from virtiod.bdev.use import Use
 
 # In the order of SPDK's own enumeration.
 _IO_TYPES = (
@@ -72,12 +73,17 @@ def _describe(bdev: Bdev) -> BdevDescription:
         uuid=bdev.uuid,
         assigned_rate_limits=RateLimits(),
         claimed=bdev.claimed,
+        users=[_user(use) for use in bdev.uses()] or UNSET,
         zoned=False,
         read_only=bdev.read_only,
         write_cache=bdev.write_cache,
         supported_io_types={io_type: io_type in bdev.io_types for io_type in _IO_TYPES},
         driver_specific=msgspec.convert(bdev.driver_specific(), DriverSpecific, from_attributes=True),
     )
+
+
+def _user(use: Use) -> BdevUser:
+    return BdevUser(kind=use.kind, name=use.name, access=use.access, read_only=use.read_only, clients=list(use.clients))
 
 
 @method(

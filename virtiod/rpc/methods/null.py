@@ -92,6 +92,6 @@ async def bdev_null_create(
 
 @method(errors={-errno.ENODEV: "there is no such bdev", -errno.EINVAL: "it is no null bdev"})
 async def bdev_null_delete(system: System, name: Annotated[str, Name("bdev", "name")]) -> bool:
-    """Deletes a null bdev. What uses it is ended first."""
+    """Deletes a null bdev. What uses it is ended first; the log says what that was."""
     await system.nulls.delete(name)
     return True

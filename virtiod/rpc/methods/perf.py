@@ -18,6 +18,7 @@ from virtiod.system import System
     errors={
         -errno.ENODEV: "there is no such bdev",
         -errno.EINVAL: "a load that is not valid, or that a bdev can't take",
+        -errno.EBUSY: "a load that writes, without force, to a bdev that is in use or exported read-only",
         -errno.ENOMEM: "there is no memory for so many I/Os",
     },
 )
@@ -36,11 +37,15 @@ async def perform_tests(
     ] = Workload.rw_mix_read,
     seed: Annotated[int | None, Arg("of addresses and data", "--seed")] = None,
     cpumask: Annotated[str | None, Arg("pollers to use, by core (default: all)", "-m/--cpumask")] = None,
+    force: Annotated[bool, Arg("write also to what is in use or exported read-only", "--force")] = False,
 ) -> LoadReport:
     """Loads bdevs and measures what they do.
 
-    Patterns that write destroy what is on the bdevs. Ends after time_s or total_bytes, whichever comes first;
-    after 5 s when neither is given.
+    Patterns that write destroy what is on the bdevs. They are refused on a bdev that an export has clients for, that
+    another load uses, or that is exported read-only; the error says who uses it. While they run, clients that connect
+    are refused. With force they run whoever uses the bdevs, and keep nobody away. Patterns that only read always run.
+
+    Ends after time_s or total_bytes, whichever comes first; after 5 s when neither is given.
     """
     workload = Workload(
         rw=rw,
@@ -52,4 +57,4 @@ async def perform_tests(
         seed=seed,
     )
     cpus = None if cpumask is None else parse_cpumask(cpumask)
-    return await system.load.run(bdevs, workload, cpus)
+    return await system.load.run(bdevs, workload, cpus, force=force)

@@ -95,7 +95,7 @@ async def bdev_virtio_attach_controller(
     errors={-errno.ENODEV: "there is no such controller", INVALID_PARAMS: "it is being detached already"},
 )
 async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Name("controller", "name")]) -> bool:
-    """Detaches a controller and deletes its bdevs. What uses them is ended first."""
+    """Detaches a controller and deletes its bdevs. What uses them is ended first; the log says what that was."""
     try:
         await system.controllers.detach(name)
     except Busy as error:
@@ -180,6 +180,7 @@ def _describe(controller: AnyController, kept: InQuarantine | None) -> Controlle
             )
             for queue in controller.queues
         ],
+        bdevs=[bdev.name for bdev in controller.bdevs] or UNSET,
         why=UNSET if controller.state is State.UP else controller.last_error or UNSET,
         unused=controller.unused or UNSET,
     )
