@@ -2,6 +2,8 @@
 
 The methods come from openrpc.json, so that help needs no daemon. Options are spelt as in SPDK's rpc.py.
 
+What is in use is deleted after a question only, or with --force: users.py says what that is.
+
 Exit status: 0 when all went well, 1 when the call failed, or I/O of a load did (of several hosts: on all), 2 for a
 wrong command line, 3 when it failed on some of several hosts.
 """
@@ -29,8 +31,10 @@ from rpc_client.printing import printable_lines, show
 from rpc_client.tables import as_json, render, render_each
 from rpc_client.top import top
 from rpc_client.url import Access
+from rpc_client.users import ending
 
 _CONFIG_CALLS = 10  # a configuration takes several calls, each with a deadline of its own
+_ENDING_CALLS = 3  # so does the end of what may be in use
 _RESULT = "result:"
 _TYPES = {"integer": int, "number": float, "string": str}
 
@@ -156,7 +160,9 @@ def _add_method(commands: Any, description: Description, method: Method) -> None
     )
     for param in method.parameters:
         _add_param(command, param)
-    command.set_defaults(method=method.name, names=[param.name for param in method.parameters])
+    if method.ends:
+        command.add_argument("--force", action="store_true", help="do not ask, even if clients or loads use it")
+    command.set_defaults(method=method.name, names=[param.name for param in method.parameters], ends=method.ends)
 
 
 def _result(description: Description, method: Method) -> str:
@@ -218,7 +224,7 @@ def _run(client: Client, args: argparse.Namespace) -> int:
         except OSError as error:  # those of connections are ClientErrors
             raise _NotShown from error
         return 0
-    name, work, _ = _work(args)
+    name, work, _ = _work(args, _agreed)
     result = work(client)
     _print(args, name, result)
     trouble = trouble_of(name, result)
@@ -227,12 +233,20 @@ def _run(client: Client, args: argparse.Namespace) -> int:
     return 1 if trouble else 0
 
 
+def _agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes; no when there is none."""
+    if sys.stdin is None or sys.stderr is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    show(printable_lines(f"{question} [y/N] "), sys.stderr, end="")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def _run_on_each(hosts: list[Host], access: Access, args: argparse.Namespace) -> int:
     if args.command == "top" or (args.command == "save_config" and args.file):
         raise ValueError(
             f"{args.command} {'' if args.command == 'top' else '--file '}takes one host at a time: give one address"
         )
-    name, work, timeout_s = _work(args)
+    name, work, timeout_s = _work(args, lambda _: False)
     outcomes = on_each(hosts, lambda host: Client(host.address, timeout_s=args.timeout, access=access), work, timeout_s)
     failed = [one for one in outcomes if one.error is not None]
     troubled = [one for one in outcomes if one.error is None and trouble_of(name, one.result)]
@@ -256,8 +270,11 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {**found, "error": {"code": code, "message": str(outcome.error)}}
 
 
-def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float]:
-    """The name of what is asked for, how to do it on a client, and how long that may take."""
+def _work(args: argparse.Namespace, agreed: Callable[[str], bool]) -> tuple[str, Callable[[Client], Any], float]:
+    """The name of what is asked for, how to do it on a client, and how long that may take.
+
+    agreed: asks whether to end what is in use.
+    """
     if args.command == "save_config":
         return "save_config", save_config, args.timeout * _CONFIG_CALLS
     if args.command == "load_config":
@@ -269,6 +286,13 @@ def _work(args: argparse.Namespace) -> tuple[str, Callable[[Client], Any], float
     else:
         method = args.method
         params = {name: getattr(args, f"param_{name}") for name in args.names if hasattr(args, f"param_{name}")}
+    if getattr(args, "ends", ""):
+        ask = None if args.force else agreed
+        return (
+            method,
+            lambda client: ending(client, args.ends, method, params, ask, _complain),
+            (args.timeout * _ENDING_CALLS),
+        )
     # What is asked to take its time may.
     timeout_s = args.timeout + params.get("time_s", 0)
     return method, lambda client: client.call(method, params, timeout_s=timeout_s), timeout_s

@@ -75,7 +75,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Method:
-    """text: the rest of its documentation. errors: what each code means. foreign: it sets up what only SPDK has."""
+    """text: the rest of its documentation. errors: what each code means. foreign: it sets up what only SPDK has.
+
+    ends: "bdev", "controller" or "export" if it deletes one, by the parameter name; else "".
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -85,6 +88,7 @@ class Method:
     result: Type
     errors: dict[int, str]
     foreign: bool
+    ends: str
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def _method(entry: dict[str, Any]) -> Method:
         _type(entry["result"]["schema"]),
         {error["code"]: error["message"] for error in entry["errors"]},
         entry.get("x-foreign", False),
+        entry.get("x-ends", ""),
     )
 
 

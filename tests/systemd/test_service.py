@@ -63,7 +63,7 @@ def load(machine: Machine, bdev: str, seconds: float) -> Iterator[subprocess.Pop
     """A verifying load through RPC, which prints its result in the end."""
     words = ["perform_tests", "--bdevs", bdev, "--rw", "verify", "--queue-depth", "4", "--time-s", f"{seconds:g}"]
     command = machine.command("virtiod-rpc", "--json", *words)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -153,7 +153,7 @@ def test_a_reload_with_one_more_and_one_less_leaves_the_load_alone(
         machine.run("kill", "-HUP", pid["MainPID"])  # the other way
         until_status(machine, "2 controllers up; 2 bdevs, 1 export")
         until_busy(machine, "V0")
-        assert rpc(machine, "bdev_virtio_detach_controller", "V0") is True  # which ends the load
+        assert rpc(machine, "bdev_virtio_detach_controller", "V0", "--force") is True  # which ends the load
         output, _ = process.communicate(timeout=PATIENCE_S)
     (result,) = json.loads(output)["results"]
     assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("terminated", 0, 0)

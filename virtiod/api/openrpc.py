@@ -2,7 +2,8 @@
 
 In addition to OpenRPC's members a method has x-aliases, x-states (startup, runtime), x-role (the least that may call
 it) and, when only some values need the role admin, x-admin-params; x-foreign when it takes settings of what only SPDK
-has, with any further parameters. A parameter has x-cli, its spellings on the command line. A number has x-unit.
+has, with any further parameters; x-ends ("bdev", "controller" or "export") when it deletes what its parameter name says
+with all that uses it. A parameter has x-cli, its spellings on the command line. A number has x-unit.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def _method(method: Method) -> Schema:
         "x-role": role.value,
         **({"x-admin-params": list(method.changing)} if method.changing else {}),
         **({"x-foreign": True} if method.foreign else {}),
+        **({"x-ends": method.ends} if method.ends else {}),
     }
 
 

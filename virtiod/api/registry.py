@@ -7,12 +7,13 @@ import errno
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from virtiod.api.errors import INVALID_PARAMS
 from virtiod.api.params import Param, params_of
 
 Handler = Callable[..., Coroutine[Any, Any, object]]
+Ends = Literal["", "bdev", "controller", "export"]
 
 
 class State(enum.Flag):
@@ -40,6 +41,7 @@ class Method:
     reads: bool  # changes nothing, as long as none of `changing` is given another value than its default
     changing: tuple[str, ...]
     undo: str  # the method that, given the name, deletes what this one creates; "" if it creates nothing
+    ends: Ends  # what the method deletes by its parameter `name`, with all that uses it; "" if it deletes nothing
     precheck: Callable[[Mapping[str, object]], None] | None  # what parameters show before the call: VirtiodError
     in_config: Mapping[str, object]  # parameters that a configuration gives unless it says otherwise
     foreign: bool  # sets up what only SPDK has: takes other parameters too, changes nothing, and files leave it out
@@ -74,6 +76,7 @@ def method(
     reads: bool = False,
     changing: Iterable[str] = (),
     undo: str = "",
+    ends: Ends = "",
     precheck: Callable[[Mapping[str, object]], None] | None = None,
     in_config: Mapping[str, object] | None = None,
     foreign: bool = False,
@@ -98,6 +101,7 @@ def method(
             reads=reads,
             changing=tuple(changing),
             undo=undo,
+            ends=ends,
             precheck=precheck,
             in_config=in_config or {},
             foreign=foreign,

@@ -44,7 +44,7 @@ async def nbd_create_export(
     return export.description()
 
 
-@method(errors=NO_EXPORT)
+@method(ends="export", errors=NO_EXPORT)
 async def nbd_delete_export(exports: NbdExports, name: Annotated[str, Name("export", "name")]) -> bool:
     """Ends an export: requests in flight are answered, then its connections are closed; the log says whose."""
     await exports.delete(name)

@@ -90,7 +90,7 @@ async def bdev_null_create(
     return name
 
 
-@method(errors={-errno.ENODEV: "there is no such bdev", -errno.EINVAL: "it is no null bdev"})
+@method(ends="bdev", errors={-errno.ENODEV: "there is no such bdev", -errno.EINVAL: "it is no null bdev"})
 async def bdev_null_delete(system: System, name: Annotated[str, Name("bdev", "name")]) -> bool:
     """Deletes a null bdev. What uses it is ended first; the log says what that was."""
     await system.nulls.delete(name)

@@ -92,6 +92,7 @@ async def bdev_virtio_attach_controller(
 
 @method(
     bad_params=INTERNAL_ERROR,
+    ends="controller",
     errors={-errno.ENODEV: "there is no such controller", INVALID_PARAMS: "it is being detached already"},
 )
 async def bdev_virtio_detach_controller(system: System, name: Annotated[str, Name("controller", "name")]) -> bool:
