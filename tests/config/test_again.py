@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.live import disks, live, write_config
 from virtiod.api.errors import RpcError
+from virtiod.config.document import identity
 from virtiod.controllers.controller import Controller, State
 from virtiod.daemon.daemon import Daemon
 from virtiod.exports.nbd.export import NbdExport
@@ -81,7 +82,7 @@ def test_what_is_created_again_as_it_is_stays_so(run_dir: Path, method: str) -> 
             # What it would choose by itself may be as it is; and so it may be as a saved configuration has it.
             few = {name: value for name, value in params.items() if name not in OPTIONAL.get(method, set())}
             assert await daemon.rpc.call(method, few) == first
-            (saved,) = (call for call in before if call.method == method and call.params["name"] == params["name"])
+            (saved,) = (call for call in before if identity(call.method, call.params) == identity(method, params))
             assert await daemon.rpc.call(method, saved.params) == first
             assert state(daemon) == before
             await daemon.rpc.call(METHODS[method].undo, {"name": params["name"]})

@@ -244,14 +244,14 @@ class FakeControllers:
 
 class FakeHotplug(Hotplug):
     def __init__(self) -> None:
-        self._asked = None
+        self._asked = {}
 
     @property
-    def now(self) -> tuple[bool, int] | None:
+    def now(self) -> dict[str, object]:
         return self._asked
 
-    def set(self, enable: bool, period_us: int) -> None:
-        self._asked = enable, period_us
+    def set(self, enable: bool, period_us: int | None = None) -> None:
+        self._asked = {"enable": enable, "period_us": period_us}
 
 
 class FakeExports(NbdExports):

@@ -93,11 +93,8 @@ class Controller(EndingDevice[Config]):
         failed = self._up_since == 0 and self.state in {State.DETACHING, State.GONE}
         return State.ATTACHING if failed and self.request.wait_for_device else self.state
 
-    def saved_call(self, with_queues: bool) -> SavedCall:
-        """The call that attaches it.
-
-        with_queues: with the queues that it has; while the device is down, those that were asked for.
-        """
+    def saved_call(self) -> SavedCall:
+        """The call that attaches it: as it was asked for, because other cores or another device give other queues."""
         params: dict[str, object] = {
             "name": self.name,
             "dev_type": self.dev_type,
@@ -106,11 +103,8 @@ class Controller(EndingDevice[Config]):
         }
         if self.request.on_loss is not OnLoss.KEEP:
             params["on_loss"] = str(self.request.on_loss)
-        if self.shown_state == State.ATTACHING:
-            asked = {"vq_count": self.request.vq_count, "vq_size": self.request.vq_size}
-            params |= {name: value for name, value in asked.items() if value is not None}
-        elif with_queues:
-            params |= {"vq_count": self.vq_count - self.fixed_queues, "vq_size": self.vq_size}
+        asked = {"vq_count": self.request.vq_count, "vq_size": self.request.vq_size}
+        params |= {name: value for name, value in asked.items() if value is not None}
         return SavedCall("bdev_virtio_attach_controller", params)
 
     def check_same(self, request: AttachRequest) -> None:
@@ -118,7 +112,9 @@ class Controller(EndingDevice[Config]):
 
         Its queues may be what was asked for then, or what the device gave. A request that names none takes any.
         """
-        has = {"vq_count": None, "vq_size": None, "on_loss": str(OnLoss.KEEP), **self.saved_call(True).params}
+        has = {"vq_count": None, "vq_size": None, "on_loss": str(OnLoss.KEEP), **self.saved_call().params}
+        if self.shown_state is not State.ATTACHING:
+            has |= {"vq_count": self.vq_count - self.fixed_queues, "vq_size": self.vq_size}
         asked = {name: getattr(request, name) for name in ("dev_type", "trtype", "traddr", "vq_count", "vq_size")}
         asked["on_loss"] = str(request.on_loss)
         for name in ("vq_count", "vq_size"):

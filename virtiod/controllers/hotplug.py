@@ -26,6 +26,7 @@ from virtiod.pci.uevents import Monitor, Uevent, identity
 
 log = logging.getLogger(__name__)
 
+PERIOD_US = 100_000  # between looks for arrivals that were missed, unless another is asked for
 SETTLE_S = 1.0  # for the kernel's driver to take a device that has none
 RETRY_S = 1.0  # between attempts to attach a device
 
@@ -52,16 +53,18 @@ class Hotplug:
         self._arrivals: dict[str, _Arrival] = {}
         self._attaching: dict[str, asyncio.Task[None]] = {}
         self._number = 0
-        self._asked: tuple[bool, int] | None = None  # what set() was given
+        self._asked: dict[str, object] = {}  # what set() was given
 
     def saved_calls(self) -> Iterator[SavedCall]:
-        if self._asked is not None:
-            enable, period_us = self._asked
-            yield SavedCall("bdev_virtio_blk_set_hotplug", {"enable": enable, "period_us": period_us})
+        if self._asked:
+            yield SavedCall("bdev_virtio_blk_set_hotplug", self._asked)
 
-    def set(self, enable: bool, period_us: int) -> None:
-        """Starts or stops watching for arrivals, and looking each period (us) for those that were missed."""
-        self._asked = enable, period_us
+    def set(self, enable: bool, period_us: int | None = None) -> None:
+        """Starts or stops watching for arrivals, and looking each period (us) for those that were missed.
+
+        None: PERIOD_US.
+        """
+        self._asked = {"enable": enable} if period_us is None else {"enable": enable, "period_us": period_us}
         was_enabled = self._monitor is not None
         self._close_monitor()
         if not enable:
@@ -69,7 +72,7 @@ class Hotplug:
             return
         if not was_enabled:
             self._known = dict(self._present())
-        self._monitor = Monitor(self._look, period_us / 1e6)
+        self._monitor = Monitor(self._look, (PERIOD_US if period_us is None else period_us) / 1e6)
 
     async def stop(self) -> None:
         """Stops watching, and gives up what is being attached."""

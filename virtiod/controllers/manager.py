@@ -246,7 +246,7 @@ class ControllerManager:
 
     def saved_calls(self) -> Iterator[SavedCall]:
         for controller in self.list():
-            yield controller.saved_call(TRANSPORTS[controller.trtype].takes_queue_options)
+            yield controller.saved_call()
 
     def list(self) -> list[AnyController]:
         return list(self._controllers.values())

@@ -111,6 +111,6 @@ def test_hotplug_has_a_period_within_reason(run_dir: Path) -> None:
         assert (await peer.error("bdev_virtio_blk_set_hotplug", enable=True, period_us=1))[0] == -22
         saved = await peer.result("framework_get_config", name="bdev")
         assert saved[1]["params"] == {"enable": True, "period_us": 200_000}
-        assert daemon.fakes.fake_hotplug.now == (True, 200_000)
+        assert daemon.fakes.fake_hotplug.now == {"enable": True, "period_us": 200_000}
 
     talk(run_dir, ask)

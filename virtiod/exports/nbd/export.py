@@ -121,7 +121,7 @@ class Client:
 
 
 class NbdExport(Export):
-    """One bdev under one name. uris: its NBD URIs."""
+    """One bdev under one name. uris: its NBD URIs. created: the call that asked for it."""
 
     kind = "nbd"
     title = "NBD"
@@ -136,6 +136,7 @@ class NbdExport(Export):
         description: str,
         max_connections: int,
         uris: Callable[[NbdExport], Sequence[str]],
+        created: SavedCall,
     ) -> None:
         self.name = name
         self.bdev = bdev
@@ -144,6 +145,7 @@ class NbdExport(Export):
         self.text = description  # shown to clients that list exports
         self.max_connections = max_connections
         self._uris = uris
+        self._created = created
         self.closing = False
         self.clients: list[Client] = []
         self._past = ExportCounters()
@@ -185,16 +187,7 @@ class NbdExport(Export):
         )
 
     def saved_call(self) -> SavedCall:
-        return SavedCall(
-            "nbd_create_export",
-            {
-                "bdev_name": self.bdev.name,
-                "name": self.name,
-                "read_only": self.read_only,
-                "description": self.text,
-                "max_connections": self.max_connections,
-            },
-        )
+        return self._created
 
     def counters(self) -> ExportCounters:
         return add([self._past, *(client.counters() for client in self.clients)])

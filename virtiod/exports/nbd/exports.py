@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from urllib.parse import quote
 
 from virtiod.bdev import BdevHandle
@@ -15,7 +16,7 @@ from virtiod.core.counted import counted
 from virtiod.core.errors import AlreadyExists, Busy, InvalidArgument, NotFound
 from virtiod.core.lograte import LogRate
 from virtiod.core.names import check_name, quoted, unprintable
-from virtiod.core.saved import check_same
+from virtiod.core.saved import SavedCall, check_same
 from virtiod.core.tasks import spawn
 from virtiod.exports.interface import END_S, ExportContext, Exports, ListenOptions
 from virtiod.exports.nbd.export import Client, DataPlane, NbdExport
@@ -81,6 +82,7 @@ class NbdExports(Exports):
         Raises NotFound, AlreadyExists, InvalidArgument, or what opening the bdev raises.
         """
         bdev = self._bdevs.get(bdev_name)
+        created = _call(bdev_name, name, read_only, description, max_connections)
         name = bdev_name if name is None else name
         validate(name, description, max_connections)
         existing = self._exports.get(name)
@@ -88,7 +90,7 @@ class NbdExports(Exports):
             if existing.closing:
                 raise AlreadyExists(f"NBD export {name!r} already exists, and is ending")
             asked = {"bdev_name": bdev.name, "read_only": read_only or bdev.read_only, "description": description}
-            has = existing.saved_call().params
+            has = asdict(existing.description())
             check_same(f"NBD export {name!r}", has, {**asked, "max_connections": max_connections})
             return existing
         if len(self._exports) >= MAX_EXPORTS:
@@ -107,6 +109,7 @@ class NbdExports(Exports):
             description=description,
             max_connections=max_connections,
             uris=self.uris,
+            created=created,
         )
         self._handles[name] = bdev.open(export.use, on_resize=lambda: self._resized(export), on_remove=removed)
         self._exports[name] = export
@@ -183,6 +186,24 @@ class NbdExports(Exports):
 
 def _is_at(listener: socket.socket | None, path: str) -> bool:
     return listener is not None and listener.family == socket.AF_UNIX and listener.getsockname() == path
+
+
+def _call(bdev_name: str, name: str | None, read_only: bool, description: str, max_connections: int) -> SavedCall:
+    """The call that asks for an export, without defaults.
+
+    It names the bdev as it was asked for: by its UUID, it is that disk's, whatever name that gets. read_only
+    is what was asked for: a disk that can't be written now may be writable one day.
+    """
+    params: dict[str, object] = {"bdev_name": bdev_name}
+    if name is not None:
+        params["name"] = name
+    if read_only:
+        params["read_only"] = True
+    if description:
+        params["description"] = description
+    if max_connections != DEFAULT_CONNECTIONS:
+        params["max_connections"] = max_connections
+    return SavedCall("nbd_create_export", params)
 
 
 def validate(name: str, description: str, max_connections: int) -> None:

@@ -22,6 +22,7 @@ from virtiod.api.results.virtio import (
 )
 from virtiod.bdev.keeping import OnLoss
 from virtiod.controllers.controller import State
+from virtiod.controllers.hotplug import PERIOD_US
 from virtiod.controllers.manager import AnyController, check_request
 from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
@@ -32,7 +33,7 @@ from virtiod.system import System
 from virtiod.transports.table import TRANSPORTS, Trtype
 from virtiod.virtio.features import DevType
 
-HOTPLUG_PERIOD_US = (100_000, 10_000_000)
+HOTPLUG_PERIODS_US = (PERIOD_US, 10_000_000)
 
 
 def _check_attach(params: Mapping[str, object]) -> None:
@@ -128,11 +129,10 @@ async def bdev_virtio_blk_set_hotplug(
     kernel reports arrivals at once; the period, by default 100 ms, is how often virtiod checks for missed ones. Removed
     devices are noticed whether this is enabled or not.
     """
-    low, high = HOTPLUG_PERIOD_US
-    period = low if period_us is None else period_us
-    if not low <= period <= high:
-        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
-    system.hotplug.set(enable, period)
+    low, high = HOTPLUG_PERIODS_US
+    if period_us is not None and not low <= period_us <= high:
+        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period_us}")
+    system.hotplug.set(enable, period_us)
     return True
 
 
