@@ -488,6 +488,7 @@ class AsyncMethods(AsyncCaller):
 
         MethodError -1: it can't be called now
         MethodError -13: it needs the role admin
+        MethodError -17: another controller drives the device already
         MethodError -22: an address that is not valid, or options that the transport does not take
         MethodError -32001: it changed something, which could not be saved
         MethodError -32602: the device could not be attached, or parameters that are not valid

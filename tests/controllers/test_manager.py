@@ -45,7 +45,7 @@ async def test_a_device_that_could_not_be_told_of_memory_is_named_and_told_again
     memory = DmaMemory(2 * MIB)
     manager = ControllerManager(Context(memory, [], [], BdevRegistry(), Quarantine(memory, []), 0))
     for name in ("A", "B"):
-        await manager.attach(AttachRequest(name, "user", "/none", "blk"))
+        await manager.attach(AttachRequest(name, "user", f"/none/{name}", "blk"))
 
     await manager.publish_memory()
     with pytest.raises(NotFound):

@@ -24,7 +24,15 @@ from virtiod.controllers.attempts import Attempts
 from virtiod.controllers.device import CONNECT_DEADLINE_S, Config, Context
 from virtiod.controllers.ending import EndingDevice
 from virtiod.controllers.request import AttachRequest
-from virtiod.core.errors import DeadlineError, DeviceError, NotFound, ProtocolError, RemovedError, VirtiodError
+from virtiod.core.errors import (
+    DeadlineError,
+    DeviceError,
+    NotFound,
+    NotSupported,
+    ProtocolError,
+    RemovedError,
+    VirtiodError,
+)
 from virtiod.core.levels import NOTICE
 from virtiod.core.lograte import LogRate
 from virtiod.core.saved import SavedCall, check_same
@@ -152,6 +160,12 @@ class Controller(EndingDevice[Config]):
         except TimeoutError:
             await self._abandon()
             raise DeadlineError(f"{self.traddr}: not attached within {CONNECT_DEADLINE_S:g} s") from None
+        except (DeviceError, NotSupported) as error:
+            hint = self._other_kind()
+            await self._abandon()
+            if not hint or hint in str(error):
+                raise
+            raise type(error)(f"{error}; {hint}", error.errno) from error
         except BaseException:
             await self._abandon()
             raise

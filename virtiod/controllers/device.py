@@ -26,7 +26,7 @@ from virtiod.poller.buffers import PollerBuffers
 from virtiod.poller.poller import Poller
 from virtiod.transports.epoch import PEER_GRACE_S
 from virtiod.transports.interface import QueueLayout, Transport
-from virtiod.virtio.features import Feature, feature_names
+from virtiod.virtio.features import Feature, feature_names, likely_kind
 from virtiod.virtqueue.handle import QueueCounters, RequestQueue
 from virtiod.virtqueue.spec import RingSpec
 
@@ -203,6 +203,8 @@ class Device(ABC, Generic[Config]):
     async def _negotiate(self) -> None:
         """Agrees on features and reads the configuration. If the device came back, both must still suit the bdevs."""
         offered = self.transport.device_features()
+        if self.dev_type == "scsi" and (hint := self._other_kind()):  # which might even seem to work, without units
+            raise ProtocolError(f"{self.traddr}: {hint}")
         features = offered & sum(1 << bit for bit in self.wanted)
         missing = self._features & ~features
         if missing:
@@ -220,6 +222,13 @@ class Device(ABC, Generic[Config]):
             self._check_return(config)
         self._features = features
         self._config = config
+
+    def _other_kind(self) -> str:
+        """Says that the device is of another kind than was asked for, if its features show that; else ""."""
+        kind = likely_kind(self.transport.device_features())
+        if kind is None or kind == self.dev_type:
+            return ""
+        return f"the device looks like a virtio-{kind} one: try dev_type {kind}"
 
     def _queue_count(self, config: Config) -> int:
         """How many request queues to use: those asked for, else one for each poller; never more than the device has."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable, Iterator
 
 from virtiod.controllers.attempts import Attempts
@@ -17,10 +18,18 @@ from virtiod.controllers.request import AttachRequest
 from virtiod.controllers.scsi.config import ScsiConfig
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.core.counted import counted
-from virtiod.core.errors import AlreadyExists, Busy, DeviceError, InvalidArgument, NotFound, VirtiodError
+from virtiod.core.errors import (
+    AlreadyAttached,
+    AlreadyExists,
+    Busy,
+    DeviceError,
+    InvalidArgument,
+    NotFound,
+    VirtiodError,
+)
 from virtiod.core.lograte import LogRate
 from virtiod.core.memory import Region
-from virtiod.core.names import MAX_CONTROLLER_NAME, check_name
+from virtiod.core.names import MAX_CONTROLLER_NAME, check_name, quoted
 from virtiod.core.saved import SavedCall
 from virtiod.core.tasks import cancel, spawn
 from virtiod.transports.interface import Transport
@@ -55,6 +64,11 @@ def check_request(request: AttachRequest) -> None:
         raise InvalidArgument(f"vq_count {count}: must be from 1 to {MAX_VQ_COUNT}")
     if size is not None and (not MIN_VQ_SIZE <= size <= transport.max_vq_size or size & (size - 1)):
         raise InvalidArgument(f"vq_size {size}: must be a power of two from {MIN_VQ_SIZE} to {transport.max_vq_size}")
+
+
+def _place(trtype: str, traddr: str) -> tuple[str, str]:
+    """Where a device is, however its address is spelt."""
+    return trtype, os.path.realpath(traddr) if trtype == "user" else TRANSPORTS[trtype].check_address(traddr)
 
 
 class ControllerManager:
@@ -97,6 +111,7 @@ class ControllerManager:
         if request.name in self._controllers:
             return self._existing(request)
         self._context.bdevs.check_free(request.name)
+        self._check_unattached(request)
         controller = self._add(request)
         try:
             return await controller.attach()
@@ -118,6 +133,14 @@ class ControllerManager:
             raise AlreadyExists(f"controller '{request.name}' already exists, and is {controller.state}")
         controller.check_same(request)
         return [bdev.name for bdev in controller.bdevs]
+
+    def _check_unattached(self, request: AttachRequest) -> None:
+        """Raises AlreadyAttached if a controller drives that device: its target may keep a second one waiting."""
+        place = _place(request.trtype, request.traddr)
+        for other in self.list():
+            if _place(other.trtype, other.traddr) == place:
+                name, state = quoted(other.name), other.shown_state
+                raise AlreadyAttached(f"{request.traddr} is attached already, as controller {name}, which is {state}")
 
     def _add(self, request: AttachRequest, failed: str = "") -> AnyController:
         """failed: why the device can't be attached yet."""

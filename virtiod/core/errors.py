@@ -4,6 +4,7 @@
     ├── InvalidArgument             EINVAL     what the operator sent is not valid
     ├── NotFound                    ENODEV     no such bdev, controller, export
     ├── AlreadyExists               EEXIST
+    │   └── AlreadyAttached         EEXIST     another controller drives the device
     ├── Busy                        EBUSY      it is in use, or about to end
     ├── NotSupported                EOPNOTSUPP
     ├── NoMemory                    ENOMEM     DMA memory is exhausted
@@ -43,6 +44,10 @@ class NotFound(VirtiodError):
 
 class AlreadyExists(VirtiodError):
     errno = errno.EEXIST
+
+
+class AlreadyAttached(AlreadyExists):
+    pass
 
 
 class Busy(VirtiodError):

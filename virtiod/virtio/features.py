@@ -67,3 +67,17 @@ def feature_names(features: int, dev_type: str | None = None) -> str:
     bits = [bit for bit in range(features.bit_length()) if features >> bit & 1]
     text = ", ".join(names.get(bit, str(bit)) for bit in bits)
     return f"{features:#x} ({text})" if text else f"{features:#x}"
+
+
+_ONLY_BLK = sum(1 << bit for bit in BlkFeature if bit > max(ScsiFeature))
+_SCSI = 1 << ScsiFeature.HOTPLUG | 1 << ScsiFeature.CHANGE
+
+
+def likely_kind(features: int) -> DevType | None:
+    """What kind of device offers these features, as vhost-user does not tell it; None if they leave that open.
+
+    Bits from 4 on are of block devices only, and each block device in use offers some.
+    """
+    if features & _ONLY_BLK:
+        return "blk"
+    return "scsi" if features & _SCSI else None

@@ -16,6 +16,7 @@ from virtiod.controllers.blk.queue import BlkQueue
 from virtiod.controllers.controller import Controller
 from virtiod.controllers.description import BlkUnit
 from virtiod.controllers.identity import CONSTANT_SERIALS, Identity, difference, refusal, silence, uncertainty
+from virtiod.controllers.scsi import config as scsi_config
 from virtiod.core.errors import DeviceError, ProtocolError
 from virtiod.core.tasks import cancel, spawn
 from virtiod.virtio.blk import CONFIG_SIZES
@@ -66,6 +67,8 @@ class BlkController(Controller[BlkConfig]):
 
     async def _read_config(self, features: int) -> BlkConfig:
         data = await self.transport.read_config(0, blk_config.CONFIG_SIZE)
+        if (hint := self._other_kind()) and scsi_config.is_valid(data):  # which might even seem to work
+            raise ProtocolError(f"{self.traddr}: {hint}")
         try:
             return blk_config.parse(data, features, self.ring_size())
         except ProtocolError as error:

@@ -55,3 +55,12 @@ def parse(data: bytes) -> ScsiConfig:
         max_target=min(max_target, MAX_TARGET),
         max_lun=min(max_lun, MAX_LUN),
     )
+
+
+def is_valid(data: bytes) -> bool:
+    """Whether this can be the configuration of a SCSI host. None of a disk with blocks of 512 bytes or more can."""
+    try:
+        parse(data)
+    except ProtocolError:
+        return False
+    return True

@@ -27,7 +27,7 @@ from virtiod.controllers.manager import AnyController, check_request
 from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
-from virtiod.core.errors import Busy, InvalidArgument, NotFound, VirtiodError
+from virtiod.core.errors import AlreadyAttached, Busy, InvalidArgument, NotFound, VirtiodError
 from virtiod.core.names import MAX_CONTROLLER_NAME
 from virtiod.system import System
 from virtiod.transports.table import TRANSPORTS, Trtype
@@ -45,6 +45,7 @@ def _check_attach(params: Mapping[str, object]) -> None:
     undo="bdev_virtio_detach_controller",
     errors={
         -errno.EINVAL: "an address that is not valid, or options that the transport does not take",
+        -errno.EEXIST: "another controller drives the device already",
         INVALID_PARAMS: "the device could not be attached, or parameters that are not valid",
     },
     precheck=_check_attach,
@@ -87,6 +88,8 @@ async def bdev_virtio_attach_controller(
     request = AttachRequest(name, trtype, traddr, dev_type, vq_count, vq_size, wait_for_device, OnLoss(on_loss))
     try:
         return await system.controllers.attach(request)
+    except AlreadyAttached:
+        raise
     except VirtiodError as error:
         raise RpcError(INVALID_PARAMS, str(error)) from error
 

@@ -68,6 +68,8 @@ class Client:
         self._channel = channel
         self._turn = asyncio.Lock()
         self._open: tuple[Asked, asyncio.Future[bytes]] | None = None  # until its reply has come
+        self._answered: Request | None = None  # the last one
+        self._unanswered: Request | None = None  # it has no reply, and nothing after it was answered yet
         self._sending = False
         self._backend: Channel | None = None
         self._tasks = [spawn(self._receive(), f"vhost-user {path}")]
@@ -268,7 +270,7 @@ class Client:
 
     async def _exchange(self, asked: Asked, message: bytes, fds: Sequence[int], reply: bool) -> bytes:
         if self.lost is not None:
-            raise LostError(f"{self.path}: {asked.request.name}: not connected") from self.lost
+            raise LostError(f"{self.lost}; {asked.request.name} was not sent") from self.lost
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if reply:
             self._open = (asked, answer)
@@ -277,13 +279,24 @@ class Client:
             try:
                 await self._channel.send(message, fds)
             except LostError as error:
-                self._peer_closed(LostError(f"{self.path}: {asked.request.name}: {error}"))
+                self._peer_closed(LostError(self._ended(error, asked.request)))
                 raise self.lost or error from error
             self._sending = False
+            if not reply:
+                self._unanswered = asked.request
             return await answer if reply else b""
         finally:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # it was reported in another way: asyncio must not report it as never retrieved
+
+    def _ended(self, error: LostError, unsent: Request | None = None) -> str:
+        """Says that the connection ended, and over what: over what was sent, not over what was to be sent next."""
+        over = [] if self._unanswered is None else [self._unanswered.name]
+        if unsent is None and self._open is not None:
+            over.append(self._open[0].request.name)
+        after = "" if self._answered is None else f", after {self._answered.name} was answered"
+        not_sent = "" if unsent is None else f"; {unsent.name} was not sent"
+        return ": ".join([self.path, *([" or ".join(over)] if over else []), f"{error}{after}{not_sent}"])
 
     # ---- what the back-end sends
 
@@ -297,12 +310,12 @@ class Client:
                     raise ProtocolError(f"{wire.request_name(frame.request)}: there is no open request")
                 asked, answer = self._open
                 payload = wire.check_reply(frame, asked.request)
-                self._open = None
+                self._open = self._unanswered = None
+                self._answered = asked.request
                 if not answer.done():
                     answer.set_result(payload)
         except LostError as error:
-            waiting = f"{self._open[0].request.name}: " if self._open is not None else ""
-            self._peer_closed(LostError(f"{self.path}: {waiting}{error}"))
+            self._peer_closed(LostError(self._ended(error)))
         except ProtocolError as error:
             self.fail(ProtocolError(f"{self.path}: {error}"))
         except Exception as error:
