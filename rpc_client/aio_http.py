@@ -12,7 +12,7 @@ import aiohttp
 
 from rpc_client.errors import ConnectFailed, ConnectionLost
 from rpc_client.protocol import RECEIVE_BYTES, Session, check_size
-from rpc_client.url import Access, Target, cause
+from rpc_client.url import NO_ANSWER, Access, Target, cause
 
 
 class AsyncHttp:
@@ -46,7 +46,11 @@ class AsyncHttp:
         except TimeoutError:
             raise
         except aiohttp.ClientConnectionError as error:
-            raise ConnectFailed(f"connect to {url}: {cause(error, aiohttp.ClientError)}") from error
+            raise ConnectFailed(
+                f"connect to {url}: {cause(error, aiohttp.ClientError, aiohttp.ServerDisconnectedError)}"
+            ) from error
+        except aiohttp.ClientResponseError as error:  # not an answer of HTTP at all
+            raise ConnectFailed(f"connect to {url}: {NO_ANSWER}") from error
         except aiohttp.ClientError as error:
             raise ConnectionLost(f"{url}: {error}") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.client import BadStatusLine
+
 import requests
 from requests.auth import AuthBase
 
@@ -41,7 +43,9 @@ class Http:
         except requests.Timeout:
             raise TimeoutError from None
         except requests.ConnectionError as error:
-            raise ConnectFailed(f"connect to {url}: {cause(error, requests.RequestException)}") from error
+            raise ConnectFailed(
+                f"connect to {url}: {cause(error, requests.RequestException, BadStatusLine)}"
+            ) from error
         except requests.RequestException as error:
             raise ConnectionLost(f"{url}: {error}") from error
         except OSError as error:  # a file of certificates that is not there

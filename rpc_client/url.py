@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from rpc_client.errors import ConnectFailed
 
 _LOOPBACK = ("127.", "[::1]", "localhost")
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}  # an answer's reasons
+NO_TLS = "the server does not speak TLS there: the URL may have to begin with http://"
+NO_ANSWER = "the server gave no answer of HTTP: if it speaks TLS there, the URL must begin with https://"
 _SAID = 200  # characters of what a server says of an error
 
 
@@ -61,16 +65,31 @@ class Target:
         raise ConnectFailed(f"{self.url}: {what}: {said}" if said.isprintable() and said else f"{self.url}: {what}")
 
 
-def cause(error: BaseException, library: type[Exception]) -> str:
-    """The original cause of an error, as the system's text and not that of an HTTP library."""
+def cause(error: BaseException, library: type[Exception], no_answer: type[Exception]) -> str:
+    """The original cause of an error, as the system's text and not that of an HTTP library.
+
+    no_answer: what the library raises if the server closes the connection, or says what is not HTTP.
+    """
+    for at in _chain(error):
+        if isinstance(at, no_answer):
+            return NO_ANSWER
+        if isinstance(at, library):
+            continue
+        if isinstance(at, ssl.SSLCertVerificationError):
+            return f"{at.reason}: {at.verify_message}"
+        if isinstance(at, ssl.SSLError):
+            return NO_TLS if at.reason in _NOT_TLS else str(at.reason or at.strerror)
+        if isinstance(at, ConnectionError) and at.errno:
+            return os.strerror(at.errno)  # asyncio's text is not the system's
+        if isinstance(at, OSError) and at.strerror:
+            return at.strerror
+    return str(error)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what caused it, and so on. requests keeps the cause of a broken connection among its arguments."""
     at: BaseException | None = error
     while at is not None:
-        if not isinstance(at, library):
-            if isinstance(at, ssl.SSLCertVerificationError):
-                return f"{at.reason}: {at.verify_message}"
-            if isinstance(at, ConnectionError) and at.errno:
-                return os.strerror(at.errno)  # asyncio's text is not the system's
-            if isinstance(at, OSError) and at.strerror:
-                return at.strerror
+        yield at
+        yield from (arg for arg in at.args if isinstance(arg, BaseException))
         at = at.__cause__ or at.__context__
-    return str(error)

@@ -34,15 +34,40 @@ def test_defaults() -> None:
 
 
 def test_options_are_taken() -> None:
-    options = parse("-r", "/s", "--http", "none", "--nbd-socket", "none", "--rpcs-allowed", "a,b", "-s", "64")
+    options = parse(
+        "-r",
+        "/s",
+        "--http",
+        "none",
+        "--nbd-socket",
+        "none",
+        "--rpcs-allowed",
+        "bdev_get_bdevs, virtiod_get_version,nbd_get_exports",
+        "-s",
+        "64",
+    )
     assert (options.rpc_socket, options.http, options.nbd_socket, options.memory_mib) == ("/s", None, "", 64)
-    assert options.rpcs_allowed == frozenset({"a", "b"})
+    assert options.rpcs_allowed == frozenset({"bdev_get_bdevs", "virtiod_get_version", "nbd_get_exports"})
 
 
 @pytest.mark.parametrize("words", [("-s", "x"), ("-s", "1"), ("--io-timeout", "-1"), ("--poll-mode", "lazy")])
 def test_options_that_do_not_fit_are_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bdev_get_bdev", "no method 'bdev_get_bdev'; there is bdev_get_bdevs"),
+        ("rpc_get_methods,nbd_get_export", "no method 'nbd_get_export'; there is nbd_get_exports"),
+        ("qqq", "no method 'qqq'; virtiod-rpc rpc_get_methods lists those that there are"),
+        ("bdev_get_bdevs,", "no method ''"),
+    ],
+)
+def test_a_misspelt_method_is_refused_and_near_ones_are_named(text: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(f"--rpcs-allowed: there is {message}")):
+        parse("--rpcs-allowed", text)
 
 
 def test_addresses() -> None:
@@ -69,7 +94,16 @@ def test_three_options_make_the_files_of_tls() -> None:
 
 def test_all_values_are_described_in_one_line_of_json() -> None:
     options = parse(
-        "--http", "[::1]:80", "--http-cert", "c", "--rpcs-allowed", "b,a", "-m", "[0]", "--log-level", "ERROR"
+        "--http",
+        "[::1]:80",
+        "--http-cert",
+        "c",
+        "--rpcs-allowed",
+        "bdev_reset,bdev_get_bdevs",
+        "-m",
+        "[0]",
+        "--log-level",
+        "ERROR",
     )
     described = describe(options)
     assert "\n" not in described
@@ -77,7 +111,7 @@ def test_all_values_are_described_in_one_line_of_json() -> None:
         **vars(options),
         "http": ["::1", 80],
         "http_tls": {"cert": "c", "key": "", "client_ca": ""},
-        "rpcs_allowed": ["a", "b"],
+        "rpcs_allowed": ["bdev_get_bdevs", "bdev_reset"],
         "cpus": list(options.cpus),
         "log_level": "ERROR",
     }

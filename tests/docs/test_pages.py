@@ -85,7 +85,7 @@ def option_names() -> frozenset[str]:
 def strings() -> list[str]:
     """The constant parts of all strings of the program, and what the kernel says of errors."""
     found = [os.strerror(number) for number in errno.errorcode]
-    for path in sorted((ROOT / "virtiod").rglob("*.py")):
+    for path in sorted(path for room in ("virtiod", "rpc_client") for path in (ROOT / room).rglob("*.py")):
         nodes = ast.walk(ast.parse(path.read_text()))
         found += [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return found

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rpc_client import cli
+from rpc_client import AsyncClient, Client, ConnectFailed, cli
+from rpc_client.url import NO_ANSWER, NO_TLS
 from tests.support.callers import ADMIN, READER, written
 from tests.support.certificates import Certificates, certificates
 from tests.support.http_server import Live, live, run_live
@@ -93,6 +94,53 @@ def test_what_is_refused_is_said_in_one_line(run_dir: Path, certs: Certificates,
         assert (status, err.startswith(f"virtiod-rpc: connect to http://127.0.0.1:{live.port}/rpc: ")) == (1, True), err
 
     run_secure(run_dir, certs, test)
+
+
+async def failures(url: str) -> list[str]:
+    """What a call fails with, by the synchronous client and by that for asyncio."""
+
+    def call() -> None:
+        with Client(url) as client:
+            client.call("bdev_get_bdevs")
+
+    with pytest.raises(ConnectFailed) as first:
+        await asyncio.to_thread(call)
+    with pytest.raises(ConnectFailed) as second:
+        async with AsyncClient(url) as client:
+            await client.call("bdev_get_bdevs")
+    return [str(first.value), str(second.value)]
+
+
+def test_a_url_with_the_other_scheme_is_said_in_words(run_dir: Path, certs: Certificates) -> None:
+    async def plain_to_tls(live: Live) -> None:
+        at = f"http://127.0.0.1:{live.port}"
+        assert await failures(at) == [f"connect to {at}/rpc: {NO_ANSWER}"] * 2
+
+    async def tls_to_plain(live: Live) -> None:
+        at = url(live)
+        assert await failures(at) == [f"connect to {at}/rpc: {NO_TLS}"] * 2
+
+    run_secure(run_dir, certs, plain_to_tls)
+    run_live(run_dir, tls_to_plain, log_level="ERROR")
+
+
+@pytest.mark.parametrize("answer", [bytes.fromhex("15030300020250"), b""])
+def test_a_server_that_answers_no_http_is_said_in_words(answer: bytes) -> None:
+    """As a server of TLS does with an alert."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            at = f"http://127.0.0.1:{port}"
+            assert await failures(at) == [f"connect to {at}/rpc: {NO_ANSWER}"] * 2
+
+    asyncio.run(run())
 
 
 def test_a_client_certificate_is_shown_where_one_is_needed(run_dir: Path, certs: Certificates, rpc: Run) -> None:

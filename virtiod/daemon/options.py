@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated
 
 from virtiod.core import cmdline
@@ -12,10 +13,12 @@ from virtiod.core.cmdline import Made, Opt, seconds, within
 from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.levels import LEVELS
+from virtiod.core.names import quoted
 from virtiod.daemon.logformats import FORMATS
 from virtiod.exports.interface import ListenOptions
 from virtiod.http.security.tls import TlsFiles
 from virtiod.poller.poller import POLL_MODES
+from virtiod.rpc.methods import METHODS
 from virtiod.transports.epoch import PEER_GRACE_S
 
 DEFAULT_RPC_SOCKET = "/run/virtiod/virtiod.sock"
@@ -32,6 +35,17 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
 
 def _http(text: str) -> tuple[str, int] | None:
     return None if text in {"", "none"} else parse_address(text, "--http")
+
+
+def _allowed(text: str) -> frozenset[str]:
+    """Names of methods. A misspelt one would forbid what was meant, without a word."""
+    known = {*METHODS, *(alias for method in METHODS.values() for alias in method.aliases)}
+    names = frozenset(name.strip() for name in text.split(","))
+    for name in sorted(names - known):
+        near = get_close_matches(name, sorted(known))
+        meant = f"; there is {', '.join(near)}" if near else "; virtiod-rpc rpc_get_methods lists those that there are"
+        raise InvalidArgument(f"--rpcs-allowed: there is no method {quoted(name)}{meant}")
+    return names
 
 
 def _cpus(args: argparse.Namespace) -> tuple[int, ...]:
@@ -76,7 +90,7 @@ class Options:
             "the only methods that may be called (default: all)",
             "NAME,...",
             "RPC",
-            convert=lambda text: frozenset(text.split(",")),
+            convert=_allowed,
         ),
     ] = None
     wait_for_rpc: Annotated[

@@ -71,6 +71,7 @@ class HttpServer:
         except VirtiodError:
             await self.stop()
             raise
+        self._warn_of_others(listeners)
         self.connections.start(listeners, self._runner.server, self._tls)
         logger.info("HTTP%s at %s", "S" if self._tls else "", self._where(listeners[0]))
 
@@ -94,6 +95,18 @@ class HttpServer:
     def _check_secrecy(self, where: str, host: str) -> None:
         if self._tokens is not None and self._tls is None and not ipaddress.ip_address(host).is_loopback:
             raise InvalidArgument(f"{where}: tokens would be sent unencrypted (give --http-cert, or use loopback)")
+
+    def _warn_of_others(self, listeners: list[socket.socket]) -> None:
+        """Says who can read the pages, where nothing keeps other hosts from them."""
+        if self._tokens is not None or (self._tls is not None and self._tls.asks_clients):
+            return
+        for listener in listeners:
+            if listener.family != socket.AF_UNIX and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+                logger.warning(
+                    "%s: without --http-tokens, everybody who reaches it can read metrics and the live page, with the "
+                    "names of all disks (give tokens, or use loopback)",
+                    self._where(listener),
+                )
 
     def _take(self, listener: socket.socket) -> socket.socket:
         if listener.family != socket.AF_UNIX:

@@ -25,6 +25,11 @@ class Tls:
         self._files = files
         self.context = _context(files)
 
+    @property
+    def asks_clients(self) -> bool:
+        """Whether clients need a certificate, too."""
+        return bool(self._files.client_ca)
+
     def reload(self) -> None:
         """Reads the files again. Raises InvalidArgument naming the option, and keeps what there was then."""
         self.context = _context(self._files)
