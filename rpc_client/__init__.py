@@ -13,8 +13,9 @@ AsyncClient is the same for asyncio.
 from __future__ import annotations
 
 from rpc_client.aio import AsyncClient
-from rpc_client.client import DEFAULT_ADDRESS, Client
+from rpc_client.client import Client
 from rpc_client.errors import BadReply, ClientError, ConnectFailed, ConnectionLost, MethodError, TimedOut
+from rpc_client.places import DEFAULT_ADDRESS
 from rpc_client.url import Access
 
 __all__ = [

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rpc_client.async_methods import AsyncMethods
-from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from rpc_client.client import DEFAULT_TIMEOUT_S
 from rpc_client.errors import BadReply, ClientError, ConnectFailed, ConnectionLost, TimedOut
+from rpc_client.places import DEFAULT_ADDRESS, found
 from rpc_client.protocol import RECEIVE_BYTES, Answer, Lines, Session, allowance
 from rpc_client.url import Access
 
@@ -40,7 +41,7 @@ class AsyncClient(AsyncMethods):
         connect_timeout_s: float | None = None,
         access: Access | None = None,
     ) -> None:
-        self.address = address
+        self.address = address = found(address)
         self.timeout_s = timeout_s
         self._wire = _wire_of(address, access, connect_timeout_s)
 

@@ -20,13 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rpc_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from rpc_client.client import DEFAULT_TIMEOUT_S, Client
 from rpc_client.comments import without_comments
 from rpc_client.config import calls_of, load_config, save_config
 from rpc_client.description import Description, Method, Parameter, installed
 from rpc_client.errors import ClientError, MethodError
 from rpc_client.fleet import Host, Outcome, on_each, read_hosts
 from rpc_client.loads import trouble_of
+from rpc_client.places import DEFAULT_ADDRESS
 from rpc_client.printing import printable_lines, show
 from rpc_client.tables import as_json, render, render_each
 from rpc_client.top import top

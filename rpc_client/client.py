@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from rpc_client.errors import TimedOut
 from rpc_client.methods import Methods
+from rpc_client.places import DEFAULT_ADDRESS, found
 from rpc_client.protocol import Session, allowance
 from rpc_client.url import Access
 from rpc_client.wire import Deadline, UnixSocket, Wire
 
-DEFAULT_ADDRESS = "/run/virtiod/virtiod.sock"
 DEFAULT_TIMEOUT_S = 60.0
 
 
@@ -27,6 +27,8 @@ def wire_of(address: str, access: Access | None) -> Wire:
 class Client(Methods):
     """A daemon at a Unix socket's path ("unix:" may stand before it) or an http(s) URL. Connects at the first call.
 
+    address: by default the system's daemon, or the user's own if the system's can't be used.
+
     timeout_s: of a call, from connecting to the last byte of the answer; a call with a time_s may take that longer.
     connect_timeout_s: of connecting alone. access: for URLs, how to show who one is, and whom to trust. Not for several
     threads at once.
@@ -40,7 +42,7 @@ class Client(Methods):
         connect_timeout_s: float | None = None,
         access: Access | None = None,
     ) -> None:
-        self.address = address
+        self.address = address = found(address)
         self.timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._session = Session()

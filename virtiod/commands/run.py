@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import signal
 from pathlib import Path
 
-from virtiod.core.errors import VirtiodError
+from rpc_client.places import own_socket
+from virtiod.core.errors import InvalidArgument, VirtiodError
 from virtiod.core.fatal import bound_last_words
 from virtiod.core.tasks import keep_going, spawn
 from virtiod.daemon.daemon import Daemon
@@ -29,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 def run(args: argparse.Namespace) -> int:
     """Runs until a signal; 0 after an orderly end."""
+    if args.rpc_socket == DEFAULT_RPC_SOCKET:
+        args.rpc_socket = _default_socket()
     options = options_from(args)
-    if options.rpc_socket == DEFAULT_RPC_SOCKET:
-        Path(DEFAULT_RPC_SOCKET).parent.mkdir(mode=0o755, exist_ok=True)
     logs = LogControl(options.log_level, options.log_format)
     try:
         log_what_python_prints()
@@ -45,6 +47,29 @@ def run(args: argparse.Namespace) -> int:
         return 1
     finally:
         logs.close()
+
+
+def _default_socket() -> str:
+    """The system's socket, or the user's own for one who may not make that. Makes its directory."""
+    why = _make_folder(Path(DEFAULT_RPC_SOCKET).parent, 0o755)
+    if not why:
+        return DEFAULT_RPC_SOCKET
+    own = own_socket()
+    if own and not _make_folder(Path(own).parent, 0o700):
+        return own
+    raise InvalidArgument(
+        f"{why}: this user may not run the system's virtiod. Give -r PATH, in a directory of your own, or set "
+        "XDG_RUNTIME_DIR to one; or run virtiod as root"
+    )
+
+
+def _make_folder(folder: Path, mode: int) -> str:
+    """Makes a directory for sockets, if there is none; returns why none can be made there, or ""."""
+    try:
+        folder.mkdir(mode=mode, exist_ok=True)
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: {os.strerror(errno.EACCES)}"
 
 
 async def _serve(daemon: Daemon, notifier: Notifier) -> int:
