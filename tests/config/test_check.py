@@ -63,7 +63,7 @@ def test_a_call_that_can_not_be_right_is_named_with_its_parameter(call: dict[str
 
 
 def test_two_things_of_one_name_are_one_too_many() -> None:
-    _, _, problems = check(bdev(null(), null(num_blocks=9), attach(), attach(name="V1"), null(name="N1")))
+    _, _, problems = check(bdev(null(), null(num_blocks=9), attach(), attach(name="V1", traddr="/y"), null(name="N1")))
     assert problems == [
         "f: subsystems[0].config[1].params.name (bdev_null_create): "
         "'N0' is created twice, first by f: subsystems[0].config[0]"

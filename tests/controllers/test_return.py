@@ -237,7 +237,7 @@ async def test_a_target_whose_folder_comes_later_is_found(run_dir: Path, only_ev
     async with stack(run_dir, UNITS) as s:
         controller = await lost_target(s, path)
         shutil.rmtree(run_dir / "run")
-        waited = AttachRequest("L0", "user", path, "scsi", wait_for_device=True)
+        waited = AttachRequest("L0", "user", str(folder / "l.sock"), "scsi", wait_for_device=True)
         assert await s.engine.controllers.attach(waited) == []
         await asyncio.sleep(0.05)
         folder.mkdir(parents=True)

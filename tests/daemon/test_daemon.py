@@ -33,7 +33,11 @@ def start_with(run_dir: Path, content: Any, **options: Any) -> list[str]:
 
 
 def test_the_file_makes_the_calls_of_startup_first(run_dir: Path) -> None:
-    calls = [attach("B0"), {"method": "bdev_set_options", "params": {"bdev_io_pool_size": 1}}, attach("B1")]
+    calls = [
+        attach("B0"),
+        {"method": "bdev_set_options", "params": {"bdev_io_pool_size": 1}},
+        attach("B1", traddr="/y.sock"),
+    ]
     assert start_with(run_dir, document(*calls)) == ["B0", "B1"]
 
 

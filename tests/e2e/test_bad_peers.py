@@ -85,7 +85,7 @@ PEERS: dict[str, tuple[Peer, str]] = {
     "file": (_file, "connect to {path}: Connection refused"),
     "silent": (talker(b""), "{path}: GET_FEATURES: no answer within 5 s"),
     "garbage": (talker(bytes(range(255, 0, -1))), "{path}: message "),
-    "closes": (scripted(script={Request.SET_OWNER: hang_up}), "{path}: GET_FEATURES: "),
+    "closes": (scripted(script={Request.SET_OWNER: hang_up}), "{path}: SET_OWNER"),
     "no VERSION_1": (scripted(features=wire.F_PROTOCOL_FEATURES), "{path}: the device offers no VERSION_1"),
     "capacity 0": (scripted(config=config(capacity=0)), "{path}: the device's configuration is unusable: capacity"),
     "blocks of 768": (scripted(config=config(block_size=768)), "block size 768 is not a power of two"),

@@ -25,6 +25,17 @@ class State(enum.Flag):
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a call makes, as far as its parameters tell.
+
+    unique: what there can be but once, as {parameter: key}; bdevs: a pattern of the names that its bdevs can have.
+    """
+
+    unique: Mapping[str, str]
+    bdevs: str
+
+
+@dataclass(frozen=True)
 class Method:
     name: str
     handler: Handler
@@ -44,6 +55,9 @@ class Method:
     ends: Ends  # what the method deletes by its parameter `name`, with all that uses it; "" if it deletes nothing
     precheck: Callable[[Mapping[str, object]], None] | None  # what parameters show before the call: VirtiodError
     in_config: Mapping[str, object]  # parameters that a configuration gives unless it says otherwise
+    in_files: bool  # makes sense in a configuration
+    makes: Callable[[Mapping[str, object]], Made] | None  # what a call makes; its parameters are checked already
+    uses: str  # the parameter that names a bdev which must exist; "" for none
     foreign: bool  # sets up what only SPDK has: takes other parameters too, changes nothing, and files leave it out
 
     @property
@@ -79,6 +93,9 @@ def method(
     ends: Ends = "",
     precheck: Callable[[Mapping[str, object]], None] | None = None,
     in_config: Mapping[str, object] | None = None,
+    in_files: bool = True,
+    makes: Callable[[Mapping[str, object]], Made] | None = None,
+    uses: str = "",
     foreign: bool = False,
 ) -> Callable[[Handler], Method]:
     """Makes a method of an async function (*needs, **params). Its name, docstring and types are the method's."""
@@ -104,6 +121,9 @@ def method(
             ends=ends,
             precheck=precheck,
             in_config=in_config or {},
+            in_files=in_files,
+            makes=makes,
+            uses=uses,
             foreign=foreign,
         )
 

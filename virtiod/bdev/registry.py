@@ -31,7 +31,7 @@ class BdevRegistry:
 
     def __init__(self) -> None:
         self._bdevs: dict[str, Bdev] = {}
-        self._found_by: dict[str, Bdev] = {}  # by all identities, as _key() has them
+        self._found_by: dict[str, Bdev] = {}  # by all identities, as bdev_key() has them
         self._paths: dict[str, list[Bdev]] = {}  # by the unit that they lead to
         self._listeners: list[Callable[[str, str], None]] = []
         self._arrived = asyncio.Event()
@@ -51,7 +51,7 @@ class BdevRegistry:
 
     def get(self, name: str) -> Bdev:
         """The bdev with that name, alias or uuid; raises NotFound."""
-        found = self._found_by.get(_key(name))
+        found = self._found_by.get(bdev_key(name))
         if found is None:
             raise NotFound(f"bdev '{name}' does not exist")
         return found
@@ -72,12 +72,12 @@ class BdevRegistry:
     def check_free(self, *names: str) -> None:
         """Raises AlreadyExists if one of these is the name, the UUID or an alias of a bdev."""
         for name in names:
-            if holder := self._found_by.get(_key(name)):
+            if holder := self._found_by.get(bdev_key(name)):
                 raise AlreadyExists(f"bdev '{name}' already exists" if name == holder.name else _taken(name, holder))
 
     def free(self, names: Iterable[str]) -> Iterator[str]:
         """Those of the names, UUIDs or aliases that no bdev has."""
-        return (name for name in names if _key(name) not in self._found_by)
+        return (name for name in names if bdev_key(name) not in self._found_by)
 
     def free_uuid(self, wanted: Iterable[str]) -> str:
         """The first of the UUIDs that no bdev has; a random one if all are taken."""
@@ -129,15 +129,16 @@ class BdevRegistry:
         self._tell("bdev_writes_lost", bdev.name)
 
 
-def _key(name: str) -> str:
+def bdev_key(name: str) -> str:
     """What a bdev is found by. A UUID is the same in capital letters."""
     return name.lower() if _UUID.fullmatch(name) else name
 
 
 def _keys(bdev: Bdev) -> set[str]:
-    return {_key(name) for name in (bdev.name, bdev.uuid, *bdev.aliases)}
+    return {bdev_key(name) for name in (bdev.name, bdev.uuid, *bdev.aliases)}
 
 
 def _taken(name: str, holder: Bdev) -> str:
-    what = "the UUID" if _key(name) == holder.uuid else "the name" if _key(name) == _key(holder.name) else "an alias"
+    key = bdev_key(name)
+    what = "the UUID" if key == holder.uuid else "the name" if key == bdev_key(holder.name) else "an alias"
     return f"'{name}' is {what} of bdev '{holder.name}' already"

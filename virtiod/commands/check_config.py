@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(file: str) -> int:
     try:
-        checked = check_calls(read_config(file), METHODS)
+        checked = check_calls(read_config(file), METHODS, at_start=True)
     except InvalidArgument as error:
         print(escaped_lines(str(error)), file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from virtiod.api.params import ParamError, check_params
 from virtiod.api.registry import Method
 from virtiod.config.document import Call
 from virtiod.core.errors import VirtiodError
+from virtiod.core.names import quoted
 
 
 @dataclass
@@ -25,11 +27,15 @@ class Checked:
         return [f"{where}: {what}" for where, what in _warnings(self.ignored)]
 
 
-def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked:
-    """Sorts the calls into those to make, those to ignore, and those that are not valid."""
+def check_calls(calls: Iterable[Call], methods: Mapping[str, Method], at_start: bool = False) -> Checked:
+    """Sorts the calls into those to make, those to ignore, and those that are not valid.
+
+    at_start: nothing exists but what the calls before make.
+    """
     aliases = {alias: entry for entry in methods.values() for alias in entry.aliases}
     checked = Checked()
     seen: dict[tuple[str, str], Call] = {}
+    made = _Things()
     for call in calls:
         entry = methods.get(call.method) or aliases.get(call.method)
         if entry.foreign if entry else is_foreign(call.subsystem, call.method):
@@ -42,6 +48,8 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
                 f"{call.where_param('name')} ({call.method}): "
                 f"'{call.identity[1]}' is created twice, first by {first.where}"
             )
+        if not problem and entry:
+            problem = made.problem(call, entry, at_start)
         if problem:
             checked.problems.append((call, problem))
         else:
@@ -49,10 +57,37 @@ def check_calls(calls: Iterable[Call], methods: Mapping[str, Method]) -> Checked
     return checked
 
 
+class _Things:
+    """What the calls so far make."""
+
+    def __init__(self) -> None:
+        self._unique: dict[str, tuple[str, Call]] = {}  # by key, the parameter and its call
+        self._bdevs: list[str] = []  # patterns of their names
+
+    def problem(self, call: Call, entry: Method, at_start: bool) -> str:
+        """Why the call can't be made after those before; "" if it can, and then what it makes is counted."""
+        name = call.params.get(entry.uses) if entry.uses else None
+        if at_start and name is not None and not any(re.fullmatch(one, str(name)) for one in self._bdevs):
+            return f"{call.where_param(entry.uses)} ({call.method}): no call before makes a bdev {quoted(str(name))}"
+        if entry.makes is None:
+            return ""
+        made = entry.makes(call.params)
+        for param, key in made.unique.items():
+            if key in self._unique:
+                other, first = self._unique[key]
+                value = quoted(str(call.params[param]))
+                return f"{call.where_param(param)} ({call.method}): {value} is taken by {first.where_param(other)}"
+        self._unique |= {key: (param, call) for param, key in made.unique.items()}
+        self._bdevs += [made.bdevs] if made.bdevs else []
+        return ""
+
+
 def _problem(call: Call, entry: Method | None) -> str:
     """What is wrong with it, and where; "" for nothing."""
     if entry is None:
         return f"{call.source.at((*call.place, 'method'))} ({call.method}): there is no method {call.method!r}"
+    if not entry.in_files:
+        return f"{call.source.at((*call.place, 'method'))} ({call.method}): it is for RPC, and can't be in a file"
     try:
         check_params(entry.params, call.params)
         if entry.precheck is not None:

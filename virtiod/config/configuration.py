@@ -91,7 +91,7 @@ class Configuration:
     async def _read_file(self) -> list[Call]:
         assert self._file
         calls = await read_in_thread(partial(read_config, self._file), f"read {self._file}")
-        checked = check_calls(calls, self._calls.methods)
+        checked = check_calls(calls, self._calls.methods, at_start=True)
         for warning in checked.warnings():
             logger.warning("%s", warning)
         if checked.problems:

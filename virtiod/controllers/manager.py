@@ -66,7 +66,7 @@ def check_request(request: AttachRequest) -> None:
         raise InvalidArgument(f"vq_size {size}: must be a power of two from {MIN_VQ_SIZE} to {transport.max_vq_size}")
 
 
-def _place(trtype: str, traddr: str) -> tuple[str, str]:
+def place_of(trtype: str, traddr: str) -> tuple[str, str]:
     """Where a device is, however its address is spelt."""
     return trtype, os.path.realpath(traddr) if trtype == "user" else TRANSPORTS[trtype].check_address(traddr)
 
@@ -136,9 +136,9 @@ class ControllerManager:
 
     def _check_unattached(self, request: AttachRequest) -> None:
         """Raises AlreadyAttached if a controller drives that device: its target may keep a second one waiting."""
-        place = _place(request.trtype, request.traddr)
+        place = place_of(request.trtype, request.traddr)
         for other in self.list():
-            if _place(other.trtype, other.traddr) == place:
+            if place_of(other.trtype, other.traddr) == place:
                 name, state = quoted(other.name), other.shown_state
                 raise AlreadyAttached(f"{request.traddr} is attached already, as controller {name}, which is {state}")
 

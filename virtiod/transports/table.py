@@ -5,6 +5,7 @@ To add one, add a package beside these two, its name to Trtype, and a line to TR
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from virtiod.transports.pci.transport import MAX_RING, PciTransport
 from virtiod.transports.vhost_user.transport import VhostUserTransport
 from virtiod.transports.vhost_user.wire import BACKEND_QUEUE_SIZE
 
+MAX_PATH = 107  # bytes of a Unix socket's path
 Trtype = Literal["pci", "user"]  # as parameters have it
 
 
@@ -73,6 +75,8 @@ class VhostUser(TransportKind):
     def check_address(traddr: str) -> str:
         if found := unprintable(traddr):
             raise InvalidArgument(f"traddr {quoted(traddr)}: holds {found}, which can't be printed")
+        if not 1 <= len(os.fsencode(traddr)) <= MAX_PATH:
+            raise InvalidArgument(f"traddr {quoted(traddr)}: the path of a socket has 1 to {MAX_PATH} bytes")
         return traddr
 
     def transport(self, traddr: str, device: DeviceKind) -> Transport:

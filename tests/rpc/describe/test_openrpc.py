@@ -135,6 +135,7 @@ def test_states_roles_and_errors_are_told() -> None:
         -32603: "parameters that do not fit",
         -32602: "the device could not be attached, or parameters that are not valid",
         -22: "an address that is not valid, or options that the transport does not take",
+        -17: "another controller drives the device already",
         -13: "it needs the role admin",
         -1: "it can't be called now",
     }

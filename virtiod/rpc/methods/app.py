@@ -45,7 +45,7 @@ async def spdk_get_version() -> Version:
     return Version(version=f"virtiod v{__version__}", fields=fields)
 
 
-@method(State.ANY)
+@method(State.ANY, in_files=False)
 async def spdk_kill_instance(sig_name: Annotated[Signal, Arg("signal to send", "sig_name")]) -> bool:
     """Sends the daemon a signal.
 

@@ -129,7 +129,7 @@ async def bdev_reset_iostat(
     return True
 
 
-@method(errors=NO_BDEV)
+@method(errors=NO_BDEV, uses="name")
 async def bdev_set_qd_sampling_period(
     system: System,
     name: Annotated[str, Name("bdev", "name")],

@@ -30,14 +30,18 @@ from virtiod.core.ticks import TICK_RATE, now_ns
 from virtiod.system import SUBSYSTEMS, System
 
 
-@method(State.STARTUP, errors={-errno.EBUSY: "it has begun already", -errno.EIO: "it failed; also any other -errno"})
+@method(
+    State.STARTUP,
+    in_files=False,
+    errors={-errno.EBUSY: "it has begun already", -errno.EIO: "it failed; also any other -errno"},
+)
 async def framework_start_init(lifecycle: Lifecycle) -> bool:
     """Starts a daemon that was started with --wait-for-rpc. Answers when it runs."""
     await lifecycle.start_init()
     return True
 
 
-@method(State.ANY, passive=True, reads=True)
+@method(State.ANY, passive=True, reads=True, in_files=False)
 async def framework_wait_init(lifecycle: Lifecycle) -> bool:
     """Answers when the daemon runs: at once if it does."""
     await lifecycle.wait_init()
@@ -63,7 +67,7 @@ async def framework_get_config(
     return [ConfigCall(method=call.method, params=dict(call.params) if call.params else UNSET) for call in calls]
 
 
-@method(errors={-errno.EINVAL: "something failed; the message lists it"})
+@method(in_files=False, errors={-errno.EINVAL: "something failed; the message lists it"})
 async def virtiod_reload_config(configuration: Configuration) -> ReloadedConfig:
     """Reads the file of -c again: creates what is new, deletes what was removed, replaces what changed.
 

@@ -23,7 +23,9 @@ NO_BDEV = {-errno.ENODEV: "there is no such bdev"}
 NOT_ENABLED = {**NO_BDEV, INTERNAL_ERROR: "the histogram is not enabled"}
 
 
-@method(errors={**NO_BDEV, -errno.EINVAL: "the bdev has no such I/O type, or min_nsec is not below max_nsec"})
+@method(
+    uses="name", errors={**NO_BDEV, -errno.EINVAL: "the bdev has no such I/O type, or min_nsec is not below max_nsec"}
+)
 async def bdev_enable_histogram(
     system: System,
     name: Annotated[str, Name("bdev", "name")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Annotated
 
 from virtiod.api.params import Arg, Name
@@ -10,13 +11,21 @@ from virtiod.api.registry import method
 from virtiod.core.described import Member
 from virtiod.core.errors import NotFound
 from virtiod.exports.nbd.export import NbdExportDescription
-from virtiod.exports.nbd.exports import DEFAULT_CONNECTIONS, MAX_CONNECTIONS, NbdExports
+from virtiod.exports.nbd.exports import DEFAULT_CONNECTIONS, MAX_CONNECTIONS, NbdExports, validate
 
 NO_EXPORT = {-errno.ENODEV: "there is no such export"}
 
 
+def _check_export(params: Mapping[str, object]) -> None:
+    name, connections = params.get("name", params["bdev_name"]), params.get("max_connections", DEFAULT_CONNECTIONS)
+    assert isinstance(connections, int)
+    validate(str(name), str(params.get("description", "")), connections)
+
+
 @method(
     undo="nbd_delete_export",
+    precheck=_check_export,
+    uses="bdev_name",
     errors={
         -errno.ENODEV: "there is no such bdev",
         -errno.EEXIST: "an export has that name, and is not the same",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import re
 import uuid as uuidlib
 from collections.abc import Mapping
 from typing import Annotated
 
 from virtiod.api.params import MAX_UINT32, Arg, Name
-from virtiod.api.registry import method
+from virtiod.api.registry import Made, method
+from virtiod.bdev.registry import bdev_key
 from virtiod.core.described import Member
 from virtiod.core.errors import InvalidArgument, NotSupported
 from virtiod.core.names import quoted
+from virtiod.core.sizes import check_geometry
 from virtiod.system import System
 
 MAX_BLOCKS = (1 << 63) - 1
@@ -48,6 +51,34 @@ def _check_plain(params: Mapping[str, object]) -> None:
             )
 
 
+def _uuid(given: object) -> str:
+    """A UUID in its usual form; "" for a random one."""
+    if given is None:
+        return ""
+    try:
+        uuid = uuidlib.UUID(str(given))
+    except ValueError:
+        raise InvalidArgument(f"uuid {quoted(str(given))}: not a UUID") from None
+    return str(uuid) if uuid.int else ""
+
+
+def _check(params: Mapping[str, object]) -> None:
+    _check_plain(params)
+    _uuid(params.get("uuid"))
+    check_geometry(_number(params.get("block_size", DEFAULT_BLOCK_SIZE)), _number(params["num_blocks"]))
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)  # parameters are checked by their types before
+    return value
+
+
+def _made(params: Mapping[str, object]) -> Made:
+    name, uuid = str(params["name"]), _uuid(params.get("uuid"))
+    names = f"{re.escape(name)}|(?i:{uuid})" if uuid else re.escape(name)
+    return Made({"name": bdev_key(name)} | ({"uuid": uuid} if uuid else {}), names)
+
+
 @method(
     undo="bdev_null_delete",
     errors={
@@ -55,7 +86,8 @@ def _check_plain(params: Mapping[str, object]) -> None:
         -errno.EINVAL: "a size or UUID that is not valid",
         -errno.EOPNOTSUPP: "something that only SPDK's null bdevs have",
     },
-    precheck=_check_plain,
+    precheck=_check,
+    makes=_made,
 )
 async def bdev_null_create(
     system: System,
@@ -79,14 +111,8 @@ async def bdev_null_create(
     It serves to measure everything but a device. It has no metadata, and prefers no sizes: what SPDK's clients say of
     them is refused unless it asks for none. If the same one exists already, it stays.
     """
-    _check_plain(locals())  # the parameters, by name
-    if uuid is not None:
-        try:
-            given = uuidlib.UUID(uuid)
-        except ValueError:
-            raise InvalidArgument(f"uuid {quoted(uuid)}: not a UUID") from None
-        uuid = str(given) if given.int else ""
-    system.nulls.create(name, num_blocks, block_size, uuid or "")
+    _check(locals())  # the parameters, by name
+    system.nulls.create(name, num_blocks, block_size, _uuid(uuid))
     return name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from virtiod.api.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from virtiod.api.params import MAX_UINT32, Arg, Name
-from virtiod.api.registry import method
+from virtiod.api.registry import Made, method
 from virtiod.api.results.virtio import (
     ControllerDescription,
     KeptDescription,
@@ -21,9 +22,10 @@ from virtiod.api.results.virtio import (
     ScsiControllerDescription,
 )
 from virtiod.bdev.keeping import OnLoss
+from virtiod.bdev.registry import bdev_key
 from virtiod.controllers.controller import State
 from virtiod.controllers.hotplug import PERIOD_US
-from virtiod.controllers.manager import AnyController, check_request
+from virtiod.controllers.manager import AnyController, check_request, place_of
 from virtiod.controllers.quarantine import InQuarantine
 from virtiod.controllers.request import AttachRequest
 from virtiod.core.described import Member
@@ -34,10 +36,33 @@ from virtiod.transports.table import TRANSPORTS, Trtype
 from virtiod.virtio.features import DevType
 
 HOTPLUG_PERIODS_US = (PERIOD_US, 10_000_000)
+_UUID = r"(?i:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 
 
 def _check_attach(params: Mapping[str, object]) -> None:
-    check_request(msgspec.convert(params, AttachRequest))
+    request = msgspec.convert(params, AttachRequest)
+    check_request(request)
+    if not TRANSPORTS[request.trtype].takes_queue_options and (given := {"vq_count", "vq_size"} & params.keys()):
+        raise InvalidArgument(f"{min(given)} is not allowed for {TRANSPORTS[request.trtype].title} transport type")
+
+
+def _made(params: Mapping[str, object]) -> Made:
+    request = msgspec.convert(params, AttachRequest)
+    place = ":".join(place_of(request.trtype, request.traddr))
+    name = re.escape(request.name)
+    names = f"{name}|{_UUID}" if request.dev_type == "blk" else f"{name}t[0-9]+(l[0-9]+)?|{_UUID}|[a-z0-9]+[.].*"
+    return Made({"name": bdev_key(request.name), "traddr": place}, names)
+
+
+def _check_hotplug(params: Mapping[str, object]) -> None:
+    low, high = HOTPLUG_PERIODS_US
+    period = params.get("period_us")
+    if isinstance(period, int) and not low <= period <= high:
+        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period}")
+
+
+def _made_by_hotplug(params: Mapping[str, object]) -> Made:
+    return Made({}, f"VirtioBlk[0-9]+|{_UUID}" if params["enable"] else "")
 
 
 @method(
@@ -49,6 +74,7 @@ def _check_attach(params: Mapping[str, object]) -> None:
         INVALID_PARAMS: "the device could not be attached, or parameters that are not valid",
     },
     precheck=_check_attach,
+    makes=_made,
     in_config={"wait_for_device": True},  # a device that is not there yet is no reason to refuse the rest
 )
 async def bdev_virtio_attach_controller(
@@ -120,7 +146,7 @@ async def bdev_virtio_scsi_get_devices(
     ]
 
 
-@method(errors={-errno.EINVAL: "a period that is not valid"})
+@method(errors={-errno.EINVAL: "a period that is not valid"}, precheck=_check_hotplug, makes=_made_by_hotplug)
 async def bdev_virtio_blk_set_hotplug(
     system: System,
     enable: Annotated[bool, Arg("whether to attach new PCI devices", "--hotplug")],
@@ -132,9 +158,7 @@ async def bdev_virtio_blk_set_hotplug(
     kernel reports arrivals at once; the period, by default 100 ms, is how often virtiod checks for missed ones. Removed
     devices are noticed whether this is enabled or not.
     """
-    low, high = HOTPLUG_PERIODS_US
-    if period_us is not None and not low <= period_us <= high:
-        raise InvalidArgument(f"period_us must be from {low} to {high}, not {period_us}")
+    _check_hotplug({"period_us": period_us})
     system.hotplug.set(enable, period_us)
     return True
 
