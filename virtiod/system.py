@@ -21,6 +21,7 @@ from virtiod.controllers.device import Context
 from virtiod.controllers.hotplug import Hotplug
 from virtiod.controllers.quarantine import Quarantine
 from virtiod.core.memory import MIB, DmaMemory
+from virtiod.core.pages import Huge
 from virtiod.core.saved import SavedCall, Saver
 from virtiod.core.tasks import cancel, keep_going, spawn
 from virtiod.core.ticks import now_ns
@@ -44,7 +45,7 @@ class System:
 
     cpus: a poller for each (-1: not pinned). memory_mib: DMA memory to begin with. io_timeout_s 0: none.
     allow_unbind: PCI devices may be taken from the kernel's driver. peer_grace_s: see Context. buffers: small and large
-    ones of each poller.
+    ones of each poller. huge: which pages the memory may have.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class System:
         allow_unbind: bool = False,
         peer_grace_s: float = PEER_GRACE_S,
         buffers: tuple[int, int] = (SMALL_BUFFERS, LARGE_BUFFERS),
+        huge: Huge = "try",
     ) -> None:
         self.started_ns = now_ns()
-        self.memory = DmaMemory(memory_mib * MIB)
+        self.memory = DmaMemory(memory_mib * MIB, huge=huge)
         self.control = Control()
         self.pollers = [Poller(self.control, i, cpu, poll_mode, poll_us) for i, cpu in enumerate(cpus)]
         self.buffers = [PollerBuffers(self.memory, *buffers) for _ in self.pollers]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtiod.core.errors import InvalidArgument, NoMemory
-from virtiod.core.memory import MIB, RESERVED, DmaMemory, Region, choose_page_size
+from virtiod.core import libc
+from virtiod.core import memory as module
+from virtiod.core.errors import InvalidArgument, NoMemory, NotSupported
+from virtiod.core.memory import MIB, RESERVED, DmaMemory, Region
+from virtiod.core.pages import Huge
 
 PAGE = 4096
 
@@ -158,33 +161,6 @@ def test_allocations_never_overlap_and_are_aligned_and_zero(steps: list[tuple[bo
 # ---- page sizes
 
 
-def fake_sysfs(path: Path, **free: str) -> Path:
-    for name, text in free.items():
-        directory = path / f"hugepages-{name[1:]}kB"
-        directory.mkdir()
-        (directory / "free_hugepages").write_text(text)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("size", "free", "page"),
-    [
-        (64 * MIB, {}, PAGE),
-        (64 * MIB, {"_2048": "32\n"}, 2 * MIB),
-        (64 * MIB, {"_2048": "31\n"}, PAGE),
-        (64 * MIB + 1, {"_2048": "32\n"}, PAGE),
-        (64 * MIB, {"_2048": "32\n", "_1048576": "1\n"}, 1 << 30),
-        (3 << 30, {"_2048": "9999\n", "_1048576": "2\n"}, 2 * MIB),
-        (64 * MIB, {"_2048": "garbage\n"}, PAGE),
-        (64 * MIB, {"_2048": ""}, PAGE),
-    ],
-)
-def test_the_largest_pages_of_which_enough_are_free_are_chosen(
-    size: int, free: dict[str, str], page: int, tmp_path: Path
-) -> None:
-    assert choose_page_size(size, fake_sysfs(tmp_path, **free)) == page
-
-
 def test_huge_pages_lie_at_multiples_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel refuses them elsewhere; this host may have none, so the file here has plain ones."""
     create = os.memfd_create
@@ -194,3 +170,95 @@ def test_huge_pages_lie_at_multiples_of_their_size(monkeypatch: pytest.MonkeyPat
         assert memory.regions[0].address % page == 0
         assert memory.regions[0].size == page
         memory.close()
+
+
+# ---- shortages: in files of plain pages here, as this host may have no huge ones
+
+
+class HugeHost:
+    """A host with some huge pages of 2 MiB, of which others take some at any time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
+        self.left = pages
+        self._fallocate, self._punch = os.posix_fallocate, libc.punch_hole
+        create = os.memfd_create
+        monkeypatch.setattr(os, "memfd_create", lambda name, _: create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        monkeypatch.setattr(os, "posix_fallocate", self.take)
+        monkeypatch.setattr(libc, "punch_hole", self.give_back)
+        monkeypatch.setattr(module, "page_sizes", lambda _size, huge: [2 * MIB] if huge == "need" else [2 * MIB, PAGE])
+
+    def take(self, fd: int, offset: int, size: int) -> None:
+        """As the kernel does: what it could take before it failed is taken."""
+        pages = min(self.left, size // (2 * MIB))
+        self.left -= pages
+        if pages:
+            self._fallocate(fd, offset, pages * 2 * MIB)
+        if pages < size // (2 * MIB):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def give_back(self, fd: int, offset: int, size: int) -> None:
+        before = os.fstat(fd).st_blocks
+        self._punch(fd, offset, size)
+        self.left += (before - os.fstat(fd).st_blocks) * 512 // (2 * MIB)
+
+
+def pages_of(memory: DmaMemory) -> list[int]:
+    """Of each region."""
+    return [next(file.page_size for file in memory._files if file.fd == region.fd) for region in memory.regions]
+
+
+def test_pages_that_went_to_another_process_are_an_error_or_plain_pages(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = HugeHost(monkeypatch, 3)
+    with pytest.raises(NoMemory, match=r"grow DMA memory by 8 MiB of 2048 KiB pages .*: No space left on device"):
+        DmaMemory(8 * MIB, huge="need")
+    memory = DmaMemory(8 * MIB, huge="try")
+    assert pages_of(memory) == [PAGE]
+    assert "smaller pages are tried" in caplog.text
+    memory.close()
+    assert host.left == 3, "what was taken before it failed was given back"
+
+
+@pytest.mark.parametrize("huge", ["need", "try"])
+def test_growth_beyond_the_huge_pages_is_an_error_or_of_plain_pages(
+    monkeypatch: pytest.MonkeyPatch, huge: Huge
+) -> None:
+    host = HugeHost(monkeypatch, 5)
+    memory = DmaMemory(4 * MIB, huge=huge)
+    first = memory.allocate(4 * MIB)
+    memory.view(first, 4)[:] = b"stay"
+    told: list[Region] = []
+    memory.on_grow(told.append)
+    memory.allocate(MIB)
+    assert host.left == 1
+    if huge == "need":
+        with pytest.raises(NoMemory):
+            memory.allocate(4 * MIB)
+        assert (host.left, memory.size, len(told)) == (1, 8 * MIB, 1)
+        host.left = 9
+    address = memory.allocate(4 * MIB)
+    memory.view(address, 4)[:] = b"more"
+    assert pages_of(memory)[-1] == (2 * MIB if huge == "need" else PAGE)
+    assert told == memory.regions[1:]
+    for before, after in zip(memory.regions, memory.regions[1:], strict=False):
+        assert after.address == before.address + before.size
+        assert after.offset == (before.offset + before.size if after.fd == before.fd else 0)
+    region = next(r for r in memory.regions if r.address <= address < r.address + r.size)
+    assert os.pread(region.fd, 4, region.offset + address - region.address) == b"more"
+    assert bytes(memory.view(first, 4)) == b"stay"
+    memory.close()
+
+
+def test_memory_with_physical_addresses_grows_by_huge_pages_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    HugeHost(monkeypatch, 2)
+    memory = DmaMemory(4 * MIB)
+    memory.keep_huge()
+    with pytest.raises(NoMemory):
+        memory.allocate(5 * MIB)
+    memory.close()
+    memory = DmaMemory(4 * MIB)
+    memory.allocate(5 * MIB)
+    with pytest.raises(NotSupported, match="plain pages, which have no lasting physical addresses"):
+        memory.keep_huge()
+    memory.close()

@@ -56,7 +56,7 @@ def pages_of_2_mib(monkeypatch: pytest.MonkeyPatch) -> None:
     """DMA memory made of them, as far as it knows: this host may have none."""
     create = os.memfd_create
     monkeypatch.setattr(os, "memfd_create", lambda name, _flags: create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    monkeypatch.setattr("virtiod.core.memory.choose_page_size", lambda _size: PAGE)
+    monkeypatch.setattr("virtiod.core.memory.page_sizes", lambda _size, _huge: [PAGE])
 
 
 @pytest.mark.parametrize("kind", [Physical, Linear])

@@ -10,11 +10,14 @@ MAP_FIXED = 0x10
 MAP_NORESERVE = 0x4000
 MADV_HUGEPAGE = 14
 
+_PUNCH_HOLE = 0x1 | 0x2  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
 _libc.inotify_rm_watch.argtypes = [ctypes.c_int, ctypes.c_int]
@@ -37,6 +40,12 @@ def munmap(address: int, size: int) -> None:
 def madvise(address: int, size: int, advice: int) -> None:
     """Tells the kernel how memory will be used; it may ignore this."""
     _libc.madvise(address, size, advice)
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Gives the pages of a part of a file back; it reads as zeroes then. Raises OSError."""
+    if _libc.fallocate(fd, _PUNCH_HOLE, offset, size):
+        raise _error()
 
 
 def mlock(address: int, size: int) -> None:

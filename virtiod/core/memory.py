@@ -1,9 +1,10 @@
 """DMA memory: what devices and targets may read and write.
 
-It is one memfd, mapped at an address that never changes, and sealed: no peer can shrink it, nor keep it from growing by
+It is a memfd, mapped at an address that never changes, and sealed: no peer can shrink it, nor keep it from growing by
 a seal of its own. It grows by whole regions, each mapped after the last one; users of the memory (transports) are told
-of each new region. Its pages are huge pages (1 GB, else 2 MB) when enough are free, and plain ones otherwise, which
-peers need not know.
+of each new region. Its pages are huge pages (1 GB, else 2 MB) when enough can be had, and plain ones otherwise, which
+peers need not know. Huge pages are taken at once, so that a shortage is an error here, and no SIGBUS later. If there
+are none left to grow by, it grows by plain pages, in a second memfd.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from virtiod.core import libc
-from virtiod.core.errors import InvalidArgument, NoMemory
+from virtiod.core.errors import InvalidArgument, NoMemory, NotSupported
+from virtiod.core.pages import Huge, available, has_any, page_sizes, shortage
 
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
-HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 RESERVED = 256 << 30  # address space kept for growth; costs nothing
 
 
@@ -49,61 +49,109 @@ class Translation:
 
 @dataclass(frozen=True)
 class Region:
-    """A mapped part of the file: address in this process, size and offset in the file, all in bytes."""
+    """A mapped part of a file: address in this process, size and offset in the file, all in bytes."""
 
     address: int
     size: int
     offset: int
+    fd: int = -1
 
 
-def choose_page_size(size: int, sysfs: Path = HUGE_PAGES) -> int:
-    """The largest page size (bytes) of which enough pages are free for size bytes; 4096 if none."""
-    for page in (1 << 30, 2 << 20):
-        free = sysfs / f"hugepages-{page // 1024}kB" / "free_hugepages"
+class _File:
+    """A memfd with pages of one size."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.used = 0  # bytes that are mapped
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        if self.is_huge:
+            flags |= os.MFD_HUGETLB | (page_size.bit_length() - 1) << os.MFD_HUGE_SHIFT
+        self.fd = os.memfd_create("virtiod", flags)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+    @property
+    def is_huge(self) -> bool:
+        return self.page_size > mmap.PAGESIZE
+
+    def map(self, address: int, size: int) -> Region:
+        """Maps the next bytes at an address; takes their pages now if they are huge. Raises OSError: nothing is taken.
+
+        The file may be longer already: a peer can make it so.
+        """
+        end = self.used + size
         try:
-            if int(free.read_text()) >= -(-size // page):
-                return page
-        except (OSError, ValueError):
-            continue
-    return mmap.PAGESIZE
+            os.ftruncate(self.fd, end)
+        except PermissionError:  # it would have to shrink
+            if os.fstat(self.fd).st_size < end:
+                raise
+        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | libc.MAP_FIXED
+        try:
+            libc.mmap(address, size, protection, flags, self.fd, self.used)  # reserves huge pages
+            if self.is_huge:
+                os.posix_fallocate(self.fd, self.used, size)  # a cgroup or a memory policy may still refuse them
+            else:
+                libc.madvise(address, size, libc.MADV_HUGEPAGE)  # the kernel may ignore it
+        except OSError:
+            reserve(size, address)
+            libc.punch_hole(self.fd, self.used, size)
+            raise
+        region = Region(address, size, self.used, self.fd)
+        self.used = end
+        return region
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def reserve(size: int, address: int | None = None) -> int:
+    """Keeps address space from other use, at an address if that is given; returns where it is. It costs nothing."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | libc.MAP_NORESERVE
+    return libc.mmap(address, size, libc.PROT_NONE, flags | (libc.MAP_FIXED if address else 0), -1)
 
 
 class DmaMemory:
     """The daemon's DMA memory. Not thread-safe: for the control plane only.
 
-    size is what is mapped at first, in bytes; growth is in regions of the same size or what is asked for.
+    size is what is mapped at first, in bytes; growth is in regions of the same size or what is asked for. page_size: in
+    bytes; None for the largest pages that huge allows, and that can be had.
     """
 
-    def __init__(self, size: int, page_size: int | None = None) -> None:
+    def __init__(self, size: int, page_size: int | None = None, huge: Huge = "try") -> None:
         if size <= 0:
             raise InvalidArgument(f"DMA memory of {size} bytes")
-        self.page_size = page_size or choose_page_size(size)
         self.regions: list[Region] = []
-        self._step = self._round(size)
+        self._falls_back = huge == "try" and page_size is None
+        self._files: list[_File] = []
         self._listeners: list[Callable[[Region], None]] = []
         self._free: list[tuple[int, int]] = []  # (address, size), sorted, never adjacent
         self._seams: set[int] = set()  # where regions begin: peers map each by itself, so nothing spans two
         self._used: dict[int, int] = {}
         self._touched = 0  # memory from here on was never handed out: it is zero, and costs no page until used
-        self.fd = self._create_file()
         self._reserved = 0
-        try:
-            # One page more than is used: huge pages can be mapped at multiples of their size only.
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | libc.MAP_NORESERVE
-            self._reserved = libc.mmap(None, RESERVED + self.page_size, libc.PROT_NONE, flags, -1)
-            self._base = self._round(self._reserved)
-            self._grow(self._step)
-        except BaseException:
-            self.close()
-            raise
+        self._start(size, [page_size] if page_size else page_sizes(size, huge))
+        if self._falls_back and self.page_size == mmap.PAGESIZE and has_any():
+            log.warning("DMA memory is of plain pages: %s", shortage(size))
 
-    def _create_file(self) -> int:
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        if self.page_size > mmap.PAGESIZE:
-            flags |= os.MFD_HUGETLB | (self.page_size.bit_length() - 1) << os.MFD_HUGE_SHIFT
-        fd = os.memfd_create("virtiod", flags)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-        return fd
+    def _start(self, size: int, sizes: list[int]) -> None:
+        """Maps the first region, of the first of these page sizes that there is enough of."""
+        for page in sizes:
+            self.page_size = page
+            self._step = self._round(size)
+            try:
+                self._files.append(_File(page))
+                # One page more than is used: huge pages can be mapped at multiples of their size only.
+                self._reserved = reserve(RESERVED + page)
+                self._base = self._round(self._reserved)
+                self._grow_by(self._step)
+                return
+            except (NoMemory, OSError) as error:
+                self.close()
+                if page == sizes[-1]:
+                    raise NoMemory(str(error)) from error
+                log.warning("%s; smaller pages are tried", error)  # another process was faster
+            except BaseException:
+                self.close()
+                raise
 
     def _round(self, size: int) -> int:
         return -(-size // self.page_size) * self.page_size
@@ -128,37 +176,44 @@ class DmaMemory:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @property
+    def fd(self) -> int:
+        """The file of the first region."""
+        return self._files[0].fd
+
+    def keep_huge(self) -> None:
+        """Has it consist of huge pages for good. Raises NotSupported if it does not."""
+        if any(file.page_size == mmap.PAGESIZE for file in self._files):
+            raise NotSupported("DMA memory is made of plain pages, which have no lasting physical addresses")
+        self._falls_back = False
+
     def _grow(self, size: int) -> None:
+        try:
+            self._grow_by(size)
+        except NoMemory as error:
+            if not self._falls_back or not self._files[-1].is_huge:
+                raise
+            log.warning("%s; it grows by plain pages", error)
+            self._files.append(_File(mmap.PAGESIZE))
+            self._grow_by(size)
+
+    def _grow_by(self, size: int) -> None:
         size = self._round(size)
-        offset = self.size
-        if offset + size > RESERVED:
+        file = self._files[-1]
+        if self.size + size > RESERVED:
             raise NoMemory(f"DMA memory is limited to {RESERVED >> 30} GiB")
         try:
-            self._extend_file(offset + size)
-            protection = mmap.PROT_READ | mmap.PROT_WRITE
-            flags = mmap.MAP_SHARED | libc.MAP_FIXED
-            address = libc.mmap(self._base + offset, size, protection, flags, self.fd, offset)
+            region = file.map(self._base + self.size, size)
         except OSError as e:
-            raise NoMemory(
-                f"grow DMA memory by {size // MIB} MiB of {self.page_size // 1024} KiB pages: {e.strerror}"
-            ) from e
-        if self.page_size == mmap.PAGESIZE:
-            libc.madvise(address, size, libc.MADV_HUGEPAGE)  # the kernel may ignore it
-        region = Region(address, size, offset)
+            pages = f"{size // MIB} MiB of {file.page_size // 1024} KiB pages"
+            left = f" ({available(file.page_size)} of them are free)" if file.is_huge else ""
+            raise NoMemory(f"grow DMA memory by {pages}{left}: {e.strerror}") from e
         self.regions.append(region)
-        self._seams.add(address)
-        self._insert(address, size)
-        log.info("DMA memory: %d MiB of %d KiB pages", self.size // MIB, self.page_size // 1024)
+        self._seams.add(region.address)
+        self._insert(region.address, size)
+        log.info("DMA memory: %d MiB of %d KiB pages", self.size // MIB, file.page_size // 1024)
         for listener in list(self._listeners):
             listener(region)
-
-    def _extend_file(self, end: int) -> None:
-        """Makes the file at least that long. It may be longer already: a peer can make it so."""
-        try:
-            os.ftruncate(self.fd, end)
-        except PermissionError:  # it would have to shrink
-            if os.fstat(self.fd).st_size < end:
-                raise
 
     def allocate(self, size: int, align: int = 4096, in_one_page: bool = False) -> int:
         """Allocates size bytes, zeroed, aligned to align (a power of two); returns the address. Grows if needed; raises
@@ -222,6 +277,5 @@ class DmaMemory:
         if self._reserved:
             libc.munmap(self._reserved, RESERVED + self.page_size)
             self._reserved = 0
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        while self._files:
+            self._files.pop().close()

@@ -28,8 +28,7 @@ class PhysicalPages:
     """The table of physical addresses of a DmaMemory. Each entry is written once, before a device is told of it."""
 
     def __init__(self, memory: DmaMemory, pagemap: Path = PAGEMAP) -> None:
-        if memory.page_size == mmap.PAGESIZE:
-            raise NotSupported("DMA memory is made of plain pages, which have no lasting physical addresses")
+        memory.keep_huge()
         self._memory = memory
         self._pagemap = pagemap
         self._shift = memory.page_size.bit_length() - 1

@@ -50,6 +50,7 @@ def build(options: Options) -> System:
     return System(
         options.cpus,
         memory_mib=options.memory_mib,
+        huge=options.huge,
         poll_mode=options.poll_mode,
         poll_us=options.poll_us,
         io_timeout_s=options.io_timeout_s,

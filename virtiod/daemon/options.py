@@ -14,6 +14,7 @@ from virtiod.core.cpumask import parse_cpumask
 from virtiod.core.errors import InvalidArgument
 from virtiod.core.levels import LEVELS
 from virtiod.core.names import quoted
+from virtiod.core.pages import HUGE, Huge
 from virtiod.daemon.logformats import FORMATS
 from virtiod.exports.interface import ListenOptions
 from virtiod.http.security.tls import TlsFiles
@@ -141,6 +142,16 @@ class Options:
             parse=within(8, 1 << 20),
         ),
     ] = 256
+    huge: Annotated[
+        Huge,
+        Opt(
+            "--huge",
+            "huge pages for DMA memory: never; try: if there are enough, else plain ones; need: fail without them "
+            "(default: %(default)s)",
+            group="polling",
+            choices=HUGE,
+        ),
+    ] = "try"
     allow_unbind: Annotated[
         bool,
         Opt(

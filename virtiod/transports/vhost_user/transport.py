@@ -312,11 +312,11 @@ class VhostUserTransport(Transport):
             raise NotSupported(f"{self._path}: DMA memory has {len(regions)} regions, the back-end takes {self._slots}")
         if client.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS):
             for region in regions[len(self._shared) :]:
-                await client.add_mem_reg(self._describe(region), self._memory.fd)
+                await client.add_mem_reg(self._describe(region), region.fd)
                 self._shared.append(region)
         elif len(regions) > len(self._shared):
             table = [self._describe(region) for region in regions]
-            await client.set_mem_table(table, [self._memory.fd] * len(table))
+            await client.set_mem_table(table, [region.fd for region in regions])
             self._shared = regions
 
     @staticmethod
