@@ -40,8 +40,8 @@ class Way:
     def daemon(self, run_dir: Path) -> Any:
         return daemon(run_dir, "-s", "32", "--allow-unbind")
 
-    def attach(self, virtiod: Daemon, name: str = "V0", **options: str) -> None:
-        params = {"name": name, "trtype": self.trtype, "traddr": self.traddr, "dev_type": "blk", **options}
+    def attach(self, virtiod: Daemon, name: str = "V0", **more: Any) -> None:
+        params = {"name": name, "trtype": self.trtype, "traddr": self.traddr, "dev_type": "blk", **more}
         assert virtiod.call("bdev_virtio_attach_controller", **params) == [name]
 
 
@@ -162,10 +162,11 @@ class ControllerContract:
     def test_a_name_that_is_taken_is_refused_and_its_controller_goes_on(self, way: Way, run_dir: Path) -> None:
         with way.daemon(run_dir) as virtiod:
             way.attach(virtiod)
-            with pytest.raises(RpcFailure) as refused:
-                way.attach(virtiod, on_loss="report")
-            assert refused.value.code == -32602
-            way.attach(virtiod)  # the same again is no failure
+            way.attach(virtiod)  # the same once more
+            for more, code in (({"on_loss": "report"}, -32602), ({"name": "V1"}, -17)):
+                with pytest.raises(RpcFailure) as refused:
+                    way.attach(virtiod, **more)
+                assert refused.value.code == code
             check_verifies(virtiod)
             assert virtiod.controller()["on_loss"] == "keep"
             assert [event["type"] for event in virtiod.call("notify_get_notifications")] == ["bdev_register"]
