@@ -32,7 +32,7 @@ class Keeping:
         self._io_timeout_s = io_timeout_s
         self._bdevs = bdevs
         self._registry = registry
-        self._losses = LogRate(log)
+        self._said = LogRate(log)
         self._cached_by: Peer | None = None  # the process that stopped in order, with all that it had acknowledged
 
     def make_channels(self, pollers: Sequence[Poller], buffers: Sequence[PollerBuffers]) -> KeptChannels:
@@ -162,7 +162,8 @@ class Keeping:
                 channels.count_loss()
                 self.tell_loss(bdev, f"the device refused {repetition.refused} acknowledged writes")
         if repetition.repeated:
-            log.info("bdev %s: wrote %d kept writes again", bdev.name, repetition.repeated)
+            told = "bdev %s: wrote %d kept writes again"
+            self._said.say(logging.INFO, (bdev.name, "repeated"), told, bdev.name, repetition.repeated)
 
     def lose(self, bdev: Bdev, why: str) -> None:
         """What is kept will not be written again."""
@@ -196,8 +197,8 @@ class Keeping:
 
     def tell_loss(self, bdev: Bdev, what: str) -> None:
         if self.on_loss is OnLoss.IGNORE:
-            self._losses.say(logging.WARNING, (bdev.name, what), "bdev %s: %s", bdev.name, what)
+            self._said.say(logging.WARNING, (bdev.name, what), "bdev %s: %s", bdev.name, what)
             return
         message = "bdev %s: %s: the next flush of each of its users fails"
-        self._losses.say(logging.ERROR, (bdev.name, what), message, bdev.name, what)
+        self._said.say(logging.ERROR, (bdev.name, what), message, bdev.name, what)
         self._registry.tell_loss(bdev)

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 CONTROL, EVENT, FIRST_REQUEST = range(3)  # §5.6.2
 RETRY_SHARE = 0.8  # of the I/O timeout: a busy unit's I/O is retried for so long
-RETRY_S = 30.0  # without an I/O timeout
+RETRY_S = 1e9  # without an I/O timeout: for ever
 
 
 @dataclass(eq=False)
@@ -92,6 +92,7 @@ class ScsiController(Controller[ScsiConfig]):
         self._left: list[tuple[_Disk, bool]] = []  # whose I/O may be in flight; whether it was seen to be over
         self._doubts: dict[tuple[int, int], int] = {}  # of the disks' caches, when the scan began
         self._mute: set[tuple[int, int]] = set()  # units that did not answer in time when the device came back
+        self._held: dict[Bdev, str] = {}  # disks whose I/O is held for longer than a look takes, and why
         self._clash: VirtiodError | None = None  # why a bdev could not be registered by attach
 
     # ---- what the state machine asks for
@@ -366,6 +367,7 @@ class ScsiController(Controller[ScsiConfig]):
                 await self._looks.done(disk.bdev)
             await self.keeping.end(disk.bdev)
             del self._disks[place]
+            self._held.pop(disk.bdev, None)
             self.bdevs.remove(disk.bdev)
             self._left.append((disk, False))
             del self._leaving[place]
@@ -398,8 +400,11 @@ class ScsiController(Controller[ScsiConfig]):
         if self.request_queues[0].stopped:
             return
         for place, disk in self._disks.items():
-            stays = place not in self._leaving and not self._commands.silent(place[0])
-            if stays and disk.bdev.channels.identity_in_doubt():
+            if place in self._leaving or not disk.bdev.channels.identity_in_doubt():
+                continue
+            if self._commands.silent(place[0]):
+                self._say_held(disk.unit, disk.bdev, "its target does not answer")
+            else:
                 self._looks.look(disk.unit, disk.bdev)
 
     def _looked(self, unit: Unit, bdev: Bdev, verdict: Verdict, why: str) -> None:
@@ -411,13 +416,17 @@ class ScsiController(Controller[ScsiConfig]):
             other = "controller %s: target %d LUN %d is another disk now, which gets no I/O of the old one: %s"
             self._said.say(logging.WARNING, (unit.place, why), other, *who, why)
         if verdict in {Verdict.SAME, Verdict.OTHER, Verdict.GONE}:
+            if self._held.pop(bdev, None) and verdict is Verdict.SAME:
+                log.log(NOTICE, "controller %s: target %d LUN %d is the same disk: I/O is held no more", *who)
             self._rescan({unit.target})
         else:
             self._say_held(unit, bdev, why)
 
     def _say_held(self, unit: Unit, bdev: Bdev, why: str) -> None:
-        held = "controller %s: target %d LUN %d: I/O is held until it tells that it is the same disk, and ready: %s"
-        self._said.say_state(logging.WARNING, bdev.name, why, held, self.name, *unit.place, why)
+        if self._held.get(bdev) != why:
+            self._held[bdev] = why
+            held = "controller %s: target %d LUN %d: I/O is held until it tells that it is the same disk, and ready: %s"
+            log.warning(held, self.name, *unit.place, why)
 
     def _disown(self, bdev: Bdev) -> None:
         """Another disk may be in its place, which gets none of what was for this one."""
