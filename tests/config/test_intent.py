@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.config.test_again import CREATES, there
+from tests.config.creates import CREATES, there
 from tests.support.live import attach, disks, export, live, null
 from virtiod.api.caller import Caller, Role
 from virtiod.daemon.daemon import Daemon

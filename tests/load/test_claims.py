@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.load.test_runner import engine
+from tests.load.engine import engine
 from tests.support.rig import in_loop
 from tests.support.waiting import LOAD_S, soon, until
 from virtiod.bdev import Bdev, BdevInfo

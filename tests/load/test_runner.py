@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 
+from tests.load.engine import engine
 from tests.support.fake_device import IN, OK, Request
 from tests.support.rig import Rig, in_loop
 from tests.support.waiting import LOAD_S, soon, until
-from virtiod.bdev import Bdev, BdevInfo
-from virtiod.bdev.channel import BdevChannels
-from virtiod.bdev.null_io import connect_null
 from virtiod.core.errors import InvalidArgument, NotFound
 from virtiod.core.memory import MIB
 from virtiod.load.job import LoadJob
 from virtiod.load.runner import Snapshot
 from virtiod.load.workload import PATTERNS, JobSpec, Workload
-from virtiod.system import System
 
 FIGURES = {
     "runtime", "ios", "bytes", "iops", "mibps", "io_failed", "io_timeout", "io_mismatched", "avg_latency_us",
     "min_latency_us", "max_latency_us", "p50_latency_us", "p99_latency_us", "p99_9_latency_us",
 }  # fmt: skip
 JOB = FIGURES | {"job", "core_mask", "workload", "status", "queue_depth", "io_size", "keeps_writes"}
-
-
-@asynccontextmanager
-async def engine(*names: str, pollers: int = 1, size: int = 64 * MIB, **info: object) -> AsyncIterator[System]:
-    engine = System([-1] * pollers, memory_mib=16)
-    engine.start()
-    for name in names:
-        channels = BdevChannels(engine.pollers)
-        connect_null(channels)
-        engine.bdevs.register(Bdev(name, BdevInfo(512, size // 512, **info), channels))  # type: ignore[arg-type]
-    try:
-        yield engine
-        assert all(b.stats().in_flight == 0 for b in engine.bdevs.list())
-    finally:
-        await engine.stop()
 
 
 @pytest.mark.parametrize("rw", [p for p in PATTERNS if p != "verify"])
