@@ -34,6 +34,8 @@ def test_the_users_own_directory_is_taken(nowhere: str, run_dir: Path, monkeypat
         return 0
 
     monkeypatch.setattr(command, "_serve", serve)
+    for what_is_for_the_whole_process in ("log_what_python_prints", "bound_last_words", "log_stacks_when_asked"):
+        monkeypatch.setattr(command, what_is_for_the_whole_process, lambda *_: None)
     assert cli.main(["run", "-r", nowhere]) == 0
     folder = run_dir / "virtiod"
     assert served == [(f"{folder}/virtiod.sock", f"{folder}/virtiod-nbd.sock")]

@@ -109,7 +109,7 @@ class PciDaemon(Daemon):
     def verify(self, bdev: str, **params: Any) -> None:
         """A load that reads back what it wrote, and finds it."""
         workload = {"rw": "verify", "queue_depth": 16, "total_bytes": MIB, "seed": 1, **params}
-        for result in self.call("perform_tests", bdevs=[bdev], **workload)["results"]:
+        for result in self.call("perform_tests", bdevs=[bdev], force=True, **workload)["results"]:
             assert (result["status"], result["io_failed"], result["io_mismatched"]) == ("finished", 0, 0)
 
 

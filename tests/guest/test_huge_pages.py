@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ def pages() -> Iterator[int]:
     POOL.write_text(before)
 
 
+def is_running(daemon: Daemon) -> bool:
+    return "running:" in daemon.log.read_text()
+
+
 def test_several_daemons_that_start_at_once_all_run(run_dir: Path, pages: int) -> None:
     assert pages == 80
     with contextlib.ExitStack() as running:
@@ -37,7 +42,7 @@ def test_several_daemons_that_start_at_once_all_run(run_dir: Path, pages: int) -
             daemons.append(Daemon(run_dir / str(number), "-s", "64"))
             running.callback(daemons[-1].stop)
         for one in daemons:
-            wait_until(one.socket.exists, "its start")
+            wait_until(partial(is_running, one), "its start")
             one.call("bdev_null_create", name="N0", num_blocks=2048)
             load = one.call("perform_tests", bdevs=["N0"], rw="randrw", queue_depth=8, total_bytes=MIB)
             assert load["results"][0]["io_failed"] == 0
