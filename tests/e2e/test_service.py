@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from tests.support.live import attach, export, null, write_config
 from tests.support.process import Daemon, Pending, daemon, target
 from tests.support.service_manager import telling
+from tests.support.stopped_thread import stopped_thread
 from tests.support.waiting import LOAD_S, wait_until
 
 
@@ -58,23 +57,6 @@ def test_a_poller_that_stands_still_starves_the_watchdog(run_dir: Path, monkeypa
             assert told.nothing()
         told.until("WATCHDOG=1")
         assert "poller_0 has not completed a round for" in virtiod.log.read_text()
-
-
-@contextmanager
-def stopped_thread(tid: int) -> Iterator[None]:
-    """One thread of a process held by ptrace, the others run."""
-    holder = Path(__file__).parents[1] / "support" / "hold_thread.py"
-    with subprocess.Popen(
-        [sys.executable, holder, str(tid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait(10)
 
 
 def test_sockets_that_systemd_listens_on_are_served(run_dir: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.fake_scsi_units import FakeUnit, Refused
+from tests.support.fake_scsi_units import FakeUnit, Refused, fixed_sense
 from tests.support.rest import lent
 from tests.support.rings import Ring
 from tests.support.waiting import until
@@ -39,6 +39,11 @@ class Answer:
     resid: int | None = None
     written: bool = True  # False: the response is not written at all
     used: int = 0  # the used length; 0, as the kernel's vhost-scsi has it
+
+
+def check(key: int, code: int = Asc.NO_ADDITIONAL_SENSE) -> Answer:
+    """CHECK CONDITION with that sense; code: the additional sense code and its qualifier."""
+    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
 
 
 @dataclass

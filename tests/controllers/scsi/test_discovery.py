@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_scsi_host import Answer, Command, Stack, stack
+from tests.support.fake_scsi_host import Answer, Command, Stack, check, stack
 from tests.support.fake_scsi_units import FakeUnit, fixed_sense
 from tests.support.rig import in_loop
 from virtiod.controllers.scsi.controller import ScsiController
@@ -160,10 +160,6 @@ async def test_a_device_whose_rings_hold_no_request_is_refused(run_dir: Path, mo
     async with stack(run_dir, {(0, 0): unit(0)}) as s:
         with pytest.raises(ProtocolError, match="the device's queues have 2 entries, too few"):
             await s.attach()
-
-
-def check(key: int, code: int = 0) -> Answer:
-    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
 
 
 FAILURES = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
-from tests.support.fake_scsi_units import BAD_FIELD, WRITES, FakeUnit, fixed_sense
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, check, stack
+from tests.support.fake_scsi_units import BAD_FIELD, WRITES, FakeUnit
 from tests.support.rig import in_loop
 from virtiod.controllers.scsi.controller import ScsiController
 from virtiod.scsi.spec import Asc, CdbFlag, Opcode, SenseKey, Status
@@ -34,10 +34,6 @@ async def cut_with_writes_in_flight(s: Stack, then: Hook = lambda _: None) -> li
 
 def cut(s: Stack) -> None:
     s.engine.controllers.get("S0").transport._client._channel.close()  # type: ignore[attr-defined]
-
-
-def check(key: int, code: int) -> Answer:
-    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
 
 
 NOT_READY = check(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT)

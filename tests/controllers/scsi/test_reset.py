@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import struct
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, stack
+from tests.support.fake_scsi_host import Answer, Command, FakeHost, Stack, check, stack
 from tests.support.fake_scsi_units import FLUSHES, READS, WRITES, FakeUnit, fixed_sense
 from tests.support.rig import in_loop
 from tests.support.rings import RINGS, Ring
+from tests.support.stopped_thread import stopped_thread
 from tests.support.uses import somebody
 from virtiod.bdev.keeping import KeptChannels, KeptCounters
 from virtiod.bdev.probe import Flag, Probe
@@ -44,10 +41,6 @@ async def attached(s: Stack, blocks: int = 4) -> ScsiController:
         assert await s.do("S0t0", "write", 512 * i) == 0
     s.probe("S0t0").buffer[:512] = NEW
     return controller
-
-
-def check(key: int, code: int) -> Answer:
-    return Answer(status=Status.CHECK_CONDITION, sense=fixed_sense(key, code))
 
 
 def power_off(unit: FakeUnit, code: int = Asc.POWER_ON) -> None:
@@ -349,21 +342,6 @@ async def test_a_reset_that_is_told_while_the_rings_stop_is_not_missed(
         assert unit.data == {**dict.fromkeys(range(4), OLD), 9: NEW}
 
 
-@contextlib.contextmanager
-def held(thread: int) -> Iterator[None]:
-    """A thread of this process does not run."""
-    script = Path(__file__).parents[2] / "support" / "hold_thread.py"
-    command = [sys.executable, str(script), str(thread)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        try:
-            yield
-        finally:
-            holder.stdin.close()
-
-
 @pytest.mark.programs
 @in_loop
 async def test_a_flush_counts_when_what_other_queues_were_told_before_it_was_heard(run_dir: Path) -> None:
@@ -375,7 +353,7 @@ async def test_a_flush_counts_when_what_other_queues_were_told_before_it_was_hea
         read = asyncio.ensure_future(other.submit("read", 0, 512))
         await s.until(lambda: s.host.held)
         s.host.hook = lambda _: None
-        with held(s.engine.pollers[0].tid):
+        with stopped_thread(s.engine.pollers[0].tid):
             power_off(unit)
             unit.attentions.clear()
             s.host.release(check(SenseKey.UNIT_ATTENTION, Asc.POWER_ON))
